@@ -1,0 +1,1 @@
+"""The application shell: command line, processes, machines. The only room that imports Ray."""

@@ -1,0 +1,5 @@
+"""The one exception that stands for a person's mistake or their machine's state, not for a bug."""
+
+
+class UserError(Exception):
+    """Bad input: its text says what is wrong, why, and what to do. The command line prints it and exits with 2."""

@@ -1,0 +1,1 @@
+"""Turns samples into parameters. Knows theta as a vector, and no task. Imports `common` only."""

@@ -1,0 +1,1 @@
+"""Turns parameters into samples, or into scores. Imports `common` only."""
