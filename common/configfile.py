@@ -1,0 +1,141 @@
+"""Configuration files: TOML to `Config` and back, presets by name, and `--set section.key=value`."""
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields, is_dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from common.config import Config
+from common.errors import UserError
+
+
+def preset_names() -> list[str]:
+    return sorted(
+        p.name.removesuffix(".toml") for p in resources.files("common.presets").iterdir() if p.name.endswith(".toml")
+    )
+
+
+def load(source: str, overrides: Iterable[str] = ()) -> Config:
+    """A preset by its name or a TOML file by its path, with `section.key=value` overrides applied in order.
+
+    Raises:
+      UserError: no such preset or file, not TOML, an unknown key (the nearest one is named), or an impossible value.
+    """
+    return from_dict(merge(_read(source), overrides))
+
+
+def _read(source: str) -> dict[str, Any]:
+    if source in preset_names():
+        text = (resources.files("common.presets") / f"{source}.toml").read_text()
+    else:
+        try:
+            text = Path(source).read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            hint = f"presets are {', '.join(preset_names())}"
+            raise UserError(
+                f"cannot read the configuration {source!r} ({error}): give a TOML file, or a preset; {hint}"
+            ) from None
+    return parse(text, source)
+
+
+def parse(text: str, name: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{name} is not valid TOML: {error}") from None
+
+
+def merge(tree: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """`tree` with each `section.key=value` applied; a value is TOML, and a bare word is a string."""
+    merged: dict[str, Any] = {k: dict(v) if isinstance(v, Mapping) else v for k, v in tree.items()}
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        if not equals or not path.strip():
+            raise UserError(f"--set {override!r} has no value: write section.key=value, such as outer.updates=100")
+        *parents, key = path.strip().split(".")
+        table = merged
+        for parent in parents:
+            table = table.setdefault(parent, {})
+            if not isinstance(table, dict):
+                raise UserError(f"--set {override!r}: {parent} is a value, not a section")
+        table[key] = _value(text.strip())
+    return merged
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def from_dict(tree: Mapping[str, Any]) -> Config:
+    """Raises UserError on an unknown key or an ill-typed value."""
+    return _build(Config, tree, "")
+
+
+def _build(cls: type, tree: Any, prefix: str) -> Any:
+    if not isinstance(tree, Mapping):
+        raise UserError(
+            f"{prefix.rstrip('.')} = {tree!r} is a value, but a section is expected: write [{prefix.rstrip('.')}]"
+        )
+    hints = get_type_hints(cls)
+    for key in tree:
+        if key not in hints:
+            raise UserError(f"unknown key {prefix}{key}: {_nearest(key, prefix, hints)}")
+    values = {}
+    for key, value in tree.items():
+        kind = hints[key]
+        values[key] = (
+            _build(kind, value, f"{prefix}{key}.") if is_dataclass(kind) else _convert(kind, value, prefix + key)
+        )
+    return cls(**values)
+
+
+def _nearest(key: str, prefix: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(key, list(known), n=1, cutoff=0.5)
+    return f"did you mean {prefix}{close[0]}?" if close else f"known keys are {', '.join(prefix + k for k in known)}"
+
+
+def _convert(kind: Any, value: Any, name: str) -> Any:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind in (int, float, bool, str):
+        if type(value) is not kind:
+            raise UserError(
+                f"{name} = {value!r} has the wrong type: {kind.__name__} is expected, not {type(value).__name__}"
+            )
+        return value
+    if getattr(kind, "__origin__", None) is tuple:
+        if not isinstance(value, list | tuple):
+            raise UserError(
+                f"{name} = {value!r} has the wrong type: a list of {get_args(kind)[0].__name__} is expected"
+            )
+        return tuple(_convert(get_args(kind)[0], item, name) for item in value)
+    if not isinstance(value, Mapping):
+        raise UserError(f"{name} = {value!r} has the wrong type: a table is expected")
+    return dict(value)
+
+
+def dump(config: Config) -> str:
+    """Complete TOML, defaults included; `from_dict(parse(dump(c)))` equals c."""
+    tree = asdict(config)
+    lines = [f"{key} = {_toml(value)}" for key, value in tree.items() if not is_dataclass(getattr(config, key))]
+    for section in (f.name for f in fields(config) if is_dataclass(getattr(config, f.name))):
+        lines += ["", f"[{section}]", *(f"{key} = {_toml(value)}" for key, value in tree[section].items())]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{k} = {_toml(v)}" for k, v in value.items()) + "}"
+    return repr(value)
