@@ -1,0 +1,90 @@
+"""The classifier equals XLA's convolution: values, gradients and Hessian-vector products, in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from common import conv
+from common.conv import ConvSpec
+
+PAPER = ConvSpec((32, 32, 3), (32, 32, 32), (2, 1, 1), 10)
+SMALL = [
+    ConvSpec((8, 8, 3), (5, 4, 6), (2, 1, 1), 4),
+    ConvSpec((8, 8, 3), (5, 4, 6), (2, 2, 2), 4),
+    ConvSpec((7, 9, 1), (3, 4), (1, 2), 3),
+    ConvSpec((9, 8, 2), (4, 3, 2, 5, 2, 3), (1, 2, 1, 2, 1, 1), 5),
+]
+
+
+def reference_loss(spec, w, images, labels):
+    x = images.reshape(-1, *spec.image_shape).astype(w["linear_bias"].dtype) / 127.5 - 1
+    for i, stride in enumerate(spec.strides):
+        kernel = w[f"conv{i}_kernel"].transpose(1, 2, 3, 0)
+        dims = ("NHWC", "HWIO", "NHWC")
+        x = jax.lax.conv_general_dilated(x, kernel, (stride, stride), "SAME", dimension_numbers=dims)
+        x = jax.nn.relu(x + w[f"conv{i}_bias"])
+    scores = x.mean((1, 2)) @ w["linear_kernel"].T + w["linear_bias"]
+    return -jnp.take_along_axis(jax.nn.log_softmax(scores), labels[:, None], 1).mean()
+
+
+def problem(spec, batch=6, dtype=jnp.float64):
+    rng = np.random.default_rng(0)
+    images = jnp.asarray(rng.integers(0, 256, (batch, int(np.prod(spec.image_shape))), np.uint8))
+    labels = jnp.asarray(rng.integers(0, spec.classes, batch))
+    w = {k: v.astype(dtype) for k, v in conv.init(spec, jax.random.key(1)).items()}
+    w = {k: v + 0.1 * jnp.asarray(rng.standard_normal(v.shape), dtype) for k, v in w.items()}
+    v = {k: jnp.asarray(rng.standard_normal(a.shape), dtype) for k, a in w.items()}
+    return w, v, images, labels
+
+
+def assert_close(a, b, tolerance=1e-11):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance), a, b)
+
+
+@pytest.mark.parametrize("spec", SMALL)
+def test_value_gradient_and_hessian_vector_product_equal_xla_convolution(spec):
+    with jax.enable_x64(True):
+        w, v, images, labels = problem(spec)
+        outs = []
+        for function in (conv.loss, reference_loss):
+            value_and_grad = jax.value_and_grad(lambda w, f=function: f(spec, w, images, labels))
+            outs.append(jax.jit(lambda w, v, g=value_and_grad: jax.jvp(g, (w,), (v,)))(w, v))
+        assert_close(*outs)
+
+
+def test_logits_are_the_scores_the_loss_is_taken_of():
+    with jax.enable_x64(True):
+        w, _, images, labels = problem(SMALL[0])
+        scores = conv.logits(SMALL[0], w, images)
+        assert scores.shape == (6, 4)
+        picked = jnp.take_along_axis(jax.nn.log_softmax(scores), labels[:, None], 1)
+        assert_close(-picked.mean(), reference_loss(SMALL[0], w, images, labels))
+
+
+def test_papers_network_has_19722_parameters_and_unit_fan_in_variance():
+    w = conv.init(PAPER, jax.random.key(0))
+    assert sum(a.size for a in jax.tree.leaves(w)) == 19722
+    for name, fan_in in (("conv1_kernel", 288), ("conv2_kernel", 288)):
+        assert np.std(w[name]) * np.sqrt(fan_in) == pytest.approx(1, abs=0.03)
+        assert np.max(np.abs(w[name])) * np.sqrt(fan_in) <= 2 / 0.879
+    assert not any(np.any(w[f"conv{i}_bias"]) for i in range(3))
+    assert not np.array_equal(w["conv1_kernel"], w["conv2_kernel"])
+
+
+def test_float32_stays_float32_and_near_float64():
+    w, _, images, labels = problem(SMALL[0], dtype=jnp.float32)
+    got = jax.grad(lambda w: conv.loss(SMALL[0], w, images, labels))(w)
+    want = jax.grad(lambda w: reference_loss(SMALL[0], w, images, labels))(w)
+    assert all(a.dtype == jnp.float32 for a in jax.tree.leaves(got))
+    assert_close(got, want, 1e-4)
+
+
+def test_gradient_inside_a_loop_equals_the_gradient_outside():
+    w, _, images, labels = problem(SMALL[1], dtype=jnp.float32)
+
+    def step(w):
+        return jax.tree.map(lambda a, g: a - 0.1 * g, w, jax.grad(conv.loss, 1)(SMALL[1], w, images, labels))
+
+    looped = jax.lax.fori_loop(0, 3, lambda _, w: step(w), w)
+    assert_close(looped, step(step(step(w))), 1e-5)
