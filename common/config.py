@@ -113,6 +113,7 @@ class EstimatorConfig:
         "coordinate"  # granularity of the weights: "coordinate" (batches of 32 pairs and more), "tensor", "scalar"
     )
     cross_fit: bool = False  # weights of each half of the batch from the variances of the other half
+    probe_rate: float = 1.0  # share of samples that compute rp while its weight is negligible; 1: every sample
 
     def __post_init__(self) -> None:
         one_of("estimator.use", self.use, ("merged", "rp", "es"))
@@ -129,6 +130,7 @@ class EstimatorConfig:
             "estimator.sigma = 0 leaves es undefined (it divides by sigma): set a positive sigma, or estimator.use = 'rp'",
         )
         require(self.pairs >= 1, f"estimator.pairs = {self.pairs}: must be at least 1")
+        require(0 < self.probe_rate <= 1, f"estimator.probe_rate = {self.probe_rate}: must lie in 0 .. 1, 0 excluded")
         require(self.clamp > 0, f"estimator.clamp = {self.clamp}: must be positive")
         require(self.outer_batches >= 0, f"estimator.outer_batches = {self.outer_batches}: must be 0 or more")
         require(
