@@ -1,0 +1,48 @@
+"""Families of optimizers: what theta means, and the optax transformation it stands for."""
+
+from collections.abc import Callable
+from functools import partial
+from math import log
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from common.config import OptimizerConfig
+from common.optimizer import hand, mlp
+
+
+class Family(NamedTuple):
+    """A family of optimizers with parameters theta [P] float32."""
+
+    init: Callable[[jax.Array], jax.Array]  # key -> theta
+    transform: Callable[[jax.Array], optax.GradientTransformation]  # theta -> optimizer
+    layout: tuple[tuple[int, ...], ...]  # shapes of theta's tensors, in order
+
+    @property
+    def size(self) -> int:
+        return sum(int(np.prod(shape)) for shape in self.layout)
+
+    @property
+    def segments(self) -> np.ndarray:
+        """[P] int: the number of the tensor that each coordinate of theta belongs to."""
+        return np.repeat(np.arange(len(self.layout)), [int(np.prod(shape)) for shape in self.layout])
+
+
+def make_family(config: OptimizerConfig) -> Family:
+    """The family that `config` names."""
+    if config.family == "mlp":
+        options = dict(
+            hidden=config.hidden, momentum_features=config.momentum_features, time_features=config.time_features
+        )
+        return Family(partial(mlp.init, **options), partial(mlp.transform, **options), mlp.segments(**options))
+    start = {
+        "adam": [log(config.learning_rate)],
+        "rmsprop": [log(config.learning_rate)],
+        "sgd": [config.learning_rate, config.momentum],
+        "adam8": [log(config.learning_rate), *map(log, (0.1, 0.001, 1e-8, 1e-8, 1e-8, 1e-8, 1e-8))],
+    }[config.family]
+    theta = jnp.asarray(start, jnp.float32)
+    return Family(lambda key: theta, getattr(hand, config.family), ((len(start),),))

@@ -1,0 +1,48 @@
+"""Hand-designed optimizers whose hyper-parameters are theta: the baselines, and the learned rates of Figures 2 and 3.
+
+A positive hyper-parameter stands in theta as its natural logarithm, so that perturbing and stepping theta keep it
+positive; `sgd` alone keeps its two as they are, because Figure 2 and the closed-form laws are written in them.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+ADAM8 = ("learning_rate", "beta1", "beta2", "epsilon", "exponential_decay", "linear_decay", "l1", "l2")
+
+
+def adam(theta: jax.Array) -> optax.GradientTransformation:
+    """theta = [log learning rate]."""
+    return optax.adam(jnp.exp(theta[0]))
+
+
+def rmsprop(theta: jax.Array) -> optax.GradientTransformation:
+    """theta = [log learning rate]; decay 0.9, as in optax."""
+    return optax.rmsprop(jnp.exp(theta[0]))
+
+
+def sgd(theta: jax.Array) -> optax.GradientTransformation:
+    """theta = [learning rate, momentum]."""
+    return optax.chain(optax.trace(decay=theta[1]), optax.scale(-theta[0]))
+
+
+def adam8(theta: jax.Array) -> optax.GradientTransformation:
+    """Adam + regularisation + decay (section 4.4), theta [8] in the order of `ADAM8`.
+
+    theta holds log learning rate, log(1 - beta1), log(1 - beta2), log epsilon, and the logarithms of the decay and
+    penalty coefficients. The rate at step t is rate * exp(-exponential_decay t) * max(0, 1 - linear_decay t); l1 and l2
+    are coefficients of |w| and w^2 / 2, added to the inner loss.
+    """
+    rate, miss1, miss2, epsilon, exponential, linear, l1, l2 = jnp.exp(theta)
+
+    def schedule(step: jax.Array) -> jax.Array:
+        return -rate * jnp.exp(-exponential * step) * jnp.maximum(0.0, 1.0 - linear * step)
+
+    def penalty(updates: optax.Updates, params: optax.Params | None) -> optax.Updates:
+        return jax.tree.map(lambda g, w: g + l1 * jnp.sign(w) + l2 * w, updates, params)
+
+    return optax.chain(
+        optax.stateless(penalty),
+        optax.scale_by_adam(b1=1.0 - miss1, b2=1.0 - miss2, eps=epsilon),
+        optax.scale_by_schedule(schedule),
+    )

@@ -1,0 +1,264 @@
+"""The unroll engine: the only inner training step of the project, and the only loop over it.
+
+One step updates w with the gradient at hand, then takes the loss and the gradient at the new w on the next batch:
+
+    w' = w + transform(theta).update(gradient)      loss', gradient' = inner loss at w' on batch t + 1
+
+so a truncation of T steps costs T gradients, its outer losses are those *after* each update, on batches that w' has not
+seen, and the gradient travels in the state from one truncation to the next.
+
+The length of an unroll is data, not a compile-time constant: it is cut into segments of at most `segment` steps, each
+one call of a compiled loop with a dynamic trip count. The reverse pass goes back segment by segment. Per step a *tape*
+keeps w and its gradient, so going back needs no forward replay of the network: the optimizer's state is rebuilt from
+the gradients, and the Hessian-vector product of each step is forward over reverse (the Hessian is symmetric). Tapes
+beyond `TAPE_BYTES` are dropped and made again from the state at the segment's border.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from common.optimizer import Family
+from common.task import TaskFamily
+
+TAPE_BYTES = 128 * 2**20
+
+
+class Problem(NamedTuple):
+    """One inner problem: a task and the random key of all its batches."""
+
+    data: Any
+    key: jax.Array
+
+
+class InnerState(NamedTuple):
+    """An inner problem's progress."""
+
+    w: Any
+    optimizer: Any  # state of the optax transformation
+    gradient: Any  # of the inner loss at w, on batch `step`
+    step: jax.Array  # [] int32, updates made so far
+
+
+class Tape(NamedTuple):
+    """What the reverse pass keeps of each step of a segment."""
+
+    w: jax.Array  # [segment, N]
+    gradient: jax.Array  # [segment, N]
+
+
+class Objective(NamedTuple):
+    """The outer loss after each inner step (paper section 2.1)."""
+
+    split: str = "train"  # "train" or "valid" images
+    batches: int = 0  # fresh minibatches averaged; 0: the next inner batch's own loss, which costs nothing
+    clamp: float = 10.0
+
+
+class Unroll:
+    """Compiled unrolls of one task family under one family of optimizers.
+
+    A window of any length needs two compilations, one forward and one reverse; so does everything else that trains an
+    inner problem: evaluation and baselines call `forward`.
+    """
+
+    def __init__(self, task: TaskFamily, family: Family, objective: Objective, segment: int):
+        self.task, self.objective, self.segment = task, objective, segment
+        step = make_step(task, family, objective)
+        theta = jax.ShapeDtypeStruct((family.size,), jnp.float32)
+        self.start = jax.jit(partial(start, task, lambda w: family.transform(_zeros(theta)).init(w), objective.clamp))
+        self._forward = jax.jit(partial(forward_segment, step, segment))
+        self._reverse = jax.jit(partial(reverse_segment, step, family.transform))
+
+    def forward(
+        self, theta: jax.Array, problem: Problem, state: InnerState, steps: int
+    ) -> tuple[np.ndarray, InnerState]:
+        """The outer losses [steps] float32 after each of the next `steps` updates, and the state after them."""
+        losses = []
+        for n in self._lengths(steps):
+            state, loss, _ = self._forward(theta, problem, state, n)
+            losses.append((loss, n))
+        return np.concatenate([np.asarray(loss)[:n] for loss, n in losses]), state
+
+    def value_and_grad(
+        self, theta: jax.Array, problem: Problem, state: InnerState, steps: int
+    ) -> tuple[float, np.ndarray, InnerState]:
+        """Mean outer loss of the next `steps` updates, its gradient [P] in theta, and the state after them."""
+        lengths = self._lengths(steps)
+        losses, borders, tapes = [], [], deque(maxlen=self._tapes_kept(state))
+        for n in lengths:
+            borders.append(state)
+            state, loss, tape = self._forward(theta, problem, state, n)
+            losses.append(loss)
+            tapes.append(tape)
+        gradient, cotangent = jnp.zeros_like(theta), [jnp.zeros_like(x) for x in _floats(state)[0]]
+        for n, border in zip(reversed(lengths), reversed(borders)):
+            tape = tapes.pop() if tapes else self._forward(theta, problem, border, n)[2]
+            gradient, cotangent = self._reverse(theta, problem, border, tape, n, 1.0 / steps, gradient, cotangent)
+        mean = np.concatenate([np.asarray(loss)[:n] for loss, n in zip(losses, lengths)]).mean(dtype=np.float64)
+        return float(mean), np.asarray(gradient), state
+
+    def _tapes_kept(self, state: InnerState) -> int:
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves((state.w, state.gradient)))
+        return max(1, TAPE_BYTES // (size * self.segment))
+
+    def _lengths(self, steps: int) -> list[int]:
+        return [min(self.segment, steps - done) for done in range(0, steps, self.segment)]
+
+
+def start(task: TaskFamily, init_optimizer: Callable, clamp: float, problem: Problem, key: jax.Array) -> InnerState:
+    """A fresh w from `key`, with the gradient on its first batch."""
+    w = task.init(key)
+    _, gradient = clamped_gradient(task.loss, clamp)(w, inner_batch(task, problem, jnp.int32(0)))
+    return InnerState(w, init_optimizer(w), gradient, jnp.int32(0))
+
+
+def inner_batch(task: TaskFamily, problem: Problem, step: jax.Array) -> Any:
+    """The training batch of one step; the same for every theta, so + and - share their random numbers."""
+    return task.batch(problem.data, jax.random.fold_in(problem.key, 2 * step), "train")
+
+
+def outer_batch(task: TaskFamily, problem: Problem, step: jax.Array, k: int, split: str) -> Any:
+    """Minibatch k of the outer loss after one step, likewise shared."""
+    return task.batch(problem.data, jax.random.fold_in(jax.random.fold_in(problem.key, 2 * step + 1), k), split)
+
+
+def clamped_gradient(loss: Callable, clamp: float) -> Callable:
+    """(w, batch) -> min(loss, clamp) and its gradient, with a reverse rule that is forward over reverse.
+
+    A non-finite loss counts as the clamp. Where the clamp holds, the gradient and everything behind it is zero: the
+    inner `where` keeps NaN out of the derivative, the outer one out of the value.
+    """
+
+    def value(w: Any, batch: Any) -> tuple[jax.Array, Any]:
+        raw, gradient = jax.value_and_grad(loss)(w, batch)
+        inside = jnp.isfinite(raw) & (raw < clamp)
+        zeroed = jax.tree.map(lambda g: jnp.where(inside, g, jnp.zeros_like(g)), gradient)
+        return jnp.where(inside, raw, jnp.asarray(clamp, raw.dtype)), zeroed
+
+    @jax.custom_vjp
+    def function(w: Any, batch: Any) -> tuple[jax.Array, Any]:
+        return value(w, batch)
+
+    def forward(w: Any, batch: Any) -> tuple[tuple[jax.Array, Any], tuple[Any, Any]]:
+        return value(w, batch), (w, batch)
+
+    def backward(residuals: tuple[Any, Any], cotangents: tuple[jax.Array, Any]) -> tuple[Any, None]:
+        (w, batch), (loss_cotangent, gradient_cotangent) = residuals, cotangents
+        gradient_of = lambda w: value(w, batch)[1]  # noqa: E731
+        gradient, product = jax.jvp(gradient_of, (w,), (gradient_cotangent,))
+        return jax.tree.map(lambda g, h: loss_cotangent * g + h, gradient, product), None
+
+    function.defvjp(forward, backward)
+    return function
+
+
+def make_step(task: TaskFamily, family: Family, objective: Objective) -> Callable:
+    """(theta, problem, state) -> (next state, outer loss []): the inner training step."""
+    inner = clamped_gradient(task.loss, objective.clamp)
+    outer = clamped_gradient(task.loss, objective.clamp)
+
+    def step(theta: jax.Array, problem: Problem, state: InnerState) -> tuple[InnerState, jax.Array]:
+        updates, optimizer = family.transform(theta).update(state.gradient, state.optimizer, state.w)
+        w = jax.tree.map(jnp.add, state.w, updates)
+        loss, gradient = inner(w, inner_batch(task, problem, state.step + 1))
+        if objective.batches:
+            fresh = (outer_batch(task, problem, state.step, k, objective.split) for k in range(objective.batches))
+            loss = sum(outer(w, batch)[0] for batch in fresh) / objective.batches
+        return InnerState(w, optimizer, gradient, state.step + 1), loss
+
+    return step
+
+
+def forward_segment(
+    step: Callable, segment: int, theta: jax.Array, problem: Problem, state: InnerState, n: jax.Array
+) -> tuple[InnerState, jax.Array, Tape]:
+    """n <= segment steps: the state after them, their outer losses [segment] (zero beyond n), and their tape."""
+    flat = ravel_pytree(state.w)[0]
+    rows = jnp.zeros((segment, flat.size), flat.dtype)
+
+    def body(i: jax.Array, carry: tuple[InnerState, jax.Array, Tape]) -> tuple[InnerState, jax.Array, Tape]:
+        state, losses, tape = carry
+        tape = Tape(
+            tape.w.at[i].set(ravel_pytree(state.w)[0]), tape.gradient.at[i].set(ravel_pytree(state.gradient)[0])
+        )
+        state, loss = step(theta, problem, state)
+        return state, losses.at[i].set(loss), tape
+
+    return jax.lax.fori_loop(0, n, body, (state, jnp.zeros(segment, flat.dtype), Tape(rows, rows)))
+
+
+def reverse_segment(
+    step: Callable,
+    transform: Callable,
+    theta: jax.Array,
+    problem: Problem,
+    border: InnerState,
+    tape: Tape,
+    n: jax.Array,
+    loss_cotangent: jax.Array,
+    gradient: jax.Array,
+    cotangent: list[jax.Array],
+) -> tuple[jax.Array, list[jax.Array]]:
+    """Back through n steps, from the cotangent of the state after them to that of the state at their border.
+
+    Args:
+      loss_cotangent: [] weight of each of the n outer losses.
+      gradient: [P] accumulated so far.
+      cotangent: of the float leaves of the state.
+    """
+    unravel = ravel_pytree(border.w)[1]
+    saved = _optimizer_states(transform, theta, border, tape, n, unravel)
+
+    def body(i: jax.Array, carry: tuple[jax.Array, list[jax.Array]]) -> tuple[jax.Array, list[jax.Array]]:
+        gradient, cotangent = carry
+        at = n - 1 - i
+        optimizer = jax.tree.map(lambda rows: rows[at], saved)
+        state = InnerState(unravel(tape.w[at]), optimizer, unravel(tape.gradient[at]), border.step + at)
+        floats, rebuild = _floats(state)
+
+        def differentiable(theta: jax.Array, floats: list[jax.Array]) -> tuple[list[jax.Array], jax.Array]:
+            after, loss = step(theta, problem, rebuild(floats))
+            return _floats(after)[0], loss
+
+        pull = jax.vjp(differentiable, theta, floats)[1]
+        theta_cotangent, cotangent = pull((cotangent, loss_cotangent))
+        return gradient + theta_cotangent, cotangent
+
+    return jax.lax.fori_loop(0, n, body, (gradient, cotangent))
+
+
+def _optimizer_states(
+    transform: Callable, theta: jax.Array, border: InnerState, tape: Tape, n: jax.Array, unravel: Callable
+) -> Any:
+    """The optimizer's state before each step of a segment, rebuilt from the gradients, stacked on axis 0."""
+    stacked = jax.tree.map(lambda x: jnp.zeros((tape.w.shape[0], *jnp.shape(x)), jnp.result_type(x)), border.optimizer)
+
+    def body(i: jax.Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
+        state, rows = carry
+        rows = jax.tree.map(lambda row, x: row.at[i].set(x), rows, state)
+        return transform(theta).update(unravel(tape.gradient[i]), state, unravel(tape.w[i]))[1], rows
+
+    return jax.lax.fori_loop(0, n, body, (border.optimizer, stacked))[1]
+
+
+def _zeros(shape: jax.ShapeDtypeStruct) -> jax.Array:
+    return jnp.zeros(shape.shape, shape.dtype)
+
+
+def _floats(state: InnerState) -> tuple[list[jax.Array], Callable[[list[jax.Array]], InnerState]]:
+    """The leaves that have derivatives, and the way back to the whole state; step counts have none."""
+    leaves, tree = jax.tree.flatten(state)
+    places = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+
+    def rebuild(floats: list[jax.Array]) -> InnerState:
+        replaced = dict(zip(places, floats))
+        return jax.tree.unflatten(tree, [replaced.get(i, leaf) for i, leaf in enumerate(leaves)])
+
+    return [leaves[i] for i in places], rebuild
