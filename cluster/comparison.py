@@ -1,0 +1,162 @@
+"""A learned optimizer against tuned baselines: evaluation/*.jsonl in, the numbers of table and pictures out. Pure numpy.
+
+An *unroll* is one line of an evaluation file: one optimizer at one rate on one task from one initialisation. A baseline
+is compared three ways: with the best rate of each task, with the best single rate, and with the best rate of each task
+on every rate that was tried (the grid twice as fine, if it was run).
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from common.config import EvaluationConfig
+from common.errors import UserError
+
+Unroll = Mapping[str, Any]
+Setting = tuple[float | None, str | None]  # learning rate, sha256 of other hyper-parameters
+Cells = dict[tuple[int, int], float]  # loss by task and initialisation
+
+
+class Baseline(NamedTuple):
+    """One baseline on the tasks of the comparison; losses are means over steps and initialisations."""
+
+    optimizer: str
+    per_task: np.ndarray  # [tasks] loss at the best rate of each task
+    best: tuple[Setting, ...]  # [tasks] which setting that is
+    single: np.ndarray  # [tasks] loss at the best single rate
+    single_rate: float | None
+    fine: np.ndarray | None  # [tasks] loss at the best of all rates tried; None: no rate beyond the grid
+
+
+class Comparison(NamedTuple):
+    """The learned optimizer and every baseline on the same tasks and initialisations."""
+
+    objective: str  # "train" or "valid": which loss is compared
+    version: int | None  # of theta
+    tasks: tuple[int, ...]
+    learned: np.ndarray  # [tasks]
+    baselines: tuple[Baseline, ...]
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The records of a JSON lines file. A last line cut off by a kill is left out; any other damage is a UserError."""
+    text = path.read_text() if path.exists() else ""
+    records = []
+    for number, line in enumerate(text.splitlines(keepends=True), 1):
+        try:
+            records.append(json.loads(line))
+        except ValueError as error:
+            if line.endswith("\n"):
+                raise UserError(
+                    f"{path}, line {number} is not JSON: the file is damaged; remove the line and try again"
+                ) from error
+    return records
+
+
+def read_unrolls(run_dir: Path) -> list[Unroll]:
+    """Every evaluation of a run, the last one of each item."""
+    lines = [line for path in sorted((run_dir / "evaluation").glob("*.jsonl")) for line in read_lines(path)]
+    return list({(line["optimizer"], line["theta_sha256"], line["item"]): line for line in lines}.values())
+
+
+def newest(unrolls: Iterable[Unroll]) -> list[Unroll]:
+    """The unrolls of the baselines, and those of the newest learned optimizer only."""
+    unrolls = list(unrolls)
+    versions = [u["version"] for u in unrolls if u["optimizer"] == "learned" and u["version"] is not None]
+    last = max(versions, default=None)
+    return [u for u in unrolls if u["optimizer"] != "learned" or u["version"] == last]
+
+
+def compare(unrolls: Iterable[Unroll], objective: str, grid: EvaluationConfig) -> Comparison | None:
+    """Compare on the tasks and initialisations that every optimizer ran; None if nothing can be compared."""
+    unrolls = newest(u for u in unrolls if u["outer_split"] == "outer_test")
+    learned = [u for u in unrolls if u["optimizer"] == "learned"]
+    tables = {name: _losses(unrolls, name, objective) for name in _names(unrolls)}
+    if not learned or not any(name != "learned" for name in tables):
+        return None
+    starts = set.intersection(*(set(cells) for table in tables.values() for cells in table.values()))
+    tasks = tuple(sorted({task for task, _ in starts}))
+    if not tasks:
+        return None
+    means = {name: {key: _task_means(cells, starts, tasks) for key, cells in t.items()} for name, t in tables.items()}
+    baselines = tuple(_baseline(name, means[name], grid) for name in sorted(means) if name != "learned")
+    return Comparison(objective, learned[0]["version"], tasks, next(iter(means["learned"].values())), baselines)
+
+
+def summary(comparison: Comparison, optimizer: str = "adam") -> dict[str, Any]:
+    """The numbers of `--json`, against one baseline."""
+    baseline = next(b for b in comparison.baselines if b.optimizer == optimizer)
+    fine = baseline.fine
+    return {
+        "tasks": len(comparison.tasks),
+        "learned_mean": float(comparison.learned.mean()),
+        "baseline_mean": float(baseline.single.mean()),
+        "baseline_per_task_mean": float(baseline.per_task.mean()),
+        "baseline_fine_mean": None if fine is None else float(fine.mean()),
+        "ratio": float(comparison.learned.mean() / baseline.per_task.mean()),
+        "wins": int((comparison.learned < baseline.per_task).sum()),
+    }
+
+
+def best_unrolls(unrolls: Iterable[Unroll], optimizer: str, comparison: Comparison) -> list[Unroll]:
+    """The unrolls whose curves stand for an optimizer: all of the learned one, a baseline's at each task's best rate."""
+    own = [u for u in newest(unrolls) if u["optimizer"] == optimizer and u["task"] in comparison.tasks]
+    if optimizer == "learned":
+        return own
+    baseline = next(b for b in comparison.baselines if b.optimizer == optimizer)
+    best = dict(zip(comparison.tasks, baseline.best, strict=True))
+    return [u for u in own if _setting(u) == best[u["task"]]]
+
+
+def curves(unrolls: list[Unroll], split: str, axis: str = "steps") -> tuple[np.ndarray, np.ndarray]:
+    """x [n] (inner steps, or seconds) and the loss [initialisations, n], each a mean over the tasks all of them ran."""
+    steps = np.asarray(max((u["steps"] for u in unrolls), key=len), dtype=float)
+    cells = {(u["initialisation"], u["task"]): np.interp(steps, u["steps"], u[split]) for u in unrolls}
+    starts = sorted({start for start, _ in cells})
+    tasks = set.intersection(*({task for s, task in cells if s == start} for start in starts))
+    rows = [np.mean([cells[start, task] for task in sorted(tasks)], axis=0) for start in starts]
+    scale = float(np.median([u["seconds_per_step"] for u in unrolls])) if axis == "seconds" else 1.0
+    return steps * scale, np.asarray(rows)
+
+
+def _names(unrolls: list[Unroll]) -> set[str]:
+    return {u["optimizer"] for u in unrolls}
+
+
+def _setting(unroll: Unroll) -> Setting:
+    return unroll["rate"], unroll["theta_sha256"]
+
+
+def _losses(unrolls: list[Unroll], name: str, objective: str) -> dict[Setting, Cells]:
+    table: dict[Setting, Cells] = {}
+    for u in unrolls:
+        if u["optimizer"] == name:
+            table.setdefault(_setting(u), {})[u["task"], u["initialisation"]] = u[f"mean_{objective}"]
+    return table
+
+
+def _task_means(cells: Cells, starts: set[tuple[int, int]], tasks: tuple[int, ...]) -> np.ndarray:
+    return np.asarray([np.mean([cells[t, i] for t, i in sorted(starts) if t == task]) for task in tasks])
+
+
+def _baseline(name: str, means: dict[Setting, np.ndarray], grid: EvaluationConfig) -> Baseline:
+    settings = sorted(means, key=lambda s: (s[0] or 0.0, s[1] or ""))
+    coarse = [s for s in settings if _on_grid(s[0], grid)] or settings
+    losses = np.asarray([means[s] for s in coarse])  # [settings, tasks]
+    single = int(losses.mean(axis=1).argmin())
+    return Baseline(
+        optimizer=name,
+        per_task=losses.min(axis=0),
+        best=tuple(coarse[i] for i in losses.argmin(axis=0)),
+        single=losses[single],
+        single_rate=coarse[single][0],
+        fine=np.min([means[s] for s in settings], axis=0) if len(coarse) < len(settings) else None,
+    )
+
+
+def _on_grid(rate: float | None, grid: EvaluationConfig) -> bool:
+    points = np.geomspace(grid.rate_low, grid.rate_high, grid.rate_count)
+    return rate is None or bool(np.isclose(np.log(rate), np.log(points), atol=1e-3).any())

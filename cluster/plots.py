@@ -1,0 +1,310 @@
+"""The pictures of the report: records in, matplotlib figures out. One axes each, so that a phone can stack them.
+
+Every function takes `Material` and returns a figure, or None if the run has nothing to draw it from.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+from cluster.comparison import Comparison, Unroll, best_unrolls, curves
+
+COLOURS: Final = {  # Okabe and Ito's, told apart by colour-blind readers too
+    "learned": "#0072B2",
+    "adam": "#D55E00",
+    "rmsprop": "#009E73",
+    "sgd": "#CC79A7",
+    "adam8": "#8A6D00",
+    "rp": "#D55E00",
+    "es": "#0072B2",
+}
+NAMES: Final = {
+    "learned": "learned",
+    "adam": "Adam",
+    "rmsprop": "RMSProp",
+    "sgd": "SGD + momentum",
+    "adam8": "Adam + reg + decay",
+}
+INK, FAINT = "#24292f", "#d8dee4"
+
+
+class Material(NamedTuple):
+    """What a report draws from."""
+
+    history: Sequence[Mapping[str, Any]]  # a record per outer update
+    unrolls: Sequence[Unroll]
+    comparison: Comparison | None
+    objective: str
+
+
+class Plot(NamedTuple):
+    name: str  # of the file
+    title: str
+    caption: str
+    section: str
+    draw: Callable[[Material], Figure | None]
+
+
+def canvas(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(5.6, 3.6), dpi=180, layout="constrained")
+    axes = figure.subplots()
+    axes.set_xlabel(xlabel, color=INK)
+    axes.set_ylabel(ylabel, color=INK)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#8c959f")
+    axes.tick_params(colors=INK, labelsize=9)
+    axes.grid(color=FAINT, linewidth=0.6)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def column(history: Sequence[Mapping[str, Any]], key: str, part: str | None = None) -> np.ndarray:
+    """One column of the history as floats; what was not measured is NaN."""
+    cells = [record.get(key) for record in history]
+    cells = cells if part is None else [None if cell is None else cell.get(part) for cell in cells]
+    return np.asarray([np.nan if cell is None else cell for cell in cells], dtype=float)
+
+
+def smooth(values: np.ndarray, share: float = 0.05) -> np.ndarray:
+    """Running median over `share` of the values, at least 5: it has no lag and no overshoot."""
+    half = max(2, int(len(values) * share / 2))
+    return np.asarray([np.nanmedian(values[max(0, i - half) : i + half + 1]) for i in range(len(values))])
+
+
+def outer_loss(material: Material) -> Figure | None:
+    return _loss_against(material, column(material.history, "version"), "outer updates")
+
+
+def outer_loss_time(material: Material) -> Figure | None:
+    seconds = column(material.history, "seconds")
+    unit, name = _time_unit(seconds)
+    return _loss_against(material, seconds / unit, f"time since the learner started ({name})")
+
+
+def _loss_against(material: Material, x: np.ndarray, xlabel: str) -> Figure | None:
+    if not len(x):
+        return None
+    figure, axes = canvas(xlabel, f"outer loss, {material.objective} (nats)")
+    loss = column(material.history, "loss")
+    axes.plot(x, loss, ".", color=COLOURS["learned"], alpha=0.3, markersize=4, label="one update")
+    axes.plot(x, smooth(loss), color=COLOURS["learned"], label="running median")
+    _legend(axes)
+    return figure
+
+
+def variances(material: Material) -> Figure | None:
+    """Figure 4 of the paper."""
+    figure, axes = canvas("outer updates", "variance of one pair (1 / theta²)")
+    version = column(material.history, "version")
+    drawn = [_variance_band(axes, material.history, version, name) for name in ("rp", "es")]
+    if not any(drawn):
+        return None
+    axes.set_yscale("log")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    _legend(axes)
+    return figure
+
+
+def _variance_band(axes: Axes, history: Sequence[Mapping[str, Any]], version: np.ndarray, name: str) -> bool:
+    median = column(history, f"var_{name}", "q50")
+    low, high = (column(history, f"var_{name}", q) for q in ("q05", "q95"))
+    positive = np.isfinite(median) & (median > 0)
+    if not positive.any():
+        return False
+    x, floor = version[positive], np.finfo(float).tiny
+    axes.fill_between(x, np.maximum(low[positive], floor), high[positive], color=COLOURS[name], alpha=0.15, linewidth=0)
+    label = {"rp": "reparameterization", "es": "evolution strategies"}[name]
+    axes.plot(x, median[positive], color=COLOURS[name], label=label)
+    return True
+
+
+def weights(material: Material) -> Figure | None:
+    return _banded(material, "weight_rp", "mean", ("q05", "q95"), "merge weight of rp", COLOURS["rp"], (-0.03, 1.03))
+
+
+def windows(material: Material) -> Figure | None:
+    return _banded(material, "windows", "mean", ("min", "max"), "window (inner steps)", "#6639ba", None)
+
+
+def _banded(
+    material: Material,
+    key: str,
+    centre: str,
+    band: tuple[str, str],
+    ylabel: str,
+    colour: str,
+    limits: tuple[float, float] | None,
+) -> Figure | None:
+    middle = column(material.history, key, centre)
+    if not np.isfinite(middle).any():
+        return None
+    figure, axes = canvas("outer updates", ylabel)
+    x = column(material.history, "version")
+    low, high = (column(material.history, key, part) for part in band)
+    axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0, label=f"{band[0]} to {band[1]}")
+    axes.plot(x, middle, color=colour, label=centre)
+    if limits:
+        axes.set_ylim(*limits)
+    _legend(axes)
+    return figure
+
+
+def staleness(material: Material) -> Figure | None:
+    if not material.history:
+        return None
+    figure, axes = canvas("outer updates", "staleness (versions)")
+    x = column(material.history, "version")
+    axes.plot(x, column(material.history, "staleness", "max"), color="#8c959f", linewidth=0.8, label="largest")
+    axes.plot(x, smooth(column(material.history, "staleness", "mean")), color="#1a7f37", label="mean, running median")
+    axes.set_ylim(bottom=0)
+    _legend(axes)
+    return figure
+
+
+def norms(material: Material) -> Figure | None:
+    if not material.history:
+        return None
+    figure, axes = canvas("outer updates", "Euclidean norm")
+    x = column(material.history, "version")
+    for key, label, colour in (
+        ("gradient_norm", "merged gradient", "#0072B2"),
+        ("update_norm", "update of theta", "#D55E00"),
+        ("theta_norm", "theta", "#57606a"),
+    ):
+        values = column(material.history, key)
+        values[values <= 0] = np.nan
+        axes.plot(x, values, color=colour, label=label, linewidth=1)
+    axes.set_yscale("log")
+    _legend(axes)
+    return figure
+
+
+def throughput(material: Material) -> Figure | None:
+    """Inner steps per second, update by update."""
+    seconds = column(material.history, "seconds")
+    if len(seconds) < 2:
+        return None
+    took = np.diff(seconds, prepend=0.0)
+    took[took <= 0] = np.nan  # a learner that came back counts from zero again
+    figure, axes = canvas("outer updates", "inner steps per second")
+    rate = column(material.history, "inner_steps") / took
+    axes.plot(column(material.history, "version"), smooth(rate), color="#57606a", label="running median")
+    axes.set_ylim(bottom=0)
+    return figure
+
+
+def evaluations(material: Material) -> Figure | None:
+    """The learned optimizer on unseen tasks while it was being trained; None if it was evaluated once."""
+    groups: dict[int, list[float]] = {}
+    for u in material.unrolls:
+        if u["optimizer"] == "learned" and u["outer_split"] == "outer_test" and u["version"] is not None:
+            groups.setdefault(u["version"], []).append(u[f"mean_{material.objective}"])
+    if len(groups) < 2:
+        return None
+    figure, axes = canvas("outer updates", f"mean {material.objective} loss, unseen tasks (nats)")
+    x = sorted(groups)
+    axes.plot(x, [np.mean(groups[v]) for v in x], "o-", color=COLOURS["learned"], markersize=4, label="learned")
+    for b in material.comparison.baselines if material.comparison else ():
+        label = f"{NAMES[b.optimizer]}, best rate of each task"
+        axes.axhline(b.per_task.mean(), color=COLOURS[b.optimizer], linestyle="--", label=label)
+    _legend(axes)
+    return figure
+
+
+def learning_curves(split: str, axis: str) -> Callable[[Material], Figure | None]:
+    """Figure 6a and 6b: loss over inner steps or over seconds, 25 / 75 percentile bands over initialisations."""
+
+    def draw(material: Material) -> Figure | None:
+        comparison = material.comparison
+        if comparison is None:
+            return None
+        figure, axes = canvas({"steps": "inner steps", "seconds": "seconds"}[axis], f"{split} loss (nats)")
+        for name in ("learned", *(b.optimizer for b in comparison.baselines)):
+            x, rows = curves(best_unrolls(material.unrolls, name, comparison), split, axis)
+            axes.plot(x, np.median(rows, axis=0), color=COLOURS[name], label=NAMES[name])
+            low, high = np.percentile(rows, [25, 75], axis=0)
+            axes.fill_between(x, low, high, color=COLOURS[name], alpha=0.2, linewidth=0)
+        axes.set_xlim(left=0)
+        _log_if_wide(axes)
+        _legend(axes)
+        return figure
+
+    return draw
+
+
+def differences(material: Material) -> Figure | None:
+    """Figure 6c: how the difference of the means is distributed over tasks. Positive: better than the baseline."""
+    if material.comparison is None:
+        return None
+    figure, axes = canvas("baseline loss - learned loss (nats)", "tasks")
+    gaps = {b.optimizer: b.per_task - material.comparison.learned for b in material.comparison.baselines}
+    edges = _edges(np.concatenate(list(gaps.values())))
+    for name, gap in gaps.items():
+        label = f"{NAMES[name]}: learned wins {int((gap > 0).sum())} of {len(gap)}"
+        axes.hist(gap, edges, color=COLOURS[name], alpha=0.5, edgecolor="white", label=label)
+    axes.axvline(0, color=INK, linewidth=1)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    _legend(axes)
+    return figure
+
+
+def _edges(values: np.ndarray) -> np.ndarray:
+    """Bin edges over all values and zero, such that zero is an edge."""
+    low, high = min(values.min(), 0.0), max(values.max(), 0.0)
+    width = max((high - low) / 16, 1e-6)
+    return width * np.arange(np.floor(low / width), np.ceil(high / width) + 1)
+
+
+def _time_unit(seconds: np.ndarray) -> tuple[float, str]:
+    longest = float(np.nanmax(seconds, initial=0.0))
+    return (3600.0, "hours") if longest > 10800 else (60.0, "minutes") if longest > 180 else (1.0, "seconds")
+
+
+def _log_if_wide(axes: Axes) -> None:
+    low, high = axes.dataLim.ymin, axes.dataLim.ymax
+    if 0 < 5 * low < high:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _legend(axes: Axes) -> None:
+    axes.legend(frameon=False, fontsize=9, labelcolor=INK)
+
+
+OUTER, INNER = "Outer-training", "On tasks it has never seen"
+_BAND = "Each task's mean at the best rate of that task; line: median, band: 25 to 75 % of the initialisations."
+
+PLOTS: Final = (
+    Plot("train_steps", "Training loss over steps", _BAND, INNER, learning_curves("train", "steps")),
+    Plot("train_seconds", "Training loss over time", _BAND, INNER, learning_curves("train", "seconds")),
+    Plot("valid_steps", "Validation loss over steps", _BAND, INNER, learning_curves("valid", "steps")),
+    Plot("test_steps", "Test loss over steps", _BAND, INNER, learning_curves("test", "steps")),
+    Plot(
+        "differences",
+        "Task by task",
+        "Right of zero: the learned optimizer has the lower mean loss, against the best rate of that task.",
+        INNER,
+        differences,
+    ),
+    Plot("evaluations", "While it was trained", "Mean loss on unseen tasks by outer update.", INNER, evaluations),
+    Plot("outer_loss", "Outer loss", "Mean over the pairs of each update; windows grow with it.", OUTER, outer_loss),
+    Plot("outer_loss_time", "Outer loss over time", "The same over wall-clock time.", OUTER, outer_loss_time),
+    Plot(
+        "variances",
+        "Variance of the two estimators",
+        "Median over coordinates, band: 5 to 95 %. The paper's Figure 4.",
+        OUTER,
+        variances,
+    ),
+    Plot("weights", "Merge weight", "Of rp; es has the rest. Mean and 5 to 95 % of coordinates.", OUTER, weights),
+    Plot("windows", "Windows", "Steps of one truncation: mean, and shortest to longest of a batch.", OUTER, windows),
+    Plot("staleness", "Staleness", "How many versions old the samples of an update were.", OUTER, staleness),
+    Plot("norms", "Norms", "Before the clip; log scale.", OUTER, norms),
+    Plot("throughput", "Throughput", "All workers together.", OUTER, throughput),
+)
