@@ -36,6 +36,7 @@ class Images(NamedTuple):
 
 
 SPLITS = ("train", "valid", "test")
+IMAGE_FAMILIES = ("conv", "mlp")  # these need a dataset
 
 
 def make_task(config: Config, dataset: Dataset | None) -> TaskFamily:

@@ -86,10 +86,10 @@ class Unroll:
             losses.append((loss, n))
         return np.concatenate([np.asarray(loss)[:n] for loss, n in losses]), state
 
-    def value_and_grad(
+    def losses_and_grad(
         self, theta: jax.Array, problem: Problem, state: InnerState, steps: int
-    ) -> tuple[float, np.ndarray, InnerState]:
-        """Mean outer loss of the next `steps` updates, its gradient [P] in theta, and the state after them."""
+    ) -> tuple[np.ndarray, np.ndarray, InnerState]:
+        """As `forward`, with the gradient [P] in theta of the mean of the losses between the two."""
         lengths = self._lengths(steps)
         losses, borders, tapes = [], [], deque(maxlen=self._tapes_kept(state))
         for n in lengths:
@@ -101,8 +101,8 @@ class Unroll:
         for n, border in zip(reversed(lengths), reversed(borders)):
             tape = tapes.pop() if tapes else self._forward(theta, problem, border, n)[2]
             gradient, cotangent = self._reverse(theta, problem, border, tape, n, 1.0 / steps, gradient, cotangent)
-        mean = np.concatenate([np.asarray(loss)[:n] for loss, n in zip(losses, lengths)]).mean(dtype=np.float64)
-        return float(mean), np.asarray(gradient), state
+        joined = np.concatenate([np.asarray(loss)[:n] for loss, n in zip(losses, lengths)])
+        return joined, np.asarray(gradient), state
 
     def _tapes_kept(self, state: InnerState) -> int:
         size = sum(leaf.nbytes for leaf in jax.tree.leaves((state.w, state.gradient)))

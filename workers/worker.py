@@ -1,0 +1,145 @@
+"""The worker: a loop over one callable, `exchange`, that sends a sample and brings the next parameters.
+
+reply <- exchange(nothing)                      parameters, without a sample
+repeat: sample one truncation of each trajectory at theta +- sigma n; reply <- exchange(sample)
+until the reply says stop
+"""
+
+import time
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from common import moments
+from common.config import Config, digest
+from common.dataset import open_dataset
+from common.errors import UserError
+from common.messages import GradientSample, Reply, pack_sample, unpack_reply
+from common.optimizer import make_family
+from common.task import IMAGE_FAMILIES, make_task
+from common.unroll import Objective, Unroll
+from workers.trajectory import Advance, Sampler, Trajectory
+
+Exchange = Callable[[bytes | None, int, int], bytes]  # (sample or nothing, epoch, version known) -> reply
+PROBE_STREAM = 2  # of the sampler's random numbers; 0 are tasks, 1 are noise and windows
+
+
+class Worker:
+    """One worker: S trajectories, the parameters it holds, and its place in the sequence of its samples."""
+
+    def __init__(self, config: Config, uid: str, exchange: Exchange):
+        dataset = open_dataset(config.dataset) if config.task.family in IMAGE_FAMILIES else None
+        task, family = make_task(config, dataset), make_family(config.optimizer)
+        estimator = config.estimator
+        unroll = Unroll(
+            task,
+            family,
+            Objective(estimator.objective, estimator.outer_batches, estimator.clamp),
+            config.workers.segment,
+        )
+        self.config, self.uid, self.exchange = config, uid, exchange
+        self.digest = digest(config, dataset.fingerprint if dataset else "")
+        self.sampler = Sampler(config, task, unroll, uid, family.size)
+        self.trajectories: list[Trajectory] = []
+        self.sequence = 0
+        self.theta: np.ndarray | None = None
+        self.epoch = self.version = -1
+        self.probe_rate = 1.0
+        self._exchange_seconds = 0.0
+
+    def run(self) -> None:
+        """Samples until a reply says stop."""
+        while not self.step().stop:
+            pass
+
+    def step(self) -> Reply:
+        """One sample and its exchange; without parameters in hand, the exchange that fetches them."""
+        payload = None if self.theta is None else pack_sample(self.sample())
+        began = time.perf_counter()
+        reply = unpack_reply(self.exchange(payload, self.epoch, self.version))
+        self._exchange_seconds = time.perf_counter() - began
+        self._take(reply)
+        return reply
+
+    def _take(self, reply: Reply) -> None:
+        if reply.digest != self.digest:
+            raise UserError(
+                "this worker's configuration or data differs from the learner's: start it with the run's own config.toml and data"
+            )
+        self.epoch, self.version, self.probe_rate = reply.epoch, reply.version, reply.probe_rate
+        if reply.theta is not None:
+            self.theta = np.frombuffer(reply.theta, "<f4")
+
+    def sample(self) -> GradientSample:
+        """One truncation of every trajectory at the parameters in hand."""
+        assert self.theta is not None
+        began = time.perf_counter()
+        self._begin()
+        after_tasks = time.perf_counter()
+        with_rp = self._computes_rp()
+        advances = []
+        for index, trajectory in enumerate(self.trajectories):
+            advance, self.trajectories[index] = self.sampler.advance(
+                index, trajectory, self.theta, self.version, self.sequence, with_rp
+            )
+            advances.append(advance)
+        self.sequence += 1
+        facts = facts_of(advances) | {
+            "task_seconds": after_tasks - began,
+            "exchange_seconds": self._exchange_seconds,
+        }
+        return self._pack(advances, time.perf_counter() - after_tasks, facts)
+
+    def _begin(self) -> None:
+        for index in range(len(self.trajectories), self.config.estimator.pairs):
+            self.trajectories.append(self.sampler.begin(index, 1))
+
+    def _computes_rp(self) -> bool:
+        """Drawn from (seed, uid, sequence) and the learner's past alone, never from what the sample turns out to be."""
+        if self.config.estimator.use == "es":
+            return False
+        return self.sampler.random(0, self.sequence, PROBE_STREAM).uniform() < self.probe_rate
+
+    def _pack(self, advances: list[Advance], seconds: float, facts: dict[str, float]) -> GradientSample:
+        size = len(self.theta) if self.theta is not None else 0
+        rp = [a.pair.rp for a in advances if a.pair.rp is not None]
+        es = [a.es for a in advances if a.es is not None]
+        return GradientSample(
+            worker=self.uid,
+            sequence=self.sequence,
+            epoch=self.epoch,
+            version=self.version,
+            digest=self.digest,
+            objective=self.config.estimator.objective,
+            windows=tuple(a.steps for a in advances),
+            starts=tuple(a.start for a in advances),
+            loss_plus=tuple(a.pair.plus.loss for a in advances),
+            loss_minus=tuple(a.pair.minus.loss for a in advances),
+            rp=moments.of(np.reshape(rp, (len(rp), size))),
+            es=moments.of(np.reshape(es, (len(es), size))),
+            seconds=seconds,
+            facts=facts,
+        )
+
+    def snapshot(self) -> bytes:
+        """The trajectories and the sequence number: with them and the parameters the worker goes on bit for bit."""
+        return self.sampler.dump(self.trajectories, self.sequence)
+
+    def restore(self, data: bytes) -> None:
+        self.trajectories, self.sequence = self.sampler.load(data)
+
+
+def facts_of(advances: list[Advance]) -> dict[str, float]:
+    """Counts that travel with a sample for the metrics."""
+    branches = 1 if advances[0].pair.es is None else 2
+    return {
+        "inner_steps": float(branches * sum(a.steps for a in advances)),
+        "finished": float(sum(a.finished for a in advances)),
+        "diverged": float(sum(a.diverged for a in advances)),
+    }
+
+
+def theta_of(config: Config) -> np.ndarray:
+    """The random start theta [P] float32 of a run; it follows from the seed alone."""
+    return np.asarray(make_family(config.optimizer).init(jax.random.key(config.seed)))
