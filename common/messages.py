@@ -1,0 +1,280 @@
+"""The wire protocol between worker and learner: records, and msgpack bytes with a schema number.
+
+    exchange(payload: bytes | None, epoch: int, version: int) -> bytes
+
+One call, worker to learner: a packed `GradientSample` or nothing, and the epoch and version of the parameters that the
+worker holds. The answer is a packed `Reply`. Unpacking is strict: whatever is not exactly a record of this schema is
+`Malformed`, and sizes are checked before parsing. Nothing is deserialised by pickle.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, NamedTuple
+
+import msgpack
+import numpy as np
+
+from common.moments import Moments, empty
+
+SCHEMA = 1
+SAMPLE = "outertrain/sample"
+REPLY = "outertrain/reply"
+MAX_PAIRS = 4096  # of one payload: an aggregate of many workers' samples still fits
+FACTS = (  # what a worker may report beside a sample; the learner adds them up for the metrics
+    "inner_steps",
+    "diverged",  # inner problems that ended early
+    "finished",  # inner problems that ended at inner_steps
+    "rp_nonfinite",  # coordinates
+    "task_seconds",  # taking new tasks
+    "unroll_seconds",
+    "exchange_seconds",  # of the exchange before this one
+    "compile_seconds",
+    "payload_bytes",
+    "retries",
+)
+_NAME = re.compile(r"[A-Za-z0-9._:/-]{1,64}")
+_LARGEST = 2**63 - 1
+
+
+class Malformed(ValueError):
+    """The bytes are not a record of this schema; the text says where they stop being one."""
+
+
+class Verdict(Enum):
+    """What became of a sample. The value is the metrics label, the sentence is for a person."""
+
+    accepted = "accepted"
+    stale = "stale"
+    duplicate = "duplicate"
+    malformed = "malformed"
+    wrong_epoch = "wrong_epoch"
+    wrong_run = "wrong_run"
+    non_finite = "non_finite"
+
+    @property
+    def sentence(self) -> str:
+        return _SENTENCES[self]
+
+
+_SENTENCES = {
+    Verdict.accepted: "The sample is part of the batch that is being collected.",
+    Verdict.stale: "The sample came too late: its parameters are older than outer.max_staleness allows, or training has ended.",
+    Verdict.duplicate: "A sample of this name was taken before; it counts once.",
+    Verdict.malformed: f"The payload is not a possible sample of protocol {SCHEMA}: run the same outertrain everywhere.",
+    Verdict.wrong_epoch: "The sample was computed with parameters that are not part of this run's history: drop it and go on.",
+    Verdict.wrong_run: "The sample comes from another task, dataset, optimizer, estimator or curriculum: restart the worker with this run's configuration.",
+    Verdict.non_finite: "A loss or the es gradient is not finite, which clamping makes impossible: the worker's numbers cannot be trusted.",
+}
+
+
+class GradientSample(NamedTuple):
+    """One antithetic pair from each of a worker's trajectories; its name is (worker, sequence)."""
+
+    worker: str  # unique over the lives of all workers
+    sequence: int  # grows by one with each new sample
+    epoch: int  # of the parameters it was computed with
+    version: int
+    digest: str  # common.config.digest
+    objective: str
+    windows: tuple[int, ...]  # inner steps of each pair's truncation
+    starts: tuple[int, ...]  # inner step at which it starts
+    loss_plus: tuple[float, ...]
+    loss_minus: tuple[float, ...]
+    rp: Moments  # count 0: skipped
+    es: Moments
+    seconds: float  # wall time of the unroll
+    facts: dict[str, float]  # keys from FACTS
+
+
+class Parameters(NamedTuple):
+    """What the learner publishes: theta as little-endian float32 bytes, shared by all replies."""
+
+    epoch: int
+    version: int
+    theta: bytes
+
+
+class Reply(NamedTuple):
+    verdict: Verdict | None  # None: nothing was sent
+    epoch: int
+    version: int
+    digest: str
+    theta: bytes | None  # little-endian float32; None: the worker already holds this version
+    stop: bool  # the worker is to leave
+    probe_rate: float  # share of samples that compute rp now
+
+
+def encode_theta(theta: np.ndarray) -> bytes:
+    return np.ascontiguousarray(theta, "<f4").tobytes()
+
+
+def decode_theta(data: bytes) -> np.ndarray:
+    """Theta [P] float32, a read-only view of `data`."""
+    return np.frombuffer(data, "<f4")
+
+
+def max_bytes(parameters: int) -> int:
+    """Largest payload that is parsed, for theta of `parameters` numbers: four float64 vectors and the facts of each pair."""
+    return max(1 << 20, 32 * parameters + 64 * MAX_PAIRS + 8192)
+
+
+def pack_sample(sample: GradientSample) -> bytes:
+    unknown = sample.facts.keys() - set(FACTS)
+    if unknown:
+        raise ValueError(f"facts {sorted(unknown)} are not in common.messages.FACTS: add them there first")
+    return msgpack.packb(
+        [
+            SAMPLE,
+            SCHEMA,
+            *(sample.worker, int(sample.sequence), int(sample.epoch), int(sample.version), sample.digest),
+            sample.objective,
+            *([int(x) for x in steps] for steps in (sample.windows, sample.starts)),
+            *([float(x) for x in losses] for losses in (sample.loss_plus, sample.loss_minus)),
+            *(_pack_moments(sample.rp), _pack_moments(sample.es)),
+            float(sample.seconds),
+            {name: float(value) for name, value in sample.facts.items()},
+        ]
+    )
+
+
+def _pack_moments(moments: Moments) -> list[Any]:
+    """[count, mean, M2]; one observation has no deviations, none has no mean."""
+    mean = None if moments.count == 0 else np.ascontiguousarray(moments.mean, "<f8").tobytes()
+    m2 = None if moments.count < 2 else np.ascontiguousarray(moments.m2, "<f8").tobytes()
+    return [int(moments.count), mean, m2]
+
+
+def unpack_sample(payload: bytes, limit: int = 1 << 24) -> GradientSample:
+    """The sample in `payload`, whose vectors are read-only views of it.
+
+    Losses and vectors may be non-finite, counts and lengths agree with each other; whether they fit the run is for
+    the learner to say.
+
+    Raises:
+      Malformed: larger than `limit` bytes, or not a sample of this schema.
+    """
+    fields = _parse(payload, limit, SAMPLE, 16)
+    worker, sequence, epoch, version, digest, objective, windows, starts, plus, minus, rp, es, seconds, facts = fields
+    lengths = _integers(windows, "windows", 1)
+    pairs = len(lengths)
+    vectors = _vectors(rp, es, pairs)
+    return GradientSample(
+        worker=_name(worker, "worker"),
+        sequence=_integer(sequence, "sequence"),
+        epoch=_integer(epoch, "epoch"),
+        version=_integer(version, "version"),
+        digest=_name(digest, "digest"),
+        objective=_name(objective, "objective"),
+        windows=lengths,
+        starts=_each(_integers(starts, "starts", 0), pairs, "starts"),
+        loss_plus=_each(_floats(plus, "loss_plus"), pairs, "loss_plus"),
+        loss_minus=_each(_floats(minus, "loss_minus"), pairs, "loss_minus"),
+        rp=vectors[0],
+        es=vectors[1],
+        seconds=_duration(seconds, "seconds"),
+        facts=_facts(facts),
+    )
+
+
+def pack_reply(reply: Reply) -> bytes:
+    verdict = None if reply.verdict is None else reply.verdict.value
+    return msgpack.packb([REPLY, SCHEMA, verdict, *reply[1:]])
+
+
+def unpack_reply(payload: bytes, limit: int = 1 << 28) -> Reply:
+    """Raises Malformed."""
+    verdict, epoch, version, digest, theta, stop, probe_rate = _parse(payload, limit, REPLY, 9)
+    _check(verdict is None or verdict in Verdict.__members__, "verdict is none of the known ones")
+    _check(theta is None or (type(theta) is bytes and len(theta) % 4 == 0), "theta is not a row of float32")
+    _check(type(stop) is bool, "stop is not a truth value")
+    _check(type(probe_rate) is float and 0 <= probe_rate <= 1, "probe_rate is not a share")
+    return Reply(
+        verdict=None if verdict is None else Verdict(verdict),
+        epoch=_integer(epoch, "epoch"),
+        version=_integer(version, "version"),
+        digest=_name(digest, "digest"),
+        theta=theta,
+        stop=stop,
+        probe_rate=probe_rate,
+    )
+
+
+def _parse(payload: bytes, limit: int, kind: str, length: int) -> list[Any]:
+    _check(type(payload) is bytes, f"{type(payload).__name__} instead of bytes")
+    _check(len(payload) <= limit, f"{len(payload)} bytes are more than the limit of {limit}")
+    try:
+        fields = msgpack.unpackb(payload, max_array_len=MAX_PAIRS, max_map_len=len(FACTS), max_ext_len=0)
+    except (ValueError, msgpack.UnpackException) as error:
+        raise Malformed(f"not msgpack: {error or type(error).__name__}") from None
+    _check(type(fields) is list and len(fields) >= 2 and fields[0] == kind, f"not an {kind}")
+    _check(type(fields[1]) is int and fields[1] == SCHEMA, f"schema {fields[1]!r:.40} instead of {SCHEMA}")
+    _check(len(fields) == length, f"{len(fields)} fields instead of {length}")
+    return fields[2:]
+
+
+def _check(holds: bool, what: str) -> None:
+    if not holds:
+        raise Malformed(what)
+
+
+def _name(value: Any, what: str) -> str:
+    _check(type(value) is str and _NAME.fullmatch(value) is not None, f"{what} is not a name")
+    return value
+
+
+def _integer(value: Any, what: str, low: int = 0) -> int:
+    _check(type(value) is int and low <= value <= _LARGEST, f"{what} is not a whole number of {low} or more")
+    return value
+
+
+def _integers(values: Any, what: str, low: int) -> tuple[int, ...]:
+    _check(type(values) is list and len(values) >= 1, f"{what} is not a list of numbers")
+    return tuple(_integer(value, what, low) for value in values)
+
+
+def _floats(values: Any, what: str) -> tuple[float, ...]:
+    _check(type(values) is list and all(type(x) is float for x in values), f"{what} is not a list of floats")
+    return tuple(values)
+
+
+def _each(values: tuple, pairs: int, what: str) -> tuple:
+    _check(len(values) == pairs, f"{what} has {len(values)} entries for {pairs} pairs")
+    return values
+
+
+def _duration(value: Any, what: str) -> float:
+    _check(type(value) is float and math.isfinite(value) and value >= 0, f"{what} is not a duration")
+    return value
+
+
+def _facts(facts: Any) -> dict[str, float]:
+    _check(isinstance(facts, Mapping), "facts is not a map")
+    _check(all(name in FACTS for name in facts), "facts holds an unknown name")
+    return {name: _duration(value, name) for name, value in facts.items()}
+
+
+def _vectors(rp: Any, es: Any, pairs: int) -> tuple[Moments, Moments]:
+    raw = {"rp": rp, "es": es}
+    for name, moments in raw.items():
+        _check(type(moments) is list and len(moments) == 3, f"{name} is not [count, mean, M2]")
+        _check(_integer(moments[0], f"{name} count") <= pairs, f"{name} counts more than the {pairs} pairs")
+        _vector_fields(name, *moments)
+    sizes = {len(vector) for moments in raw.values() for vector in moments[1:] if vector is not None}
+    _check(len(sizes) == 1 and 0 not in sizes, "the vectors are absent, empty or of different lengths")
+    size = sizes.pop() // 8
+    return _moments(rp, size), _moments(es, size)
+
+
+def _vector_fields(name: str, count: int, mean: Any, m2: Any) -> None:
+    for what, vector, present in (("mean", mean, count >= 1), ("M2", m2, count >= 2)):
+        right = type(vector) is bytes and len(vector) % 8 == 0 if present else vector is None
+        _check(right, f"{name} {what} is not a row of float64" if present else f"{name} {what} of {count} observations")
+
+
+def _moments(raw: list[Any], size: int) -> Moments:
+    count, mean, m2 = raw
+    if count == 0:
+        return empty(size)
+    return Moments(count, np.frombuffer(mean, "<f8"), np.zeros(size) if m2 is None else np.frombuffer(m2, "<f8"))

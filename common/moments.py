@@ -1,0 +1,69 @@
+"""Count, mean and sum of squared deviations of a set of vectors: the mergeable statistics of an estimator.
+
+Chan, Golub and LeVeque (1983): merging in any grouping gives the same numbers up to rounding (about 1e-15 relative),
+and bit for bit when it is done in the same order. NumPy only: the learner's hot path never waits for a compiler.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Moments(NamedTuple):
+    """Statistics of `count` observations of a vector."""
+
+    count: int
+    mean: np.ndarray  # [P] float64
+    m2: np.ndarray  # [P] float64, sum of squared deviations from the mean
+
+
+def empty(size: int) -> Moments:
+    return Moments(0, np.zeros(size), np.zeros(size))
+
+
+def of(rows: np.ndarray) -> Moments:
+    """Moments of the rows of `rows` [n, P]; a non-finite entry makes its own coordinate non-finite, no other."""
+    rows = np.asarray(rows, np.float64)
+    if len(rows) == 0:
+        return empty(rows.shape[1])
+    with np.errstate(invalid="ignore", over="ignore"):
+        mean = rows.mean(axis=0)
+        return Moments(len(rows), mean, ((rows - mean) ** 2).sum(axis=0))
+
+
+def combine(a: Moments, b: Moments) -> Moments:
+    """Moments of the union of two disjoint sets of observations."""
+    if a.count == 0:
+        return b
+    if b.count == 0:
+        return a
+    count = a.count + b.count
+    with np.errstate(invalid="ignore", over="ignore"):
+        step = b.mean - a.mean
+        mean = a.mean + step * (b.count / count)
+        return Moments(count, mean, a.m2 + b.m2 + step * step * (a.count * b.count / count))
+
+
+def combine_all(parts: Iterable[Moments], size: int) -> Moments:
+    """Fold of `combine` in the given order; `size` is P, for when there is no part."""
+    total = empty(size)
+    for part in parts:
+        total = combine(total, part)
+    return total
+
+
+def variance(moments: Moments, floor: float = 0.0) -> np.ndarray:
+    """Sample variance [P], divisor count - 1, not below `floor`.
+
+    Infinite where it is unknown: everywhere with fewer than two observations, and at non-finite coordinates.
+    """
+    if moments.count < 2:
+        return np.full(moments.mean.shape, np.inf)
+    known = np.isfinite(moments.mean) & np.isfinite(moments.m2)
+    return np.where(known, np.maximum(moments.m2 / (moments.count - 1), floor), np.inf)
+
+
+def variance_of_mean(moments: Moments, floor: float) -> np.ndarray:
+    """Estimated variance [P] of `moments.mean`: `variance` divided by the count."""
+    return variance(moments, floor) / max(moments.count, 1)

@@ -1,0 +1,64 @@
+"""Named points at which a fault test stops the learner: killed as by SIGKILL, or raising.
+
+`OUTERTRAIN_FAILPOINT=name[:nth[:action]]`, action `kill` (default) or `raise`; the nth time the point is reached.
+"""
+
+import os
+import signal
+from collections.abc import Callable, Mapping
+
+from common.errors import UserError
+
+Reached = Callable[[str], None]
+
+POINTS = (
+    "before_merge",
+    "after_merge",
+    "before_update",
+    "after_update",
+    "before_write",
+    "after_write",
+    "before_fsync",
+    "after_fsync",
+    "before_rename",
+    "after_rename",
+    "before_reply",
+    "after_reply",
+)
+
+
+class FailpointReached(Exception):
+    """Raised by a failpoint whose action is `raise`."""
+
+
+def from_environment(environment: Mapping[str, str] = os.environ) -> Reached:
+    """The failpoint that the environment asks for; without one, a function that does nothing."""
+    text = environment.get("OUTERTRAIN_FAILPOINT", "")
+    if not text:
+        return _pass
+    name, _, rest = text.partition(":")
+    nth, _, action = rest.partition(":")
+    nth, action = nth or "1", action or "kill"
+    if name not in POINTS or not nth.isdigit() or action not in ("kill", "raise"):
+        raise UserError(
+            f"OUTERTRAIN_FAILPOINT={text!r} is no failpoint: write name[:nth[:kill or raise]] with a name of {', '.join(POINTS)}"
+        )
+    return _Failpoint(name, int(nth), action)
+
+
+def _pass(point: str) -> None:
+    """No failpoint is set."""
+
+
+class _Failpoint:
+    def __init__(self, name: str, nth: int, action: str) -> None:
+        self.name, self.left, self.action = name, nth, action
+
+    def __call__(self, point: str) -> None:
+        if point != self.name:
+            return
+        self.left -= 1
+        if self.left == 0:
+            if self.action == "raise":
+                raise FailpointReached(point)
+            os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,116 @@
+"""Equation 1 of the paper: two gradient estimators merged by inverse variance. Pure NumPy.
+
+    weight_rp = var_es / (var_rp + var_es),  merged = weight_rp * rp + (1 - weight_rp) * es
+
+The variances are those of the means: sample variances with a floor of 1e-8, each divided by its estimator's own count.
+An estimator whose variance is unknown (fewer than two observations), or that is not finite, has weight 0. When neither
+variance is known, the merge equals es: a clamped loss bounds it, and nothing bounds rp.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from common.messages import GradientSample
+from common.moments import Moments, combine_all, variance
+
+FLOOR = 1e-8  # of a sample variance (the authors' release)
+
+
+class Rule(NamedTuple):
+    """How to merge."""
+
+    use: str  # "merged", "rp", "es"
+    granularity: str  # "coordinate", "tensor", "scalar"
+    cross_fit: bool
+    segments: np.ndarray  # [P] int, which tensor each coordinate belongs to
+
+
+class Merged(NamedTuple):
+    """One batch's gradient, and what a person wants to see of how it came about."""
+
+    gradient: np.ndarray  # [P] float64, finite
+    weight_rp: np.ndarray  # [P]
+    rp: Moments  # of the whole batch
+    es: Moments
+    nonfinite: int  # coordinates of rp that fell back to es
+
+
+def merge(samples: Sequence[GradientSample], rule: Rule, past_rp: np.ndarray | None = None) -> Merged:
+    """Merges a batch whose samples stand in the order of their names.
+
+    Args:
+      samples: a batch; equal batches in equal order give equal bits.
+      rule: how to merge.
+      past_rp: [P] per-pair variance of rp from earlier batches. It replaces the batch's own where only some samples
+        carry rp (`learner.probing`): few observations of a heavy tail look calm just when they are not.
+    """
+    size = len(rule.segments)
+    rp = combine_all((s.rp for s in samples), size)
+    es = combine_all((s.es for s in samples), size)
+    usable = np.isfinite(rp.mean) if rp.count else np.zeros(size, bool)
+    nonfinite = size - int(usable.sum()) if rp.count else 0
+    with np.errstate(over="ignore", invalid="ignore"):
+        if rule.use == "merged" and rule.cross_fit:
+            gradient, weight = _cross_fitted(samples, rule, past_rp)
+        else:
+            weight = _weights(rp, es, rp, es, rule, past_rp)
+            gradient = _blend(weight, rp, es)
+    return Merged(gradient, weight, rp, es, nonfinite)
+
+
+def _cross_fitted(
+    samples: Sequence[GradientSample], rule: Rule, past_rp: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Each half, every other one in the order of the names, weighted by the variances of the other half."""
+    size = len(rule.segments)
+    halves = [
+        (combine_all((s.rp for s in half), size), combine_all((s.es for s in half), size))
+        for half in (samples[0::2], samples[1::2])
+    ]
+    gradient, weight = np.zeros(size), np.zeros(size)
+    pairs = sum(max(rp.count, es.count) for rp, es in halves)
+    for own, other in (halves, halves[::-1]):
+        share = max(own[0].count, own[1].count) / pairs
+        weights = _weights(*own, *other, rule, past_rp)
+        weight += share * weights
+        gradient += share * _blend(weights, *own)
+    return gradient, weight
+
+
+def _weights(
+    rp: Moments, es: Moments, rp_spread: Moments, es_spread: Moments, rule: Rule, past_rp: np.ndarray | None
+) -> np.ndarray:
+    """Weight of rp [P] for the means of `rp` and `es`, with sample variances of the `_spread` moments."""
+    if rp.count == 0 or es.count == 0 or rule.use != "merged":
+        prefers_rp = es.count == 0 or rule.use == "rp"
+        return np.where(np.isfinite(rp.mean), float(prefers_rp and rp.count > 0), 0.0)
+    per_pair_rp = variance(rp_spread, FLOOR) if past_rp is None else np.maximum(past_rp, FLOOR)
+    per_pair_rp = np.where(np.isfinite(rp.mean), per_pair_rp, np.inf)
+    of_rp = _pool(per_pair_rp, rule) / rp.count
+    of_es = _pool(variance(es_spread, FLOOR), rule) / es.count
+    return inverse_variance(of_rp, of_es)
+
+
+def inverse_variance(var_rp: np.ndarray, var_es: np.ndarray) -> np.ndarray:
+    """Equation 1 for variances anywhere in 0 .. inf: infinite has weight 0, and es goes before rp."""
+    total = np.where(np.isinf(var_rp) | np.isinf(var_es), 1.0, var_rp + var_es)
+    weight = np.where(np.isinf(var_es), 1.0, var_es / total)
+    return np.where(np.isinf(var_rp), 0.0, weight)
+
+
+def _pool(variances: np.ndarray, rule: Rule) -> np.ndarray:
+    """Mean variance of each tensor, or of all coordinates, given to each of its coordinates.
+
+    One infinite variance makes its whole tensor's infinite: what exploded in one coordinate is not trusted next to it.
+    """
+    if rule.granularity == "coordinate":
+        return variances
+    groups = rule.segments if rule.granularity == "tensor" else np.zeros(len(variances), int)
+    return (np.bincount(groups, variances) / np.maximum(np.bincount(groups), 1))[groups]
+
+
+def _blend(weight: np.ndarray, rp: Moments, es: Moments) -> np.ndarray:
+    """weight * rp + (1 - weight) * es, where a weight of 0 silences even inf and NaN."""
+    return np.where(weight > 0, weight * rp.mean, 0.0) + np.where(weight < 1, (1 - weight) * es.mean, 0.0)
