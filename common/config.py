@@ -58,7 +58,7 @@ class DatasetConfig:
     seed: int = 0  # of the procedural classes and of the 700 / 300 split by class
     image_size: int = 16  # procedural: images are image_size x image_size x 3
     classes: int = 1000  # procedural: how many exist
-    train_images: int = 400  # procedural: per class
+    train_images: int = 150  # procedural: per class; few enough to be learned by heart, so that there is a gap
     valid_images: int = 100
     test_images: int = 100
     valid_fraction: float = 0.2  # store: share of a class's training images that becomes inner-valid
