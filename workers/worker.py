@@ -55,7 +55,13 @@ class Worker:
 
     def step(self) -> Reply:
         """One sample and its exchange; without parameters in hand, the exchange that fetches them."""
-        payload = None if self.theta is None else pack_sample(self.sample())
+        return self._trade(None if self.theta is None else pack_sample(self.sample()))
+
+    def fetch(self) -> Reply:
+        """The exchange that brings the newest parameters, without a sample."""
+        return self._trade(None)
+
+    def _trade(self, payload: bytes | None) -> Reply:
         began = time.perf_counter()
         reply = unpack_reply(self.exchange(payload, self.epoch, self.version))
         self._exchange_seconds = time.perf_counter() - began

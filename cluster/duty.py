@@ -1,0 +1,87 @@
+"""What a worker process does with its one core: samples for the learner, and items of jobs behind them.
+
+Items (an unroll of an evaluation, say) come from other threads; the one that calls `run` does all computing. While
+training goes on items get at most a share of the time, afterwards all of it.
+"""
+
+import queue
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from threading import Event
+from typing import Any, NamedTuple
+
+from cluster.connection import Left
+
+
+class Order(NamedTuple):
+    """One item to be computed and the place for its result."""
+
+    item: dict[str, Any]
+    result: Future
+
+
+class Duty:
+    """A loop over samples and items."""
+
+    def __init__(
+        self,
+        step: Callable[[], bool],
+        perform: Callable[[dict[str, Any]], dict[str, Any]],
+        share: float = 0.25,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        """Args:
+        step: computes and exchanges one sample; False when the learner wants no more.
+        perform: computes one item.
+        share: the part of the time that items may take from training.
+        """
+        self.leaving = Event()
+        self.samples = 0
+        self.training = True
+        self._step = step
+        self._perform = perform
+        self._share = share
+        self._clock = clock
+        self._orders: queue.Queue[Order | None] = queue.Queue()
+
+    def perform(self, item: dict[str, Any]) -> dict[str, Any]:
+        """Called from another thread: waits until the loop has computed the item."""
+        result: Future = Future()
+        self._orders.put(Order(item, result))
+        return result.result()
+
+    def leave(self) -> None:
+        """Called from another thread: the loop ends after what it is computing."""
+        self.leaving.set()
+        self._orders.put(None)  # wakes a loop that waits
+
+    def run(self) -> None:
+        """Returns when told to leave. An item that raises ends the worker, which the fleet replaces and reports."""
+        credit = 0.0
+        while not self.leaving.is_set():
+            if self.training:
+                before = self._clock()
+                self._sample()
+                credit = min(credit + self._share * (self._clock() - before), 10.0)
+            if not self.training or credit > 0:
+                credit -= self._serve(wait=not self.training)
+
+    def _sample(self) -> None:
+        try:
+            self.training = self._step()
+        except Left:
+            return
+        self.samples += 1
+
+    def _serve(self, wait: bool) -> float:
+        """Computes one item, if there is one, and returns the seconds it took."""
+        try:
+            order = self._orders.get(block=wait)
+        except queue.Empty:
+            return 0.0
+        if order is None:
+            return 0.0
+        before = self._clock()
+        order.result.set_result(self._perform(order.item))
+        return self._clock() - before

@@ -1,0 +1,127 @@
+"""Jobs: many independent items, such as the unrolls of an evaluation, computed by whichever workers there are.
+
+An item has a name, and its result is one JSON line that carries this name. Names are idempotent: an item with a result
+is not computed again, so a job that was cut off goes on where it stopped, and losing a worker costs its item's time.
+"""
+
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from common.errors import UserError
+
+Item = dict[str, Any]  # JSON-able; "item" is its name
+Row = dict[str, Any]  # JSON-able; "item" is the name of what it is the result of
+
+ATTEMPTS = 3  # an item that took this many workers with it is not tried again
+
+
+class Results:
+    """The rows of a JSON-lines file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.rows: dict[str, Row] = {row["item"]: row for row in read_rows(path)}
+
+    def add(self, row: Row) -> None:
+        """Appends a row in one write; the first row of a name counts."""
+        if row["item"] in self.rows:
+            return
+        self.rows[row["item"]] = row
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "a+b") as file:
+            end_torn_line(file)
+            file.write(json.dumps(row).encode() + b"\n")
+
+    def missing(self, items: Iterable[Item]) -> list[Item]:
+        return [item for item in items if item["item"] not in self.rows]
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """Whole rows only: a last line without its end was being written when a process died."""
+    if not path.exists():
+        return
+    with open(path, "rb") as file:
+        for line in file:
+            if line.endswith(b"\n") and line.strip():
+                yield json.loads(line)
+
+
+def end_torn_line(file: Any) -> None:
+    """Cuts off what a dying process left of its last line."""
+    size = file.seek(0, os.SEEK_END)
+    while size and (file.seek(size - 1), file.read(1))[1] != b"\n":
+        size -= 1
+    file.truncate(size)
+
+
+class Done(NamedTuple):
+    item: Item
+    row: Row | None  # None: its worker was lost
+    reason: str = ""  # why
+
+
+class Pool(Protocol):
+    """Those who compute items."""
+
+    def room(self) -> int:
+        """How many items could be handed over now."""
+        ...
+
+    def submit(self, item: Item) -> None: ...
+
+    def collect(self) -> list[Done]:
+        """What has ended. Waits a moment when nothing has."""
+        ...
+
+
+def run(items: Iterable[Item], results: Results, pool: Pool, progress: Callable[[int, int], bool]) -> bool:
+    """Computes all items without a result; True when every item has one.
+
+    Args:
+      progress: is told (items done, items in all) now and then; it answers False to stop.
+
+    Raises:
+      UserError: an item failed again and again.
+    """
+    items = list(items)
+    waiting = deque(results.missing(items))
+    done = len(items) - len(waiting)
+    attempts: dict[str, int] = {}
+    while done < len(items):
+        if not progress(done, len(items)):
+            return False
+        while waiting and pool.room():
+            pool.submit(waiting.popleft())
+        for item, row, reason in pool.collect():
+            if row is not None:
+                results.add(row)
+                done += 1
+                continue
+            attempts[item["item"]] = attempts.get(item["item"], 0) + 1
+            if attempts[item["item"]] == ATTEMPTS:
+                raise UserError(f"{item['item']} failed {ATTEMPTS} times, the last time so: {reason}")
+            waiting.append(item)
+    progress(done, len(items))
+    return True
+
+
+class InProcessPool:
+    """Computes each item in this process, when it is submitted."""
+
+    def __init__(self, perform: Callable[[Item], Row]):
+        self._perform = perform
+        self._done: list[Done] = []
+
+    def room(self) -> int:
+        return 0 if self._done else 1
+
+    def submit(self, item: Item) -> None:
+        self._done.append(Done(item, self._perform(item)))
+
+    def collect(self) -> list[Done]:
+        done, self._done = self._done, []
+        return done

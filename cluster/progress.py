@@ -1,0 +1,87 @@
+"""How far a run is: a few figures for people, from the history of its updates and the counts of its fleet."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+RECENT = 20  # updates that rates and means are taken over
+
+
+class Progress(NamedTuple):
+    """None: not known yet."""
+
+    version: int
+    target: int  # outer updates of the whole run
+    loss: float | None  # mean over recent updates
+    weight_rp: float | None
+    staleness: float | None
+    samples_per_second: float | None
+    steps_per_second: float | None  # inner steps
+    workers: int  # that run
+    workers_wanted: int
+    seconds_left: float | None
+
+
+def summarise(
+    records: Sequence[Mapping[str, Any]], version: int, target: int, fleet: Mapping[str, Any], now: float
+) -> Progress:
+    """Args:
+    records: the newest lines of the history, oldest first.
+    fleet: `Fleet.status()`.
+    now: in unix seconds.
+    """
+    recent = records[-RECENT:]
+    rate = _rate(recent)
+    return Progress(
+        version=version,
+        target=target,
+        loss=_mean([r["loss"] for r in recent]),
+        weight_rp=_mean([r["weight_rp"]["mean"] for r in recent]),
+        staleness=_mean([r["staleness"]["mean"] for r in recent]),
+        samples_per_second=_per_second(recent, "samples"),
+        steps_per_second=_per_second(recent, "inner_steps"),
+        workers=fleet.get("running", 0),
+        workers_wanted=fleet.get("target", 0),
+        seconds_left=None if rate is None else max((target - version) / rate - (now - recent[-1]["time"]), 0.0),
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _span(records: Sequence[Mapping[str, Any]]) -> float:
+    return records[-1]["time"] - records[0]["time"] if len(records) > 1 else 0.0
+
+
+def _rate(records: Sequence[Mapping[str, Any]]) -> float | None:
+    """Updates per second."""
+    span = _span(records)
+    return (records[-1]["version"] - records[0]["version"]) / span if span > 0 else None
+
+
+def _per_second(records: Sequence[Mapping[str, Any]], key: str) -> float | None:
+    """What the records after the first have brought since the first."""
+    span = _span(records)
+    return sum(r[key] for r in records[1:]) / span if span > 0 else None
+
+
+def duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def figure(value: float | None, digits: int = 3) -> str:
+    return "?" if value is None else f"{value:.{digits}g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def line(p: Progress) -> str:
+    """All of it in one line."""
+    return (
+        f"update {p.version}/{p.target}  loss {figure(p.loss)}  weight of rp {figure(p.weight_rp)}  "
+        f"staleness {figure(p.staleness)}  {figure(p.samples_per_second)} samples/s  "
+        f"{figure(p.steps_per_second)} inner steps/s  workers {p.workers}/{p.workers_wanted}  left {duration(p.seconds_left)}"
+    )

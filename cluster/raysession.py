@@ -1,0 +1,88 @@
+"""A Ray of our own on this machine, for the life of one command; and the settings of every Ray process we start."""
+
+import logging
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cluster.workplace import USER_FOLDER
+from common.config import Config
+from common.errors import UserError
+
+SETTINGS = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_worker_niceness": "0",  # Ray's default of 15 would starve the learner
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_prestart_worker_first_driver": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TQDM_PATCH_PRINT": "0",
+}
+OBJECT_STORE_BYTES = 100 * 2**20  # messages are inline: the store stays empty
+
+
+def apply_settings() -> None:
+    """Must precede the import of Ray, which reads some of them then."""
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def local(cores: int, namespace: str, config: Config) -> Iterator[None]:
+    """Starts Ray on loopback with a token that nobody else knows, and stops it with all its processes."""
+    apply_settings()
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    import ray
+
+    scratch = Path(tempfile.mkdtemp(prefix="outertrain-ray-"))
+    try:
+        ray.init(
+            address="local",
+            num_cpus=cores,
+            namespace=namespace,
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"working_dir": str(stage(config, scratch))},
+            _temp_dir=str(scratch),
+            _system_config={"enable_metrics_collection": False},
+        )
+        yield
+    finally:
+        ray.shutdown()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def stage(config: Config, scratch: Path) -> Path:
+    """A folder for Ray to carry to every node: the Python files beside the user's task family, nothing else.
+
+    They lie one level down, because Ray puts the folder itself at the front of the import path.
+    """
+    staged = scratch / "travels"
+    user = staged / USER_FOLDER
+    user.mkdir(parents=True)
+    module = config.task.family.partition(":")[0].split(".")[0] if ":" in config.task.family else None
+    here = Path.cwd()
+    if module is None or not ((here / f"{module}.py").exists() or (here / module).is_dir()):
+        return staged  # ours, or installed
+    for path in sorted(here.iterdir()):
+        if path.suffix == ".py":
+            shutil.copy(path, user)
+        elif (path / "__init__.py").exists():
+            shutil.copytree(path, user / path.name, ignore=shutil.ignore_patterns("__pycache__"))
+    return staged
+
+
+def check_user_modules(config: Config) -> None:
+    """Raises UserError where the user's task family could not be imported under its name, before anything starts."""
+    if ":" not in config.task.family:
+        return
+    module = config.task.family.partition(":")[0]
+    if module.split(".")[0] in ("common", "learner", "workers", "cluster"):
+        raise UserError(f"task.family: the module {module!r} would shadow ours: give it another name")

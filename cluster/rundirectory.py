@@ -1,0 +1,145 @@
+"""A run on disk: `runs/<name>/`, its files by name, and who may write them."""
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from common import configfile
+from common.config import Config
+from common.errors import UserError
+
+ROOT_VARIABLE = "OUTERTRAIN_RUNS"
+
+
+def root() -> Path:
+    """The folder of all runs: $OUTERTRAIN_RUNS, or `runs` in the current directory."""
+    return Path(os.environ.get(ROOT_VARIABLE) or "runs").absolute()
+
+
+class RunDirectory:
+    """Paths only; each file has one writer, which owns its format."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.name = path.name
+        self.config_file = path / "config.toml"
+        self.history = path / "history.jsonl"
+        self.evaluation = path / "evaluation"
+        self.report = path / "report"
+        self.summary = self.evaluation / "summary.json"
+
+    def config(self) -> Config:
+        return configfile.load(str(self.config_file))
+
+    def write_config(self, config: Config) -> None:
+        write_atomically(self.config_file, configfile.dump(config))
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """The JSON object in a small file of the run; empty when there is none."""
+        try:
+            return json.loads((self.path / name).read_text())
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise UserError(f"{self.path / name} is not JSON ({error}): delete it, it is made again") from None
+
+    def write_json(self, name: str, value: dict[str, Any]) -> None:
+        write_atomically(self.path / name, json.dumps(value) + "\n")
+
+
+def create(name: str, config: Config) -> RunDirectory:
+    """A new run directory with its config. It appears whole or not at all.
+
+    Raises:
+      UserError: the name is taken or no file name, or the place is not writable or full.
+    """
+    check_name(name)
+    path = root() / name
+    if path.exists():
+        raise UserError(f"the run {name!r} exists already ({path}): go on with --resume, or choose another --name")
+    scratch = None
+    try:
+        root().mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=root()))
+        RunDirectory(scratch).write_config(config)
+        for folder in ("checkpoints", "evaluation"):
+            (scratch / folder).mkdir()
+        scratch.chmod(0o755)
+        os.rename(scratch, path)
+    except OSError as error:
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+        raise UserError(f"cannot make the run directory {path}: {explain(error)}") from None
+    return RunDirectory(path)
+
+
+def find(name: str) -> RunDirectory:
+    """An existing run, by its name or by its path. Raises UserError when there is none."""
+    for path in (root() / name, Path(name).absolute()):
+        if (path / "config.toml").is_file():
+            return RunDirectory(path)
+    known = ", ".join(names()) or "there is none yet"
+    raise UserError(f"no run {name!r} in {root()}: the runs there are: {known}")
+
+
+def names() -> list[str]:
+    return sorted(p.parent.name for p in root().glob("*/config.toml") if not p.parent.name.startswith("."))
+
+
+def free_name(stem: str) -> str:
+    """`stem`, or `stem-2`, `stem-3`, ... : the first that no run has."""
+    taken, number = set(names()), 1
+    while (name := stem if number == 1 else f"{stem}-{number}") in taken or (root() / name).exists():
+        number += 1
+    return name
+
+
+def check_name(name: str) -> None:
+    if not name or name.startswith((".", "-")) or not all(c.isalnum() or c in "._-" for c in name):
+        raise UserError(f"{name!r} cannot name a run: use letters, digits, '.', '_' and '-', and start with a letter")
+
+
+@contextmanager
+def exclusive(run: RunDirectory) -> Iterator[None]:
+    """Holds the run for this process, until it ends in whatever way. Raises UserError when another one holds it."""
+    try:
+        descriptor = os.open(run.path / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise UserError(f"cannot write in the run directory {run.path}: {explain(error)}") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise UserError(f"the run {run.name!r} is in use by another process: stop that one first") from None
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Readers see the old file or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(temporary, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def explain(error: OSError) -> str:
+    """What a person can do about the error."""
+    advice = {
+        errno.ENOSPC: "the disk is full: make room, or set OUTERTRAIN_RUNS to a place with room",
+        errno.EACCES: "it is not writable for you: change its permissions, or set OUTERTRAIN_RUNS to another place",
+        errno.EROFS: "the file system is read-only: set OUTERTRAIN_RUNS to another place",
+        errno.ENOTDIR: "a file stands where a folder is needed: move it, or set OUTERTRAIN_RUNS to another place",
+    }
+    return advice.get(error.errno or 0, str(error))

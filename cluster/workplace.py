@@ -1,0 +1,69 @@
+"""What a worker process holds: the worker, and the evaluator for items of jobs. JAX is imported when it is made."""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from cluster.connection import Call
+from common import configfile
+from common.config import Config
+
+USER_FOLDER = "user"  # in the working directory that travels: the modules of the user's own task family
+
+
+class Workplace(Protocol):
+    """Computes samples and items in one thread."""
+
+    def step(self) -> bool:
+        """One sample and its exchange; False when the learner wants no more."""
+        ...
+
+    def perform(self, item: dict[str, Any]) -> dict[str, Any]:
+        """The row of an item."""
+        ...
+
+
+Program = Callable[[Config, str, Call], Workplace]
+
+
+class Desk:
+    """The real workplace. The evaluator is made when the first item comes."""
+
+    def __init__(self, config: Config, uid: str, exchange: Call):
+        from workers.worker import Worker
+
+        self._config = config
+        self._worker = Worker(config, uid, exchange)
+        self._evaluator: Any = None
+
+    def step(self) -> bool:
+        return not self._worker.step().stop
+
+    def perform(self, item: dict[str, Any]) -> dict[str, Any]:
+        if self._evaluator is None:
+            from workers.evaluation import Evaluator
+
+            self._evaluator = Evaluator(self._config)
+        return self._evaluator.perform(item)
+
+
+REAL = f"{Desk.__module__}:{Desk.__name__}"
+
+
+def make_workplace(program: str, config_text: str, uid: str, exchange: Call) -> Workplace:
+    """Runs `module:name`, a `Program`, with this configuration (TOML)."""
+    enter_user_folder()
+    module, _, name = program.partition(":")
+    make: Program = getattr(importlib.import_module(module), name)
+    return make(configfile.from_dict(configfile.parse(config_text, "the run's configuration")), uid, exchange)
+
+
+def enter_user_folder() -> None:
+    """Makes the user's modules importable, behind everything else: none of theirs can replace one of ours."""
+    folder = Path.cwd() / USER_FOLDER
+    if folder.is_dir():
+        os.chdir(folder)
+        sys.path.append(str(folder))
