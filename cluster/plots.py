@@ -50,7 +50,7 @@ class Plot(NamedTuple):
 
 
 def canvas(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(5.6, 3.6), dpi=180, layout="constrained")
+    figure = Figure(figsize=(4.6, 3.2), dpi=200, layout="constrained")
     axes = figure.subplots()
     axes.set_xlabel(xlabel, color=INK)
     axes.set_ylabel(ylabel, color=INK)
@@ -158,7 +158,7 @@ def staleness(material: Material) -> Figure | None:
         return None
     figure, axes = canvas("outer updates", "staleness (versions)")
     x = column(material.history, "version")
-    axes.plot(x, column(material.history, "staleness", "max"), color="#8c959f", linewidth=0.8, label="largest")
+    axes.plot(x, column(material.history, "staleness", "max"), ".", color="#8c959f", markersize=3, label="largest")
     axes.plot(x, smooth(column(material.history, "staleness", "mean")), color="#1a7f37", label="mean, running median")
     axes.set_ylim(bottom=0)
     _legend(axes)
@@ -209,8 +209,7 @@ def evaluations(material: Material) -> Figure | None:
     x = sorted(groups)
     axes.plot(x, [np.mean(groups[v]) for v in x], "o-", color=COLOURS["learned"], markersize=4, label="learned")
     for b in material.comparison.baselines if material.comparison else ():
-        label = f"{NAMES[b.optimizer]}, best rate of each task"
-        axes.axhline(b.per_task.mean(), color=COLOURS[b.optimizer], linestyle="--", label=label)
+        axes.axhline(b.per_task.mean(), color=COLOURS[b.optimizer], linestyle="--", label=NAMES[b.optimizer])
     _legend(axes)
     return figure
 
@@ -244,12 +243,16 @@ def differences(material: Material) -> Figure | None:
     gaps = {b.optimizer: b.per_task - material.comparison.learned for b in material.comparison.baselines}
     edges = _edges(np.concatenate(list(gaps.values())))
     for name, gap in gaps.items():
-        label = f"{NAMES[name]}: learned wins {int((gap > 0).sum())} of {len(gap)}"
-        axes.hist(gap, edges, color=COLOURS[name], alpha=0.5, edgecolor="white", label=label)
+        axes.hist(gap, edges, histtype="stepfilled", color=COLOURS[name], alpha=0.25)
+        axes.hist(gap, edges, histtype="step", color=COLOURS[name], linewidth=1.5, label=_wins(name, gap))
     axes.axvline(0, color=INK, linewidth=1)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     _legend(axes)
     return figure
+
+
+def _wins(name: str, gap: np.ndarray) -> str:
+    return f"{NAMES[name]} ({int((gap > 0).sum())} of {len(gap)} won)"
 
 
 def _edges(values: np.ndarray) -> np.ndarray:
@@ -274,7 +277,20 @@ def _log_if_wide(axes: Axes) -> None:
 
 
 def _legend(axes: Axes) -> None:
-    axes.legend(frameon=False, fontsize=9, labelcolor=INK)
+    """Above the axes, where it covers no data."""
+    labels = axes.get_legend_handles_labels()[1]
+    columns = 2 if max(map(len, labels), default=0) < 22 else 1
+    axes.legend(
+        frameon=False,
+        fontsize=9,
+        labelcolor=INK,
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=columns,
+        borderaxespad=0.2,
+        handlelength=1.5,
+        columnspacing=1.2,
+    )
 
 
 OUTER, INNER = "Outer-training", "On tasks it has never seen"
@@ -292,7 +308,13 @@ PLOTS: Final = (
         INNER,
         differences,
     ),
-    Plot("evaluations", "While it was trained", "Mean loss on unseen tasks by outer update.", INNER, evaluations),
+    Plot(
+        "evaluations",
+        "While it was trained",
+        "Mean loss on unseen tasks by outer update; dashed: baselines at the best rate of each task.",
+        INNER,
+        evaluations,
+    ),
     Plot("outer_loss", "Outer loss", "Mean over the pairs of each update; windows grow with it.", OUTER, outer_loss),
     Plot("outer_loss_time", "Outer loss over time", "The same over wall-clock time.", OUTER, outer_loss_time),
     Plot(

@@ -108,7 +108,7 @@ def _lead(config: Config, material: Material) -> str:
 def _tiles(material: Material) -> str:
     tiles: list[tuple[str, str]] = []
     if material.comparison is not None:
-        for b in material.comparison.baselines:
+        for b in sorted(material.comparison.baselines, key=lambda b: b.optimizer != "adam")[:1]:
             ratio = material.comparison.learned.mean() / b.per_task.mean()
             wins = int((material.comparison.learned < b.per_task).sum())
             tiles.append((f"{ratio:.2f}", f"of the loss of {NAMES[b.optimizer]} tuned on each task"))
@@ -117,7 +117,7 @@ def _tiles(material: Material) -> str:
         last = material.history[-1]
         tiles.append((f"{last['version']}", "outer updates"))
         tiles.append((_duration(sum(_lives(material.history))), "of outer-training"))
-        tiles.append((f"{sum(r['inner_steps'] for r in material.history):.3g}", "inner steps"))
+        tiles.append((f"{sum(r['inner_steps'] for r in material.history):,}", "inner steps"))
     cells = "".join(f"<div><b>{escape(value)}</b><span>{escape(text)}</span></div>" for value, text in tiles)
     return f"<div class=tiles>{cells}</div>"
 
@@ -166,7 +166,7 @@ def _ways(b: Baseline) -> list[tuple[str, np.ndarray]]:
 
 def _row(b: Baseline, text: str, values: np.ndarray, comparison: Comparison) -> list[str]:
     ratio, wins = comparison.learned.mean() / values.mean(), int((comparison.learned < values).sum())
-    return [NAMES[b.optimizer], text, f"{values.mean():.4f}", f"{ratio:.3f}", f"{wins} of {len(values)}"]
+    return [NAMES[b.optimizer], text, f"{values.mean():.4f}", f"{ratio:.3f}", f"{wins}/{len(values)}"]
 
 
 def _task_table(b: Baseline, comparison: Comparison) -> str:
@@ -217,6 +217,8 @@ figcaption { font-size: 13px; color: #57606a; }
 table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; }
 th, td { padding: 5px 14px 5px 0; text-align: right; border-bottom: 1px solid #d8dee4; white-space: nowrap; }
 th { font-weight: 600; color: #57606a; } th:first-child, td:first-child { text-align: left; }
+@media (max-width: 540px) { body { padding: 16px 14px 48px; } table { font-size: 12px; } th { white-space: normal; }
+  th, td { padding-right: 8px; } .tiles { grid-template-columns: 1fr 1fr; } }
 details { margin: 12px 0; } summary { cursor: pointer; color: #0969da; }
 pre { background: #f6f8fa; padding: 14px; border-radius: 8px; overflow-x: auto; font-size: 13px; }
 """

@@ -207,9 +207,9 @@ class Limits(NamedTuple):
 
 
 class FleetMetrics:
-    """What the fleet publishes: how many workers there should be, are, and died."""
+    """What the fleet publishes: how many workers there should be, how many there are, and how often they die."""
 
-    STATES: Final = ("starting", "running", "stopping", "backing_off")
+    STATES: Final = ("starting", "running", "leaving", "given_up")
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = r = registry or CollectorRegistry()
@@ -217,24 +217,19 @@ class FleetMetrics:
         self._target = Gauge("outertrain_workers_target", "Workers asked for.", registry=r)
         self._workers = Gauge("outertrain_workers", "Workers by state.", ["state"], registry=r)
         self._nodes = Gauge("outertrain_node_workers", "Running workers by machine.", ["node"], registry=r)
-        self._restarts = Counter("outertrain_worker_restarts", "Workers started again.", registry=r)
-        self._deaths = Counter("outertrain_worker_deaths", "Workers that ended unasked.", ["cause"], registry=r)
+        self._restarts = Counter("outertrain_worker_restarts", "Workers that ended unasked.", registry=r)
+        self._restarts_before = 0
 
-    def set_workers(self, target: int, states: Mapping[str, int], nodes: Mapping[str, int]) -> None:
-        """How many are asked for, how many are in each state, how many run on each machine (those not named: gone)."""
-        self._target.set(target)
+    def observe_status(self, status: Mapping[str, Any]) -> None:
+        """`status()` of the fleet: target, a count for each of STATES, `nodes` (workers by machine), `restarts`."""
+        self._target.set(status["target"])
         for state in self.STATES:
-            self._workers.labels(state).set(states.get(state, 0))
+            self._workers.labels(state).set(status[state])
         self._nodes.clear()
-        for node, count in nodes.items():
+        for node, count in status["nodes"].items():
             self._nodes.labels(node).set(count)
-
-    def observe_death(self, cause: str) -> None:
-        """`cause` is one of few words, such as "error", "killed", "node"."""
-        self._deaths.labels(cause).inc()
-
-    def observe_restart(self) -> None:
-        self._restarts.inc()
+        self._restarts.inc(max(0, status["restarts"] - self._restarts_before))
+        self._restarts_before = status["restarts"]
 
 
 class Endpoint:

@@ -1,0 +1,198 @@
+"""The metrics: what is published is what was observed, under conventional names, with labels of few values."""
+
+import math
+import socket
+import urllib.request
+from types import SimpleNamespace
+
+import pytest
+import synthetic
+from prometheus_client.parser import text_string_to_metric_families
+
+from common.errors import UserError
+from common.metrics import STEPS, Endpoint, FleetMetrics, LearnerMetrics, Limits, exposition, window_range
+
+SAMPLE = SimpleNamespace(
+    worker="node-7/worker-123",
+    objective="train",
+    windows=(25, 300),
+    loss_plus=(1.0, 3.0),
+    loss_minus=(2.0, 5.0),
+    seconds=1.5,
+    facts={"inner_steps": 650, "finished": 1, "diverged": 0, "exchange_seconds": 0.02, "task_seconds": 0.5},
+)
+STATUS = {"target": 4, "starting": 1, "running": 2, "leaving": 0, "given_up": 1, "restarts": 3, "nodes": {"a": 2}}
+
+
+def value(metrics: LearnerMetrics | FleetMetrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(name, labels)
+
+
+@pytest.fixture
+def learner() -> LearnerMetrics:
+    return LearnerMetrics()
+
+
+def test_an_accepted_sample_is_counted_with_its_facts(learner: LearnerMetrics) -> None:
+    learner.observe_verdict("accepted", 24_000, SAMPLE, staleness=3)
+    assert value(learner, "outertrain_samples_total", verdict="accepted") == 1
+    assert value(learner, "outertrain_staleness_versions_sum") == 3
+    assert value(learner, "outertrain_staleness_versions_bucket", le="2.0") == 0
+    assert value(learner, "outertrain_staleness_versions_bucket", le="4.0") == 1
+    assert value(learner, "outertrain_payload_bytes_sum") == 24_000
+    assert value(learner, "outertrain_unroll_seconds_sum") == 1.5
+    assert value(learner, "outertrain_exchange_seconds_sum") == 0.02
+    assert value(learner, "outertrain_task_seconds_sum") == 0.5
+    assert value(learner, "outertrain_window_steps_sum") == 325
+    assert value(learner, "outertrain_inner_steps_total") == 650
+    assert value(learner, "outertrain_inner_problems_total", outcome="finished") == 1
+    assert value(learner, "outertrain_inner_problems_total", outcome="diverged") == 0
+
+
+def test_the_loss_of_a_pair_is_the_mean_of_both_sides_and_lands_in_its_window(learner: LearnerMetrics) -> None:
+    learner.observe_verdict("accepted", 1, SAMPLE, staleness=0)
+    assert value(learner, "outertrain_pair_loss_sum", objective="train", window="30") == 1.5
+    assert value(learner, "outertrain_pair_loss_sum", objective="train", window="300") == 4.0
+    assert value(learner, "outertrain_pair_loss_count", objective="train", window="300") == 1
+
+
+def test_a_rejected_sample_is_counted_and_nothing_more(learner: LearnerMetrics) -> None:
+    learner.observe_verdict("stale", 24_000, SAMPLE, staleness=40)
+    learner.observe_verdict("malformed", 7, None, None)
+    assert value(learner, "outertrain_samples_total", verdict="stale") == 1
+    assert value(learner, "outertrain_samples_total", verdict="malformed") == 1
+    assert value(learner, "outertrain_staleness_versions_count") == 1
+    assert value(learner, "outertrain_payload_bytes_count") == 2
+    assert value(learner, "outertrain_inner_steps_total") == 0
+    assert value(learner, "outertrain_unroll_seconds_count") == 0
+
+
+def test_window_ranges_are_closed_above() -> None:
+    assert [window_range(s) for s in (1, 10, 11, 30, 10_000, 10_001)] == ["10", "10", "30", "30", "10000", "+Inf"]
+    assert {window_range(s) for s in range(1, 20_000, 7)} == {str(s) for s in STEPS} | {"+Inf"}
+
+
+def test_an_update_is_published_as_its_history_line_says(learner: LearnerMetrics) -> None:
+    record = synthetic.history(3)[-1]
+    learner.observe_update(record, "valid", seconds=0.02)
+    assert value(learner, "outertrain_updates_total") == 1
+    assert value(learner, "outertrain_version") == 3
+    assert value(learner, "outertrain_epoch") == 1
+    assert value(learner, "outertrain_last_update_timestamp_seconds") == record["time"]
+    assert value(learner, "outertrain_update_seconds_sum") == 0.02
+    assert value(learner, "outertrain_outer_loss", objective="valid") == record["loss"]
+    assert value(learner, "outertrain_gradient_norm") == record["gradient_norm"]
+    assert value(learner, "outertrain_update_norm") == record["update_norm"]
+    assert value(learner, "outertrain_theta_norm") == record["theta_norm"]
+    assert value(learner, "outertrain_gradient_clipped_ratio") == float(record["clipped"])
+    assert value(learner, "outertrain_workers_seen") == 2
+    assert value(learner, "outertrain_estimator_variance", estimator="rp", q="0.95") == record["var_rp"]["q95"]
+    assert value(learner, "outertrain_estimator_variance", estimator="es", q="0.5") == record["var_es"]["q50"]
+
+
+def test_the_weights_of_both_estimators_mirror_each_other(learner: LearnerMetrics) -> None:
+    record = synthetic.history(3)[-1] | {
+        "weight_rp": {"mean": 0.6, "q05": 0.1, "q25": 0.2, "q50": 0.7, "q75": 0.8, "q95": 0.9}
+    }
+    learner.observe_update(record, "train", 0.1)
+    assert value(learner, "outertrain_estimator_mean_weight", estimator="rp") == 0.6
+    assert value(learner, "outertrain_estimator_mean_weight", estimator="es") == pytest.approx(0.4)
+    assert value(learner, "outertrain_estimator_weight", estimator="rp", q="0.25") == 0.2
+    assert value(learner, "outertrain_estimator_weight", estimator="es", q="0.75") == pytest.approx(0.8)
+    assert value(learner, "outertrain_estimator_weight", estimator="es", q="0.95") == pytest.approx(0.9)
+
+
+def test_an_estimator_that_was_not_computed_is_nan_and_its_pairs_are_counted_as_skipped(
+    learner: LearnerMetrics,
+) -> None:
+    record = synthetic.history(1)[0] | {"var_rp": None, "rp_pairs": 3, "es_pairs": 8, "rp_nonfinite": 2}
+    learner.observe_update(record, "train", 0.1)
+    assert math.isnan(value(learner, "outertrain_estimator_variance", estimator="rp", q="0.5") or 0.0)
+    assert value(learner, "outertrain_rp_skipped_pairs_total") == 5
+    assert value(learner, "outertrain_rp_nonfinite_pairs_total") == 2
+    assert value(learner, "outertrain_pairs_total", estimator="rp") == 3
+    assert value(learner, "outertrain_pairs_total", estimator="es") == 8
+
+
+def test_a_run_that_starts_says_what_it_is_and_where_it_stands(learner: LearnerMetrics) -> None:
+    learner.start({"version": "0.1.0"}, {"estimator": "merged"}, Limits(200, 8, -1))
+    learner.set_position(epoch=2, version=17)
+    learner.set_batch(5, probe_rate=0.25)
+    learner.set_disk(1e9)
+    assert value(learner, "outertrain_build_info", version="0.1.0") == 1
+    assert value(learner, "outertrain_run_info", estimator="merged") == 1
+    assert value(learner, "outertrain_target_updates") == 200
+    assert value(learner, "outertrain_batch_target_samples") == 8
+    assert value(learner, "outertrain_staleness_limit") == -1
+    assert (value(learner, "outertrain_epoch"), value(learner, "outertrain_version")) == (2, 17)
+    assert (value(learner, "outertrain_batch_samples"), value(learner, "outertrain_probe_ratio")) == (5, 0.25)
+    assert value(learner, "outertrain_disk_free_bytes") == 1e9
+
+
+def test_checkpoints(learner: LearnerMetrics) -> None:
+    learner.checkpoint_written(version=9, size_bytes=12_000, seconds=0.05, time=1234.5)
+    learner.checkpoint_failed()
+    assert value(learner, "outertrain_checkpoint_version") == 9
+    assert value(learner, "outertrain_checkpoint_bytes") == 12_000
+    assert value(learner, "outertrain_checkpoint_seconds_sum") == 0.05
+    assert value(learner, "outertrain_checkpoint_timestamp_seconds") == 1234.5
+    assert value(learner, "outertrain_checkpoint_failures_total") == 1
+
+
+def test_the_fleet_publishes_its_status_and_forgets_machines_that_left() -> None:
+    fleet = FleetMetrics()
+    fleet.observe_status(STATUS)
+    fleet.observe_status(STATUS | {"restarts": 5, "nodes": {"b": 3}})
+    assert value(fleet, "outertrain_workers_target") == 4
+    assert value(fleet, "outertrain_workers", state="running") == 2
+    assert value(fleet, "outertrain_workers", state="given_up") == 1
+    assert value(fleet, "outertrain_worker_restarts_total") == 5
+    assert value(fleet, "outertrain_node_workers", node="a") is None
+    assert value(fleet, "outertrain_node_workers", node="b") == 3
+
+
+def test_no_label_names_a_worker_and_no_series_tells_when_it_was_made(learner: LearnerMetrics) -> None:
+    fill(learner)
+    text = exposition(learner.registry)
+    assert "worker-123" not in text and "_created" not in text
+    families = {f.name: f for f in text_string_to_metric_families(text)}
+    own = [f for name, f in families.items() if name.startswith("outertrain_")]
+    assert len(own) > 35 and all(f.documentation.endswith(".") for f in own)
+    assert sum(len(f.samples) for f in families.values()) < 250
+
+
+def fill(learner: LearnerMetrics) -> None:
+    learner.observe_verdict("accepted", 24_000, SAMPLE, staleness=3)
+    learner.observe_update(synthetic.history(1)[0], "train", 0.1)
+    learner.checkpoint_written(1, 1, 0.1, 1.0)
+
+
+def test_two_learners_in_one_process_do_not_mix() -> None:
+    first, second = LearnerMetrics(), LearnerMetrics()
+    first.checkpoint_failed()
+    assert value(second, "outertrain_checkpoint_failures_total") == 0
+
+
+def test_the_endpoint_serves_its_registry_on_a_free_port(learner: LearnerMetrics) -> None:
+    endpoint = Endpoint(learner.registry, "127.0.0.1", 0)
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{endpoint.port}/metrics", timeout=10) as answer:
+            assert b"outertrain_updates_total 0.0" in answer.read()
+    finally:
+        endpoint.close()
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", endpoint.port)) != 0
+
+
+def test_a_port_that_is_taken_is_a_sentence(learner: LearnerMetrics) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(UserError, match=rf"metrics.port = {port} on 127.0.0.1 is taken .* or 0 for a free one"):
+            Endpoint(learner.registry, "127.0.0.1", port)
+
+
+def test_an_address_of_another_machine_is_a_sentence(learner: LearnerMetrics) -> None:
+    with pytest.raises(UserError, match=r"cannot listen on 192.0.2.1:0 .*: set metrics.address"):
+        Endpoint(learner.registry, "192.0.2.1", 0)
