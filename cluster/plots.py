@@ -72,7 +72,8 @@ def column(history: Sequence[Mapping[str, Any]], key: str, part: str | None = No
 def smooth(values: np.ndarray, share: float = 0.05) -> np.ndarray:
     """Running median over `share` of the values, at least 5: it has no lag and no overshoot."""
     half = max(2, int(len(values) * share / 2))
-    return np.asarray([np.nanmedian(values[max(0, i - half) : i + half + 1]) for i in range(len(values))])
+    windows = (values[max(0, i - half) : i + half + 1] for i in range(len(values)))
+    return np.asarray([np.nanmedian(w) if np.isfinite(w).any() else np.nan for w in windows])
 
 
 def outer_loss(material: Material) -> Figure | None:
