@@ -9,8 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
+from common.classstore import ClassStore
 from common.config import DatasetConfig
-from common.errors import UserError
 from common.procedural import Procedural
 
 OUTER_TRAIN_FRACTION = 0.7  # section 5 of the paper: 700 of ImageNet's 1,000 classes
@@ -34,10 +34,10 @@ class Dataset(Protocol):
 
 def open_dataset(config: DatasetConfig) -> Dataset:
     """The dataset that the config names. Raises UserError when it cannot be opened."""
-    if config.source == "procedural":
-        counts = {"train": config.train_images, "valid": config.valid_images, "test": config.test_images}
-        return Procedural(config.image_size, config.classes, counts, config.seed)
-    raise UserError(f"dataset.source is {config.source!r}, but only 'procedural' and 'store' are known: choose one.")
+    if config.source == "store":
+        return ClassStore(Path(config.path), config.valid_fraction)
+    counts = {"train": config.train_images, "valid": config.valid_images, "test": config.test_images}
+    return Procedural(config.image_size, config.classes, counts, config.seed)
 
 
 def outer_classes(dataset: Dataset, outer_split: str, seed: int) -> np.ndarray:

@@ -75,8 +75,8 @@ class Procedural:
         size = self.image_shape[0]
         if self._shared is None:
             rng = np.random.default_rng([self._seed, 0])
-            backgrounds = [_canvases(rng, size, 1) for _ in range(_BACKGROUNDS)]
-            self._shared = np.concatenate(backgrounds, axis=1), _blobs(rng, size)
+            each = [_canvases(rng, size, 1) for _ in range(_BACKGROUNDS)]
+            self._shared = np.concatenate(each, axis=1), _blobs(rng, size)
         backgrounds, blobs = self._shared
         canvases = _canvases(np.random.default_rng([self._seed, 1, cls]), size, _CANVASES)
         rng = np.random.default_rng([self._seed, 2, cls, SPLITS.index(split)])

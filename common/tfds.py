@@ -1,0 +1,152 @@
+"""Any image classification set of tensorflow-datasets, as a source for a class store, without TensorFlow.
+
+The set is downloaded and prepared in the array_record format, which can be read at random without TensorFlow. This
+module and tensorflow-datasets itself are imported by `outertrain data prepare` alone: workers read the class store.
+"""
+
+import hashlib
+import sys
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
+
+from common.errors import UserError
+from common.standin import replaced_tensorflow
+
+PART = 20_000  # examples of one part
+HELD_OUT = ("test", "validation")  # what becomes inner-test, the first that the set has with labels
+HELD_OUT_FRACTION = "10%"  # of the training split, if the set has no other
+
+
+class Tfds:
+    """A prepared set (common.dataprep.Source); images of another size than `image_shape` are resized to it."""
+
+    first_label = 0
+
+    def __init__(self, builder: Any, image_shape: tuple[int, int, int], keys: tuple[str, str]):
+        info = builder.info
+        self.image_shape = image_shape
+        self._image, self._label = keys
+        self.classes = info.features[self._label].num_classes
+        self.description = info.full_name
+        self._builder = builder
+        self._sources: dict[str, Sequence] = {}
+        self._ranges = [
+            (file, split, start, min(start + PART, info.splits[split].num_examples))
+            for file, split in _splits(info).items()
+            for start in range(0, info.splits[split].num_examples, PART)
+        ]
+        self.parts = [file for file, _, _, _ in self._ranges]
+        content = [(name, split.num_examples, split.num_bytes) for name, split in sorted(info.splits.items())]
+        self.identity = hashlib.sha256(repr((info.full_name, image_shape, content)).encode()).hexdigest()
+
+    def read(self, part: int) -> tuple[np.ndarray, np.ndarray]:
+        """uint8 `[n, H, W, C]` and labels `[n]`."""
+        _, split, start, end = self._ranges[part]
+        if split not in self._sources:
+            self._sources[split] = self._builder.as_data_source(split=split)
+        examples = self._sources[split].__getitems__(range(start, end))  # type: ignore[attr-defined]
+        images = np.stack([resized(example[self._image], self.image_shape) for example in examples])
+        return images, np.array([example[self._label] for example in examples], np.int64)
+
+
+def resized(image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """`image [h, w, C]` at the height and width of `shape`, each pixel the mean of what it covers."""
+    if image.shape == shape:
+        return image
+    flat = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    return np.asarray(flat.resize((shape[1], shape[0]), Image.Resampling.BOX)).reshape(shape)
+
+
+def open_tfds(name: str, data_dir: Path | None = None, size: int | None = None) -> Tfds:
+    """The set `name`, "imagenet_resized/32x32" for example, downloaded and prepared in `data_dir` if it is not yet.
+
+    `data_dir` is tensorflow-datasets' own default if not given; `size` is the width and height that images are resized
+    to, needed only where they differ. Raises UserError when the set is unknown, does not classify images, or cannot be
+    prepared here.
+    """
+    builder = _builder(name, data_dir)
+    keys = _supervised_keys(name, builder.info)
+    shape = _shape(name, builder.info.features[keys[0]], size)
+    try:
+        with replaced_tensorflow(), redirect_stdout(sys.stderr):  # standard output belongs to results
+            builder.download_and_prepare(file_format="array_record")
+        return Tfds(builder, shape, keys)
+    except ImportError as error:
+        raise UserError(
+            f"{name} cannot be prepared without TensorFlow ({_line(error)}): install `tensorflow` for this one command, "
+            "or prepare the set elsewhere in the array_record format and name its folder."
+        ) from error
+    except _FAILURES as error:
+        raise UserError(
+            f"{name} cannot be prepared by tensorflow-datasets ({_line(error)}): correct that and run the same command "
+            f"again, its files are in {builder.data_dir}."
+        ) from error
+
+
+_FAILURES = (
+    AssertionError,  # files that have to be fetched by hand are not there
+    EOFError,
+    NonMatchingChecksumError,
+    NotImplementedError,  # prepared before, in a format without random access
+    OSError,  # no connection (requests' errors are OSErrors), no space
+    ValueError,
+    tarfile.TarError,
+    tfds.download.DownloadError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+def _builder(name: str, data_dir: Path | None) -> Any:
+    try:
+        return tfds.builder(name, data_dir=data_dir)
+    except (ValueError, ImportError) as error:  # DatasetNotFoundError is a ValueError; so is an unknown config
+        raise UserError(
+            f"tensorflow-datasets cannot give {name!r} ({_line(error)}): choose one of its image classification sets."
+        ) from error
+
+
+def _supervised_keys(name: str, info: Any) -> tuple[str, str]:
+    keys = info.supervised_keys
+    if keys and len(keys) == 2:
+        image, label = (info.features[key] for key in keys)
+        if isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel):
+            return keys
+    raise UserError(f"{name} does not classify images (no image with one class label): choose another set.")
+
+
+def _shape(name: str, feature: Any, size: int | None) -> tuple[int, int, int]:
+    height, width, channels = feature.shape
+    if feature.np_dtype != np.uint8 or channels not in (1, 3):
+        raise UserError(
+            f"{name} has images of {channels} channels of {feature.np_dtype}, but 1 or 3 channels of uint8 are needed: "
+            "choose another set."
+        )
+    if size is None and None in (height, width):
+        raise UserError(f"the images of {name} differ in size: give the image size that they are resized to.")
+    return (height, width, channels) if size is None else (size, size, channels)
+
+
+def _splits(info: Any) -> dict[str, str]:
+    """Which split of the set fills which file of the store."""
+    if "train" not in info.splits:
+        raise UserError(f"{info.full_name} has no training split, only {', '.join(info.splits)}: choose another set.")
+    for split in HELD_OUT:
+        if split in info.splits:
+            return {"train": "train", "test": split}
+    return {"train": f"train[{HELD_OUT_FRACTION}:]", "test": f"train[:{HELD_OUT_FRACTION}]"}
+
+
+def _line(error: Exception) -> str:
+    """The last line of the error's text, where tensorflow-datasets puts the cause."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]
