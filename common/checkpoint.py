@@ -18,7 +18,7 @@ from common.errors import UserError
 MAGIC = b"outertrain record 1\n"
 _HEADER = len(MAGIC) + 32
 _ARRAY = 1
-_DTYPES = frozenset("<f2 <f4 <f8 |i1 <i2 <i4 <i8 |u1 <u2 <u4 <u8 |b1".split())
+_DTYPES = frozenset(["<f2", "<f4", "<f8", "|i1", "<i2", "<i4", "<i8", "|u1", "<u2", "<u4", "<u8", "|b1"])
 
 
 class Damaged(UserError):

@@ -13,7 +13,7 @@ import numpy as np
 class Moments(NamedTuple):
     """Statistics of `count` observations of a vector."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs
     mean: np.ndarray  # [P] float64
     m2: np.ndarray  # [P] float64, sum of squared deviations from the mean
 

@@ -23,7 +23,7 @@ _BAD = 0.05  # decayed count of non-finite observations above which a coordinate
 class Probing(NamedTuple):
     """What past batches say about rp."""
 
-    count: np.ndarray  # [P] float64, decayed count of finite observations
+    seen: np.ndarray  # [P] float64, decayed count of finite observations
     mean: np.ndarray  # [P] float64
     m2: np.ndarray  # [P] float64, decayed
     bad: np.ndarray  # [P] float64, decayed count of non-finite observations
@@ -31,7 +31,7 @@ class Probing(NamedTuple):
 
 
 def start(size: int) -> Probing:
-    return Probing(*(np.zeros(size) for _ in range(4)), ())
+    return Probing(np.zeros(size), np.zeros(size), np.zeros(size), np.zeros(size), ())
 
 
 def is_sparse(samples: Sequence[GradientSample]) -> bool:
@@ -41,8 +41,8 @@ def is_sparse(samples: Sequence[GradientSample]) -> bool:
 
 def past_variance(state: Probing) -> np.ndarray:
     """Per-pair variance of rp [P] from past probes; infinite where it is unknown or was not finite."""
-    known = (state.count >= 2) & (state.bad < _BAD)
-    return np.where(known, state.m2 / np.maximum(state.count - 1, 1), np.inf)
+    known = (state.seen >= 2) & (state.bad < _BAD)
+    return np.where(known, state.m2 / np.maximum(state.seen - 1, 1), np.inf)
 
 
 def rate(state: Probing, probe_rate: float) -> float:
@@ -67,7 +67,7 @@ def _absorb(state: Probing, rp: Moments) -> Probing:
         return state
     keep = np.exp(-rp.count / MEMORY)
     finite = np.isfinite(rp.mean) & np.isfinite(rp.m2)
-    old, new = state.count * keep, np.where(finite, float(rp.count), 0.0)
+    old, new = state.seen * keep, np.where(finite, float(rp.count), 0.0)
     count = old + new
     with np.errstate(over="ignore", invalid="ignore"):
         step = np.where(finite, rp.mean - state.mean, 0.0)

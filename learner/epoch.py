@@ -1,0 +1,110 @@
+"""The epoch fence: which life of the learner this is, and which earlier lives count.
+
+A learner that starts takes the next epoch by creating `epochs/e<number>.json`, which fails if it exists; the record
+names the checkpoint that it starts from, its parent. Following the parents from the newest record gives the one
+lineage that is ever read: what an older epoch wrote past its child's parent is ignored, whoever still writes it.
+"""
+
+import json
+import os
+import re
+import socket
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from common.checkpoint import sync_folder
+from common.errors import UserError
+
+NO_END = 2**63 - 1  # the last version that counts in the newest epoch
+_NAME = re.compile(r"e(\d+)\.json")
+
+
+class Position(NamedTuple):
+    """A point in a run's history: where checkpoints and parameters stand."""
+
+    epoch: int
+    version: int
+
+
+def claim(folder: Path, parent: Position | None, time: float) -> int:
+    """Takes the next epoch and returns its number. Raises OSError, or UserError if storage cannot keep the fence."""
+    _check_exclusive_create(folder)
+    number = max(_numbers(folder), default=0) + 1
+    facts = {"parent": parent, "time": time, "host": socket.gethostname(), "pid": os.getpid()}
+    while not _create(_path(folder, number), json.dumps({"epoch": number, **facts}) + "\n"):
+        number += 1
+    sync_folder(folder)
+    return number
+
+
+def superseded(folder: Path, number: int) -> bool:
+    """Whether a later learner has taken over. One look at the file system."""
+    return _path(folder, number + 1).exists()
+
+
+def lineage(folder: Path) -> dict[int, int]:
+    """Each epoch that counts -> the last of its versions that counts, newest epoch first; empty for a new run.
+
+    An epoch without a readable record was claimed and never lived: it does not count.
+    """
+    records = {n: r for n in _numbers(folder) if (r := _read(folder, n)) is not None}
+    chain: dict[int, int] = {}
+    position: Position | None = Position(max(records), NO_END) if records else None
+    while position is not None:
+        chain[position.epoch] = position.version
+        parent = records[position.epoch]["parent"] if position.epoch in records else None
+        position = None if parent is None else Position(*parent)
+    return chain
+
+
+def counts(chain: dict[int, int], position: Position) -> bool:
+    """Whether the position lies on the lineage."""
+    return position.version <= chain.get(position.epoch, -1)
+
+
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"e{number:04d}.json"
+
+
+def _numbers(folder: Path) -> list[int]:
+    if not folder.is_dir():
+        return []
+    return [int(match[1]) for name in os.listdir(folder) if (match := _NAME.fullmatch(name))]
+
+
+def _create(path: Path, text: str) -> bool:
+    """False when it exists. The first to create a file is the only one."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    except FileExistsError:
+        return False
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    return True
+
+
+def _read(folder: Path, number: int) -> dict[str, Any] | None:
+    try:
+        record = json.loads(_path(folder, number).read_text())
+        parent = record["parent"]
+        if parent is not None and not (int(parent[0]) < number and int(parent[1]) >= 0):
+            return None
+    except (OSError, ValueError, TypeError, KeyError, IndexError):
+        return None
+    return record
+
+
+def _check_exclusive_create(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    probe = folder / f".probe-{socket.gethostname()}-{os.getpid()}"
+    probe.unlink(missing_ok=True)
+    try:
+        twice = _create(probe, "") and _create(probe, "")
+    finally:
+        probe.unlink(missing_ok=True)
+    if twice:
+        raise UserError(
+            f"the storage of {folder} lets two processes create the same file, so two learners could not be told apart: put the run directory on a local disk or on NFS version 4"
+        )

@@ -1,0 +1,78 @@
+"""The learner's part of a run directory: epochs, checkpoints, history and, if asked, the journal."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from common.config import Config
+from learner import checkpoints, epoch
+from learner.epoch import NO_END, Position
+from learner.failpoints import Reached
+from learner.history import History
+from learner.journal import Journal
+
+
+class Entry(NamedTuple):
+    """All that an outer update leaves on disk."""
+
+    record: dict[str, Any]  # the checkpoint
+    line: dict[str, Any]  # of history.jsonl
+    payloads: Sequence[bytes]  # in the order of their merge
+
+
+class Store:
+    """One epoch of a run on disk. Only the learner that claimed the epoch writes through it."""
+
+    def __init__(self, run: Path, number: int, config: Config, reached: Reached) -> None:
+        self.epoch = number
+        self.chain = epoch.lineage(run / "epochs")
+        self._epochs, self._folder = run / "epochs", run / "checkpoints"
+        self._keep, self._reached = config.outer.keep_checkpoints, reached
+        self._history = History(run / "history.jsonl")
+        self._journal = Journal(run / "journal", number) if config.outer.journal else None
+
+    @property
+    def ancestors(self) -> dict[int, int]:
+        """Earlier epochs of the lineage -> the last version of each that counts."""
+        return {number: last for number, last in self.chain.items() if number < self.epoch}
+
+    def superseded(self) -> bool:
+        """Whether a later learner has taken over; storage that does not answer is no proof of one."""
+        try:
+            return epoch.superseded(self._epochs, self.epoch)
+        except OSError:
+            return False
+
+    def begin(self, config: Config, segments: np.ndarray, record: dict[str, Any]) -> int:
+        """Makes the epoch's first checkpoint, so that it depends on no older file. Raises OSError."""
+        self._folder.mkdir(exist_ok=True)
+        checkpoints.clean(self._folder, self.epoch)
+        if self._journal is not None:
+            self._journal.start(config, segments, record["state"])
+        return self._save(record)
+
+    def commit(self, entry: Entry) -> int:
+        """Makes an update durable and returns the checkpoint's size.
+
+        The checkpoint comes last: what the journal and the history hold past it is ignored by their readers.
+
+        Raises:
+          OSError: the update is not durable; the lines are written with the next one.
+        """
+        version = entry.record["state"]["version"]
+        if self._journal is not None:
+            self._journal.append(version, entry.payloads)
+        self._history.append(entry.line)
+        return self._save(entry.record)
+
+    def save(self, record: dict[str, Any]) -> int:
+        """The checkpoint alone, for an update whose `commit` failed. Raises OSError."""
+        return self._save(record)
+
+    def _save(self, record: dict[str, Any]) -> int:
+        position = Position(self.epoch, record["state"]["version"])
+        size = checkpoints.save(self._folder, position, record, self._reached)
+        checkpoints.retain(self._folder, self.chain | {self.epoch: NO_END}, self.epoch, self._keep)
+        return size
