@@ -23,8 +23,8 @@ def reference_loss(spec, w, images, labels):
         kernel = w[f"conv{i}_kernel"].transpose(1, 2, 3, 0)
         dims = ("NHWC", "HWIO", "NHWC")
         x = jax.lax.conv_general_dilated(x, kernel, (stride, stride), "SAME", dimension_numbers=dims)
-        x = jax.nn.relu(x + w[f"conv{i}_bias"])
-    scores = x.mean((1, 2)) @ w["linear_kernel"].T + w["linear_bias"]
+        x = jax.nn.relu(x + w[f"conv{i}_bias"][None, None, None])
+    scores = x.mean((1, 2)) @ w["linear_kernel"].T + w["linear_bias"][None]
     return -jnp.take_along_axis(jax.nn.log_softmax(scores), labels[:, None], 1).mean()
 
 

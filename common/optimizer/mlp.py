@@ -80,8 +80,8 @@ def transform(
         leaves, tree = jax.tree.flatten(updates)
         g, w = _flat(leaves), _flat(jax.tree.leaves(params))
         decay = jnp.asarray(DECAYS, g.dtype)[:, None]
-        momentum = decay * state.momentum + (1 - decay) * g
-        rms = decay * state.rms + (1 - decay) * g * g
+        momentum = decay * state.momentum + (1 - decay) * g[None]
+        rms = decay * state.rms + (1 - decay) * (g * g)[None]
         inputs = _inputs(g, w, momentum, rms, momentum_features)
         scale = _inverse_rms(inputs, [leaf.size for leaf in leaves])
         step = _apply(layers, inputs * scale, _time(state.step, g.dtype) if time_features else None)
