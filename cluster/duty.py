@@ -12,6 +12,7 @@ from threading import Event
 from typing import Any, NamedTuple
 
 from cluster.connection import Left
+from cluster.workplace import Workplace
 
 
 class Order(NamedTuple):
@@ -24,23 +25,11 @@ class Order(NamedTuple):
 class Duty:
     """A loop over samples and items."""
 
-    def __init__(
-        self,
-        step: Callable[[], bool],
-        perform: Callable[[dict[str, Any]], dict[str, Any]],
-        share: float = 0.25,
-        clock: Callable[[], float] = time.monotonic,
-    ):
-        """Args:
-        step: computes and exchanges one sample; False when the learner wants no more.
-        perform: computes one item.
-        share: the part of the time that items may take from training.
-        """
+    def __init__(self, share: float = 0.25, clock: Callable[[], float] = time.monotonic):
+        """`share` is the part of the time that items may take from training."""
         self.leaving = Event()
         self.samples = 0
         self.training = True
-        self._step = step
-        self._perform = perform
         self._share = share
         self._clock = clock
         self._orders: queue.Queue[Order | None] = queue.Queue()
@@ -56,25 +45,25 @@ class Duty:
         self.leaving.set()
         self._orders.put(None)  # wakes a loop that waits
 
-    def run(self) -> None:
+    def run(self, workplace: Workplace) -> None:
         """Returns when told to leave. An item that raises ends the worker, which the fleet replaces and reports."""
         credit = 0.0
         while not self.leaving.is_set():
             if self.training:
                 before = self._clock()
-                self._sample()
+                self._sample(workplace)
                 credit = min(credit + self._share * (self._clock() - before), 10.0)
             if not self.training or credit > 0:
-                credit -= self._serve(wait=not self.training)
+                credit -= self._serve(workplace, wait=not self.training)
 
-    def _sample(self) -> None:
+    def _sample(self, workplace: Workplace) -> None:
         try:
-            self.training = self._step()
+            self.training = workplace.step()
         except Left:
             return
         self.samples += 1
 
-    def _serve(self, wait: bool) -> float:
+    def _serve(self, workplace: Workplace, wait: bool) -> float:
         """Computes one item, if there is one, and returns the seconds it took."""
         try:
             order = self._orders.get(block=wait)
@@ -83,5 +72,5 @@ class Duty:
         if order is None:
             return 0.0
         before = self._clock()
-        order.result.set_result(self._perform(order.item))
+        order.result.set_result(workplace.perform(order.item))
         return self._clock() - before

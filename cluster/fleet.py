@@ -56,6 +56,21 @@ class Limits(NamedTuple):
     attempts: int = 8  # failures in a row after which a slot is given up
 
 
+class Started(NamedTuple):
+    """A process has reported itself."""
+
+    uid: str
+    node: str
+
+
+class Ended(NamedTuple):
+    """A process is gone."""
+
+    uid: str
+    reason: str | None  # a traceback, or None: it left of its own accord
+    hopeless: bool = False  # it says itself that another attempt would end alike
+
+
 class Plan(NamedTuple):
     """What to do now, in any order."""
 
@@ -110,31 +125,24 @@ def started(state: State, uid: str, node: str, now: float) -> State:
     return state._replace(members=members)
 
 
-def ended(state: State, uid: str, reason: str | None, now: float, limits: Limits) -> State:
-    """The process is gone: `reason` is a traceback, or None when it left of its own accord."""
-    gone = [m for m in state.members if m.uid == uid]
-    members = tuple(m for m in state.members if m.uid != uid)
+def ended(state: State, event: Ended, now: float, limits: Limits) -> State:
+    """The process is gone."""
+    gone = [m for m in state.members if m.uid == event.uid]
+    members = tuple(m for m in state.members if m.uid != event.uid)
     failures = dict(state.failures)
     for member in gone:
-        if reason is None or member.phase is Phase.LEAVING:
+        if event.reason is None or member.phase is Phase.LEAVING:
             failures.pop(member.slot, None)
-            continue
-        settled = member.phase is Phase.RUNNING and now - member.since >= limits.settle
-        before = failures.get(member.slot)
-        count = 1 if settled or before is None else before.count + 1
-        pause = min(limits.backoff * 2.0 ** (count - 1), limits.backoff_most)
-        failures[member.slot] = Failure(count, now + pause, reason)
+        else:
+            failures[member.slot] = _failure(failures.get(member.slot), member, event, now, limits)
     return state._replace(members=members, failures=failures)
 
 
-class Ended(NamedTuple):
-    uid: str
-    reason: str | None
-
-
-class Started(NamedTuple):
-    uid: str
-    node: str
+def _failure(before: Failure | None, member: Member, event: Ended, now: float, limits: Limits) -> Failure:
+    settled = member.phase is Phase.RUNNING and now - member.since >= limits.settle
+    count = 1 if settled or before is None else before.count + 1
+    pause = min(limits.backoff * 2.0 ** (count - 1), limits.backoff_most)
+    return Failure(limits.attempts if event.hopeless else count, now + pause, event.reason or "")
 
 
 class Processes(Protocol):
@@ -193,7 +201,10 @@ class Fleet:
             m.uid == event.uid and m.phase is not Phase.LEAVING for m in self.state.members
         )
         self.replaced += unasked
-        self.state = ended(self.state, event.uid, event.reason, now, self._limits)
+        self.state = ended(self.state, event, now, self._limits)
+
+    def running(self) -> list[str]:
+        return [m.uid for m in self.state.members if m.phase is Phase.RUNNING]
 
     def status(self) -> dict:
         """Counts and reasons for people and scripts, JSON-able."""

@@ -7,10 +7,11 @@ is not computed again, so a job that was cut off goes on where it stopped, and l
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
+from cluster.comparison import read_lines
 from common.errors import UserError
 
 Item = dict[str, Any]  # JSON-able; "item" is its name
@@ -20,38 +21,29 @@ ATTEMPTS = 3  # an item that took this many workers with it is not tried again
 
 
 class Results:
-    """The rows of a JSON-lines file."""
+    """The rows of a JSON-lines file, which has one writer."""
 
     def __init__(self, path: Path):
         self.path = path
-        self.rows: dict[str, Row] = {row["item"]: row for row in read_rows(path)}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a+b") as file:
+            cut_torn_line(file)
+        self.rows: dict[str, Row] = {row["item"]: row for row in read_lines(path)}
 
     def add(self, row: Row) -> None:
-        """Appends a row in one write; the first row of a name counts."""
+        """Appends a row; the first row of a name counts."""
         if row["item"] in self.rows:
             return
         self.rows[row["item"]] = row
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a+b") as file:
-            end_torn_line(file)
+        with open(self.path, "ab") as file:
             file.write(json.dumps(row).encode() + b"\n")
 
     def missing(self, items: Iterable[Item]) -> list[Item]:
         return [item for item in items if item["item"] not in self.rows]
 
 
-def read_rows(path: Path) -> Iterator[Row]:
-    """Whole rows only: a last line without its end was being written when a process died."""
-    if not path.exists():
-        return
-    with open(path, "rb") as file:
-        for line in file:
-            if line.endswith(b"\n") and line.strip():
-                yield json.loads(line)
-
-
-def end_torn_line(file: Any) -> None:
-    """Cuts off what a dying process left of its last line."""
+def cut_torn_line(file: BinaryIO) -> None:
+    """A last line without its end was being written when a process died."""
     size = file.seek(0, os.SEEK_END)
     while size and (file.seek(size - 1), file.read(1))[1] != b"\n":
         size -= 1

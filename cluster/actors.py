@@ -1,0 +1,145 @@
+"""The three Ray actors. Each is a shell: it makes a plain object, and its methods hand calls on to it.
+
+    learner   one per run: threaded, restarted by Ray from its newest checkpoint
+    fleet     one per run: owns the workers, so that they end when it ends
+    worker    many: one core each; JAX is imported when it starts to run
+
+A run has a Ray namespace of its own, in which `learner` and `fleet` are names.
+"""
+
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError
+
+from cluster.connection import Connection, Unreachable
+from cluster.crew import Crew
+from cluster.duty import Duty
+from cluster.fleet import Fleet
+from cluster.rundirectory import RunDirectory
+from cluster.workplace import make_workplace
+from common import runtime
+from common.errors import UserError
+
+LEARNER, FLEET = "learner", "fleet"
+REPLY_SECONDS = 60.0  # an exchange that takes longer is repeated
+TICK_SECONDS = 0.25
+
+
+@ray.remote(num_cpus=0, max_task_retries=0, concurrency_groups={"exchange": 8, "control": 2})
+class LearnerActor:
+    """`cluster.service.LearnerService` in a process of its own."""
+
+    def __init__(self, run: str, extra_updates: int = 0):
+        from cluster.service import LearnerService
+
+        self._refusal: UserError | None = None
+        try:
+            self._service = LearnerService(RunDirectory(Path(run)))
+        except UserError as error:  # told to whoever asks; to raise it here would only make Ray start it again
+            self._refusal = error
+
+    @ray.method(concurrency_group="control")
+    def ready(self) -> None:
+        """Raises UserError when this learner cannot work."""
+        if self._refusal is not None:
+            raise self._refusal
+
+    @ray.method(concurrency_group="exchange")
+    def exchange(self, payload: bytes | None, epoch: int, version: int) -> bytes:
+        self.ready()
+        return self._service.learner.exchange(payload, epoch, version)
+
+    @ray.method(concurrency_group="control")
+    def status(self) -> dict[str, Any]:
+        self.ready()
+        return self._service.status()
+
+    @ray.method(concurrency_group="control")
+    def close(self) -> None:
+        if self._refusal is None:
+            self._service.close()
+
+
+@ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0, concurrency_groups={"run": 1, "items": 2, "control": 2})
+class WorkerActor:
+    """`cluster.duty.Duty` in a process of its own."""
+
+    def __init__(self, program: str, config: str, uid: str):
+        runtime.prepare()
+        os.nice(5)  # behind the learner of the same machine
+        self._program, self._config, self._uid = program, config, uid
+        self._duty = Duty()
+
+    @ray.method(concurrency_group="control")
+    def node(self) -> str:
+        return ray.util.get_node_ip_address()
+
+    @ray.method(concurrency_group="run")
+    def run(self) -> None:
+        exchange = Connection(ask_learner(), self._duty.leaving)
+        workplace = make_workplace(self._program, self._config, self._uid, exchange)
+        self._duty.run(workplace)
+
+    @ray.method(concurrency_group="items")
+    def perform(self, item: dict[str, Any]) -> dict[str, Any]:
+        return self._duty.perform(item)
+
+    @ray.method(concurrency_group="control")
+    def leave(self) -> None:
+        self._duty.leave()
+
+
+def ask_learner():
+    """The exchange of this namespace's learner, found again by name when it has moved."""
+    handle = None
+
+    def call(payload: bytes | None, epoch: int, version: int) -> bytes:
+        nonlocal handle
+        try:
+            handle = handle or ray.get_actor(LEARNER)
+            return ray.get(handle.exchange.remote(payload, epoch, version), timeout=REPLY_SECONDS)
+        except (RayActorError, GetTimeoutError, ValueError) as error:  # ValueError: no actor of this name now
+            handle = None
+            raise Unreachable(str(error)) from None
+
+    return call
+
+
+@ray.remote(num_cpus=0, max_task_retries=0, concurrency_groups={"control": 4})
+class FleetActor:
+    """`cluster.fleet.Fleet` in a process of its own, ticking in a thread."""
+
+    def __init__(self, run: str, program: str):
+        self._run = RunDirectory(Path(run))
+        self._crew = Crew(WorkerActor, program, self._run.config_file.read_text())
+        target = self._run.read_json("fleet.json").get("target", 0)
+        self._fleet = Fleet(target, self._crew, lambda n: self._run.write_json("fleet.json", {"target": n}))
+        self._lock = threading.Lock()
+        threading.Thread(target=self._tick, daemon=True).start()
+
+    def _tick(self) -> None:
+        while True:
+            with self._lock:
+                self._fleet.tick(time.monotonic())
+            self._crew.wait(TICK_SECONDS)
+
+    @ray.method(concurrency_group="control")
+    def scale(self, target: int) -> None:
+        with self._lock:
+            self._fleet.scale(target)
+
+    @ray.method(concurrency_group="control")
+    def status(self) -> dict[str, Any]:
+        with self._lock:
+            return self._fleet.status()
+
+    @ray.method(concurrency_group="control")
+    def workers(self) -> dict[str, Any]:
+        """Handles of the workers that run, by uid: for jobs."""
+        with self._lock:
+            return self._crew.handles(self._fleet.running())

@@ -1,0 +1,7 @@
+"""stub"""
+
+import argparse
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    pass

@@ -1,0 +1,79 @@
+"""The fleet's workers as Ray actors: `cluster.fleet.Processes` over Ray."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from cluster.fleet import Ended, Started
+from common.errors import UserError
+
+
+class Hand(NamedTuple):
+    """One worker process."""
+
+    actor: Any
+    node: Any  # reference of the answer that says where it is; None once it has come
+    run: Any  # reference of its one long call: when that ends, however, the worker is gone
+
+
+class Crew:
+    """Starts, watches and ends worker actors. Ending the process that holds a crew ends its workers."""
+
+    def __init__(self, actor_class: Any, program: str, config: str):
+        self._actor_class, self._program, self._config = actor_class, program, config
+        self._hands: dict[str, Hand] = {}
+
+    def launch(self, uid: str) -> None:
+        actor = self._actor_class.options(scheduling_strategy="SPREAD").remote(self._program, self._config, uid)
+        self._hands[uid] = Hand(actor, actor.node.remote(), actor.run.remote())
+
+    def ask_to_leave(self, uid: str) -> None:
+        self._hands[uid].actor.leave.remote()
+
+    def kill(self, uid: str) -> None:
+        ray.kill(self._hands[uid].actor)
+
+    def handles(self, uids: Iterable[str]) -> dict[str, Any]:
+        return {uid: self._hands[uid].actor for uid in uids}
+
+    def wait(self, seconds: float) -> None:
+        """Until something has happened, or the time is over."""
+        pending = self._references()
+        if pending:
+            ray.wait(list(pending), timeout=seconds)
+        else:
+            import time
+
+            time.sleep(seconds)
+
+    def events(self) -> list[Started | Ended]:
+        pending = self._references()
+        if not pending:
+            return []
+        ready, _ = ray.wait(list(pending), num_returns=len(pending), timeout=0)
+        return [event for reference in ready if (event := self._event(pending[reference], reference)) is not None]
+
+    def _references(self) -> dict[Any, str]:
+        return {ref: uid for uid, hand in self._hands.items() for ref in (hand.node, hand.run) if ref is not None}
+
+    def _event(self, uid: str, reference: Any) -> Started | Ended | None:
+        hand = self._hands.get(uid)
+        if hand is None:
+            return None  # it has ended in this very round
+        try:
+            answer = ray.get(reference)
+        except RayTaskError as error:
+            return self._end(uid, str(error), hopeless=isinstance(error.cause, UserError))
+        except RayActorError as error:
+            return self._end(uid, str(error), hopeless=False)
+        if reference == hand.run:
+            return self._end(uid, None, hopeless=False)
+        self._hands[uid] = hand._replace(node=None)
+        return Started(uid, answer)
+
+    def _end(self, uid: str, reason: str | None, hopeless: bool) -> Ended:
+        hand = self._hands.pop(uid)
+        ray.kill(hand.actor)
+        return Ended(uid, reason, hopeless)

@@ -1,0 +1,106 @@
+"""A run on this machine: a Ray of our own, a learner, a fleet; all of it ends with the command."""
+
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from typing import Any, NamedTuple, Protocol, Self
+
+from cluster import raysession
+from cluster.jobs import Pool
+from cluster.rundirectory import RunDirectory
+from cluster.workplace import REAL
+from common.config import Config
+from common.errors import UserError
+
+POLL_SECONDS = 0.5
+
+
+class Status(NamedTuple):
+    """What a run says of itself; both parts are JSON-able."""
+
+    learner: dict[str, Any]  # of `LearnerService.status`
+    fleet: dict[str, Any]  # of `Fleet.status`
+
+
+class Host(Protocol):
+    """Where a run takes place."""
+
+    def advance(self) -> bool:
+        """Lets the run go on for a moment; False when it has had its updates."""
+        ...
+
+    def status(self) -> Status: ...
+    def pool(self) -> Pool: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_: object) -> None: ...
+
+
+class LocalRay:
+    """Learner and workers in processes of their own."""
+
+    def __init__(self, run: RunDirectory, config: Config, program: str = REAL):
+        self._run, self._config, self._program = run, config, program
+        self._stack = ExitStack()
+        self._learner: Any = None
+        self._fleet: Any = None
+        self._status = Status({"version": 0, "finished": False, "records": []}, {"target": config.workers.count})
+
+    def __enter__(self) -> Self:
+        count = self._config.workers.count
+        self._run.write_json("fleet.json", {"target": count})
+        self._stack.enter_context(raysession.local(count, self._run.name, self._config))
+        from cluster.actors import FleetActor, LearnerActor
+
+        with self._stack:
+            self._learner = LearnerActor.options(name="learner", max_restarts=-1).remote(str(self._run.path))
+            self._fleet = FleetActor.options(name="fleet", max_restarts=-1).remote(str(self._run.path), self._program)
+            unwrap(self._learner.ready.remote)
+            self._stack = self._stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._stack:
+            unwrap(self._learner.close.remote)
+
+    def advance(self) -> bool:
+        import time
+
+        time.sleep(POLL_SECONDS)
+        self.status()
+        raise_if_hopeless(self._status.fleet)
+        return not self._status.learner["finished"]
+
+    def status(self) -> Status:
+        from ray.exceptions import RayActorError
+
+        with suppress(RayActorError):  # it is being restarted: what was known stays
+            self._status = Status(unwrap(self._learner.status.remote), unwrap(self._fleet.status.remote))
+        return self._status
+
+    def pool(self) -> Pool:
+        from cluster.raypool import RayPool
+
+        return RayPool(self._fleet)
+
+
+def unwrap(call: Callable[..., Any], *arguments: Any) -> Any:
+    """The answer of an actor's method. Raises the UserError that it raised, as it was raised there."""
+    import ray
+    from ray.exceptions import RayTaskError
+
+    try:
+        return ray.get(call(*arguments))
+    except RayTaskError as error:
+        if isinstance(error.cause, UserError):
+            raise error.cause from None
+        raise
+
+
+def raise_if_hopeless(fleet: dict[str, Any]) -> None:
+    """Raises UserError when every worker was given up."""
+    if fleet["target"] and fleet.get("given_up", 0) >= fleet["target"]:
+        raise UserError(f"every worker failed again and again, the last one so: {last_line(fleet['last_failure'])}")
+
+
+def last_line(traceback: str) -> str:
+    lines = [line for line in traceback.strip().splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "no reason given"

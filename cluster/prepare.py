@@ -1,0 +1,78 @@
+"""Finding or making the run that a command is about, with its configuration checked before anything starts."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from cluster import rundirectory
+from cluster.rundirectory import RunDirectory
+from common import configfile
+from common.config import DIGESTED, Config
+from common.errors import UserError
+
+DEFAULT = "quickstart"
+
+
+class Request(NamedTuple):
+    """What `train` and `launch` were asked for."""
+
+    source: str | None  # a TOML file or a preset
+    name: str | None
+    overrides: tuple[str, ...]
+    resume: bool = False
+    in_process: bool = False
+    evaluate: bool = True
+    json: bool = False
+
+
+def open_run(request: Request) -> RunDirectory:
+    """The run to work on, whose directory holds its complete configuration.
+
+    Raises:
+      UserError: a bad configuration, a name that is taken, no run to go on with, or a place that is not writable.
+    """
+    return resume(request) if request.resume else create(request)
+
+
+def create(request: Request) -> RunDirectory:
+    source = request.source or DEFAULT
+    config = absolute(configfile.load(source, request.overrides))
+    return rundirectory.create(request.name or rundirectory.free_name(stem(source)), config)
+
+
+def resume(request: Request) -> RunDirectory:
+    """Keys that decide what a sample means stay as they were; others may change."""
+    run = rundirectory.find(request.name or newest(stem(request.source or DEFAULT)))
+    before = run.config()
+    tree = configfile.parse(run.config_file.read_text(), str(run.config_file))
+    config = absolute(configfile.from_dict(configfile.merge(tree, request.overrides)))
+    for section in DIGESTED:
+        if getattr(config, section) != getattr(before, section):
+            raise UserError(
+                f"the run {run.name!r} was trained with another [{section}], so its samples would mean something else: "
+                "leave that section as it is, or start a new run"
+            )
+    if config != before:
+        run.write_config(config)
+    return run
+
+
+def newest(name: str) -> str:
+    """Of the runs `name`, `name-2`, ..., the one made last."""
+    known = [n for n in rundirectory.names() if n == name or n.removeprefix(f"{name}-").isdigit()]
+    if not known:
+        return name
+    return max(known, key=lambda n: os.path.getctime(rundirectory.root() / n / "config.toml"))
+
+
+def stem(source: str) -> str:
+    return Path(source).stem
+
+
+def absolute(config: Config) -> Config:
+    """Paths that mean the same in every process of the run."""
+    if not config.dataset.path:
+        return config
+    path = str(Path(config.dataset.path).expanduser().absolute())
+    return replace(config, dataset=replace(config.dataset, path=path))

@@ -1,0 +1,53 @@
+"""The workers of a fleet as a pool for jobs: `cluster.jobs.Pool` over Ray."""
+
+import time
+from collections import Counter
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from cluster.jobs import Done, Item
+
+REFRESH_SECONDS = 2.0  # between two looks at which workers there are
+AHEAD = 2  # items at one worker, so that it never waits for the next
+
+
+class RayPool:
+    """Hands items to whichever workers run; the fleet replaces those that are lost."""
+
+    def __init__(self, fleet: Any):
+        self._fleet = fleet
+        self._workers: dict[str, Any] = {}
+        self._refreshed = -REFRESH_SECONDS
+        self._at_work: dict[Any, tuple[str, Item]] = {}
+
+    def room(self) -> int:
+        self._refresh()
+        return AHEAD * len(self._workers) - sum(uid in self._workers for uid, _ in self._at_work.values())
+
+    def submit(self, item: Item) -> None:
+        load = Counter(uid for uid, _ in self._at_work.values())
+        uid = min(self._workers, key=lambda uid: load[uid])
+        self._at_work[self._workers[uid].perform.remote(item)] = (uid, item)
+
+    def collect(self) -> list[Done]:
+        if not self._at_work:
+            time.sleep(0.2)  # no worker runs now
+            return []
+        ready, _ = ray.wait(list(self._at_work), num_returns=1, timeout=0.5)
+        return [self._done(reference) for reference in ready]
+
+    def _done(self, reference: Any) -> Done:
+        uid, item = self._at_work.pop(reference)
+        try:
+            return Done(item, ray.get(reference))
+        except (RayActorError, RayTaskError) as error:
+            self._workers.pop(uid, None)
+            return Done(item, None, str(error).strip().splitlines()[-1])
+
+    def _refresh(self) -> None:
+        now = time.monotonic()
+        if now - self._refreshed >= REFRESH_SECONDS or not self._workers:
+            self._workers = ray.get(self._fleet.workers.remote())
+            self._refreshed = now

@@ -1,0 +1,106 @@
+"""What the learner's process holds, with or without Ray: the learner of one run, its metrics endpoint and its log."""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from typing import Any
+
+from cluster.progress import RECENT
+from cluster.rundirectory import RunDirectory
+from common import targets
+from common.config import Config, digest
+from common.dataset import open_dataset
+from common.metrics import Endpoint, LearnerMetrics, Limits
+from common.optimizer import make_family
+from common.task import IMAGE_FAMILIES, make_task
+from learner import checkpoints, failpoints
+from learner.epoch import lineage
+from learner.history import read_history
+from learner.learner import Surroundings
+from learner.start import open_learner
+from workers.worker import theta_of
+
+
+class Recording(LearnerMetrics):
+    """Metrics that also keep the newest lines of the history, which `status` shows."""
+
+    def __init__(self, before: list[dict[str, Any]]):
+        super().__init__()
+        self.recent = deque(before, maxlen=5 * RECENT)
+
+    def observe_update(self, record: Mapping[str, Any], objective: str, seconds: float) -> None:
+        super().observe_update(record, objective, seconds)
+        self.recent.append(dict(record))
+
+
+class LearnerService:
+    """One life of a run's learner."""
+
+    def __init__(self, run: RunDirectory, beside: Callable[[], dict[str, bytes]] = dict):
+        """Raises UserError when the configuration, the data, the run directory or the port cannot be used."""
+        self._run, self._config = run, run.config()
+        config = self._config
+        dataset = open_dataset(config.dataset) if config.task.family in IMAGE_FAMILIES else None
+        make_task(config, dataset)  # a task that cannot be made is refused here, not by each worker
+        family = make_family(config.optimizer)
+        self._metrics = Recording(read_history(run.path)[-RECENT:])
+        self._endpoint = Endpoint(self._metrics.registry, config.metrics.address, config.metrics.port)
+        try:
+            around = Surroundings(self._metrics, beside=beside, reached=failpoints.from_environment())
+            identity = digest(config, dataset.fingerprint if dataset else "")
+            self.learner, self.beside = open_learner(
+                run.path, config, identity, theta_of(config), family.segments, around
+            )
+        except BaseException:
+            self._endpoint.close()
+            raise
+        self._announce()
+
+    def _announce(self) -> None:
+        config = self._config
+        build = {name: version(name) for name in ("outertrain", "jax", "ray", "optax", "numpy")}
+        choices = {
+            "estimator": config.estimator.use,
+            "objective": config.estimator.objective,
+            "task": config.task.family,
+        }
+        self._metrics.start(build, choices, limits_of(config))
+        self._metrics.watch_disk(self._run.path)
+        self._targets = targets.write_targets(
+            self._run.path, self._run.name, "learner", self._endpoint.address, self._endpoint.port
+        )
+        self._handler = logging.FileHandler(self._run.path / "log.txt")
+        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        logging.getLogger().addHandler(self._handler)
+
+    def status(self) -> dict[str, Any]:
+        """JSON-able: the learner's own words, the newest lines of the history, and where the metrics are."""
+        status = self.learner.status()
+        return {
+            **status,
+            "finished": status["version"] >= status["updates"],
+            "records": list(self._metrics.recent),
+            "metrics": f"http://{self._endpoint.address}:{self._endpoint.port}/metrics",
+        }
+
+    def close(self) -> None:
+        """Makes the present state durable, if the disk has become free again, and ends the endpoint."""
+        self.learner.drain()
+        try:
+            self.learner.persist()
+        finally:
+            targets.remove_targets(self._targets)
+            self._endpoint.close()
+            logging.getLogger().removeHandler(self._handler)
+            self._handler.close()
+
+
+def limits_of(config: Config) -> Limits:
+    return Limits(config.outer.updates, config.outer.batch_samples, config.outer.max_staleness, config.estimator.clamp)
+
+
+def kept_beside(run: RunDirectory) -> dict[str, bytes]:
+    """What the newest checkpoint holds beside the learner's state; empty for a run without one."""
+    found = checkpoints.newest(run.path / "checkpoints", lineage(run.path / "epochs"))
+    return {} if found is None else dict(found[1]["beside"])

@@ -1,0 +1,116 @@
+"""The main job: outer-train, evaluate on unseen tasks, report."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from cluster import display, progress
+from cluster.interrupt import Interrupt
+from cluster.local import Host, Status
+from cluster.prepare import Request, open_run
+from cluster.rundirectory import RunDirectory, exclusive
+from common.config import Config
+
+INTERRUPTED = 130
+
+
+def train(request: Request) -> int:
+    """Returns the exit code."""
+    began = process_start()
+    run = open_run(request)
+    with exclusive(run), Interrupt() as interrupt, display.make() as show:
+        config = run.config()
+        show.say(f"run {run.name}: {config.outer.updates} outer updates, results in {run.path}")
+        whole = work(run, config, request, interrupt, show)
+        if not whole:
+            show.say(f"stopped with a checkpoint; go on with: outertrain train --name {run.name} --resume")
+            return INTERRUPTED
+        facts = conclude(run, config, began, show)
+    if request.json:
+        print(json.dumps(facts), flush=True)
+    return 0
+
+
+def work(run: RunDirectory, config: Config, request: Request, interrupt: Interrupt, show: display.Display) -> bool:
+    """Training and evaluation; False when they were interrupted."""
+    with make_host(run, config, request.in_process) as host:
+        if not follow(host, config, interrupt, show):
+            return False
+        if not request.evaluate or config.evaluation.tasks == 0:
+            return True
+        from cluster.evaluate import evaluate, theta_of
+
+        def tell(done: int, total: int) -> bool:
+            show.counting("evaluating", done, total)
+            return not interrupt.asked.is_set()
+
+        theta, version = theta_of(run)
+        return evaluate(run, config, theta, version, host.pool(), tell)
+
+
+def make_host(run: RunDirectory, config: Config, in_process: bool) -> Host:
+    if in_process:
+        from common import runtime
+
+        runtime.prepare(pin=False)
+        from cluster.inprocess import InProcess
+
+        return InProcess(run, config)
+    from cluster.local import LocalRay
+
+    return LocalRay(run, config)
+
+
+def follow(host: Host, config: Config, interrupt: Interrupt, show: display.Display) -> bool:
+    """Shows how the training goes on until it has its updates; False when it was interrupted."""
+    going = True
+    while going:
+        if interrupt.asked.is_set():
+            return False
+        going = host.advance()
+        show.training(summarise(host.status(), config))
+    return True
+
+
+def summarise(status: Status, config: Config) -> progress.Progress:
+    learner = status.learner
+    return progress.summarise(
+        learner["records"], learner["version"], config.outer.updates, status.fleet, now=time.time()
+    )
+
+
+def conclude(run: RunDirectory, config: Config, began: float, show: display.Display) -> dict[str, Any]:
+    """The report, the final table, and what --json prints."""
+    from cluster.evaluate import summary_of
+    from cluster.report import write_report
+    from cluster.table import final_table
+
+    page = write_report(run.path)
+    facts = {
+        "run": run.name,
+        "seconds_to_first_update": first_update(run, began),
+        "seconds_total": time.time() - began,
+        **summary_of(run, config),
+        "report": str(page),
+    }
+    run.write_json(f"{run.summary.parent.name}/{run.summary.name}", facts)
+    show.say(final_table(run, config))
+    show.say(f"report: {page}")
+    return facts
+
+
+def first_update(run: RunDirectory, began: float) -> float | None:
+    """Seconds from the start of this command to the first outer update it made; None when it made none."""
+    from cluster.comparison import read_lines
+
+    times = [record["time"] for record in read_lines(run.history) if record["time"] >= began]
+    return min(times) - began if times else None
+
+
+def process_start() -> float:
+    """When this process was started, in unix seconds."""
+    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / 100
+    return time.time() - age if sys.platform == "linux" else time.time()
