@@ -22,6 +22,12 @@ def one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
     require(value in choices, f"{key} = {value!r} is not a choice: use one of {', '.join(choices)}")
 
 
+def names_function(text: str) -> bool:
+    """Whether `text` reads 'module:function'."""
+    module, colon, function = text.partition(":")
+    return colon == ":" and all(part.isidentifier() for part in (*module.split("."), function))
+
+
 @dataclass(frozen=True)
 class TaskConfig:
     """The inner problems (paper section 4.2)."""
@@ -37,12 +43,16 @@ class TaskConfig:
     def __post_init__(self) -> None:
         known = ("conv", "mlp", "quadratic")
         require(
-            self.family in known or self.family.count(":") == 1,
+            self.family in known or names_function(self.family),
             f"task.family = {self.family!r} is not known: use one of {', '.join(known)}, or 'module:function' of your own",
         )
         require(
             self.family != "conv" or len(self.units) == len(self.strides),
             "task.units and task.strides differ in length: give one stride per convolution",
+        )
+        require(
+            min((1, *self.units, *self.strides)) >= 1,
+            f"task.units = {list(self.units)}, task.strides = {list(self.strides)}: each must be at least 1",
         )
         require(self.classes >= 2, f"task.classes = {self.classes}: a classification task needs at least 2")
         require(self.batch_size >= 1, f"task.batch_size = {self.batch_size}: must be at least 1")
@@ -69,6 +79,7 @@ class DatasetConfig:
             self.source != "store" or self.path != "",
             "dataset.source = 'store' needs dataset.path: the folder that `outertrain data prepare` wrote",
         )
+        require(self.seed >= 0, f"dataset.seed = {self.seed}: must be 0 or more")
         require(8 <= self.image_size <= 64, f"dataset.image_size = {self.image_size}: must lie in 8 .. 64")
         require(self.classes >= 2, f"dataset.classes = {self.classes}: must be at least 2")
         require(
@@ -211,6 +222,7 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         require(self.tasks >= 0 and self.every >= 0, "evaluation.tasks and evaluation.every must be 0 or more")
+        require(self.seed >= 0, f"evaluation.seed = {self.seed}: must be 0 or more")
         require(self.initialisations >= 1, "evaluation.initialisations must be at least 1")
         for name in self.baselines:
             one_of("evaluation.baselines", name, ("adam", "rmsprop", "sgd"))
@@ -247,6 +259,7 @@ class Config:
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
 
     def __post_init__(self) -> None:
+        require(self.seed >= 0, f"seed = {self.seed}: must be 0 or more")
         longest = max(self.curriculum.start, self.curriculum.end)
         require(
             longest <= self.task.inner_steps,

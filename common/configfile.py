@@ -1,8 +1,12 @@
 """Configuration files: TOML to `Config` and back, presets by name, and `--set section.key=value`."""
 
 import difflib
+import json
+import math
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import asdict, fields, is_dataclass
 from importlib import resources
 from pathlib import Path
@@ -29,10 +33,10 @@ def load(source: str, overrides: Iterable[str] = ()) -> Config:
 
 def _read(source: str) -> dict[str, Any]:
     if source in preset_names():
-        text = (resources.files("common.presets") / f"{source}.toml").read_text()
+        text = (resources.files("common.presets") / f"{source}.toml").read_text(encoding="utf-8")
     else:
         try:
-            text = Path(source).read_text()
+            text = Path(source).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             hint = f"presets are {', '.join(preset_names())}"
             raise UserError(
@@ -50,7 +54,7 @@ def parse(text: str, name: str) -> dict[str, Any]:
 
 def merge(tree: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     """`tree` with each `section.key=value` applied; a value is TOML, and a bare word is a string."""
-    merged: dict[str, Any] = {k: dict(v) if isinstance(v, Mapping) else v for k, v in tree.items()}
+    merged: dict[str, Any] = deepcopy(dict(tree))
     for override in overrides:
         path, equals, text = override.partition("=")
         if not equals or not path.strip():
@@ -101,8 +105,12 @@ def _nearest(key: str, prefix: str, known: Iterable[str]) -> str:
 
 
 def _convert(kind: Any, value: Any, name: str) -> Any:
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if type(value) is int and abs(value) >= 2**63:
+        raise UserError(f"{name} = {value}: a number of at most 64 bits is expected")
+    if kind is float and type(value) is int:
+        value = float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{name} = {value}: a finite number is expected")
     if kind in (int, float, bool, str):
         if type(value) is not kind:
             raise UserError(
@@ -117,7 +125,18 @@ def _convert(kind: Any, value: Any, name: str) -> Any:
         return tuple(_convert(get_args(kind)[0], item, name) for item in value)
     if not isinstance(value, Mapping):
         raise UserError(f"{name} = {value!r} has the wrong type: a table is expected")
-    return dict(value)
+    return {key: _plain(item, f"{name}.{key}") for key, item in value.items()}
+
+
+def _plain(value: Any, name: str) -> Any:
+    """A value of a free table, which JSON and TOML must both be able to carry."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item, f"{name}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, name) for item in value]
+    if not isinstance(value, bool | int | float | str):
+        raise UserError(f"{name} = {value} has the wrong type: a number, string, list or table is expected, no date")
+    return _convert(type(value), value, name)
 
 
 def dump(config: Config) -> str:
@@ -133,9 +152,13 @@ def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{k} = {_toml(v)}" for k, v in value.items()) + "}"
+        return "{" + ", ".join(f"{_key(k)} = {_toml(v)}" for k, v in value.items()) + "}"
     return repr(value)
+
+
+def _key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml(key)

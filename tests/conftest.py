@@ -8,8 +8,13 @@ import os
 import tempfile
 from pathlib import Path
 
+from hypothesis import settings
+
 from common import runtime
 
 os.environ[runtime.CACHE_VARIABLE] = str(Path(tempfile.gettempdir()) / f"outertrain-tests-{os.getuid()}")
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 runtime.prepare(pin=False)
+
+settings.register_profile("fixed", derandomize=True, database=None, deadline=None, max_examples=50)
+settings.load_profile("fixed")

@@ -1,0 +1,163 @@
+"""TOML to Config and back: nothing is lost, unknown and ill-typed keys are named, overrides win in order."""
+
+from dataclasses import asdict, fields, is_dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common import configfile
+from common.config import Config, OuterConfig, TaskConfig
+from common.configfile import dump, from_dict, load, merge, parse
+from common.errors import UserError
+
+
+def refusal(text="", *overrides):
+    with pytest.raises(UserError) as error:
+        from_dict(merge(parse(text, "run.toml"), overrides))
+    return str(error.value)
+
+
+def test_an_empty_file_gives_the_defaults_and_the_quickstart_is_near_them():
+    assert from_dict({}) == Config()
+    assert load("quickstart").task.strides == (2, 2, 1)
+
+
+def test_the_paper_preset_holds_the_papers_numbers():
+    paper = load("paper")
+    assert (paper.task.units, paper.task.strides, paper.task.inner_steps) == ((32, 32, 32), (2, 1, 1), 10_000)
+    assert (paper.curriculum.start, paper.curriculum.end, paper.curriculum.updates) == (50, 10_000, 5000)
+    assert paper.estimator.sigma**2 == pytest.approx(0.01)
+    assert (paper.estimator.outer_batches, paper.estimator.clamp, paper.outer.batch_samples) == (5, 10.0, 128)
+    assert (paper.outer.learning_rate, paper.outer.options, paper.outer.clip_value) == (1e-5, {"b1": 0.5}, 0.1)
+
+
+@pytest.mark.parametrize("name", configfile.preset_names())
+def test_every_preset_loads_and_survives_a_round_trip(name):
+    config = load(name)
+    assert from_dict(parse(dump(config), "dump")) == config
+
+
+def test_the_dump_is_complete():
+    tree = parse(dump(Config()), "dump")
+    want = asdict(Config())
+    assert set(tree) == set(want)
+    assert all(set(tree[key]) == set(want[key]) for key in want if isinstance(want[key], dict))
+
+
+LEAF = st.booleans() | st.integers(-(2**62), 2**62) | st.floats(allow_nan=False, allow_infinity=False) | st.text()
+OPTIONS = st.dictionaries(
+    st.text(), st.recursive(LEAF, lambda x: st.lists(x) | st.dictionaries(st.text(), x), max_leaves=4), max_size=3
+)
+
+
+@given(st.text(), OPTIONS, OPTIONS, st.floats(1e-300, 1e300))
+def test_any_text_and_any_options_survive_a_round_trip(path, task_options, outer_options, rate):
+    tree = {
+        "task": {"options": task_options},
+        "dataset": {"path": path},
+        "outer": {"options": outer_options, "learning_rate": rate},
+    }
+    config = from_dict(tree)
+    assert config.dataset.path == path and config.outer.learning_rate == rate
+    assert from_dict(parse(dump(config), "dump")) == config
+
+
+SECTIONS = [f.name for f in fields(Config) if is_dataclass(getattr(Config(), f.name))]
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_unknown_key_of_every_section_names_the_nearest(section):
+    for key in asdict(getattr(Config(), section)):
+        misspelt = key[:-1] + "zz" if len(key) > 3 else key + "z"
+        assert refusal(f"[{section}]\n{misspelt} = 1") == (
+            f"unknown key {section}.{misspelt}: did you mean {section}.{key}?"
+        )
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_an_unknown_section_names_the_nearest(section):
+    assert refusal(f"[{section}z]") == f"unknown key {section}z: did you mean {section}?"
+
+
+def test_a_key_that_resembles_nothing_lists_the_known_ones():
+    assert "known keys are workers.count, workers.segment" in refusal("[workers]\nxyzzy = 1")
+
+
+@pytest.mark.parametrize(
+    "text, parts",
+    [
+        ("seed = 1.0", ("seed = 1.0", "int is expected, not float")),
+        ("seed = true", ("seed", "int is expected, not bool")),
+        ("task = 3", ("task = 3", "[task]")),
+        ('[outer]\nupdates = "10"', ("outer.updates = '10'", "int is expected, not str")),
+        ("[outer]\nlearning_rate = true", ("outer.learning_rate", "float is expected, not bool")),
+        ("[outer]\nlearning_rate = nan", ("outer.learning_rate = nan", "finite")),
+        ("[estimator]\nclamp = inf", ("estimator.clamp = inf", "finite")),
+        ("[estimator]\nclamp = -inf", ("estimator.clamp = -inf", "finite")),
+        ("[outer]\njournal = 1", ("outer.journal = 1", "bool is expected, not int")),
+        ("[task]\nfamily = 1", ("task.family = 1", "str is expected")),
+        ("[task]\nunits = 4", ("task.units = 4", "a list of int")),
+        ("[task]\nunits = [4, 4.5, 4]", ("task.units = 4.5", "int is expected, not float")),
+        ("[task]\noptions = 4", ("task.options = 4", "a table is expected")),
+        ("[task.options]\nrate = nan", ("task.options.rate = nan", "finite")),
+        ("[task.options]\na = {b = [2024-01-01]}", ("task.options.a.b = 2024-01-01", "no date")),
+        ("seed = 9223372036854775808", ("seed = 9223372036854775808", "64 bits")),
+        ("[outer]\nlearning_rate = 1" + 400 * "0", ("outer.learning_rate", "64 bits")),
+        ("seed = ", ("run.toml", "not valid TOML")),
+    ],
+)
+def test_ill_typed_values_are_refused_by_name_and_type(text, parts):
+    sentence = refusal(text)
+    assert all(part in sentence for part in parts), sentence
+
+
+def test_a_whole_number_is_a_float_where_one_is_expected():
+    rate = from_dict({"outer": {"learning_rate": 1}}).outer.learning_rate
+    assert rate == 1.0 and type(rate) is float
+
+
+def test_overrides_are_toml_or_bare_words_and_the_last_one_wins():
+    overrides = ["outer.updates=3", "estimator.use=es", "task.units = [4, 4]", "task.strides=[1,2]", "outer.updates=7"]
+    config = load("quickstart", [*overrides, "task.options.dimension=5", "outer.options={b1 = 0.5}", "seed=4"])
+    assert config.outer == OuterConfig(updates=7, options={"b1": 0.5})
+    assert config.task == TaskConfig(units=(4, 4), strides=(1, 2), options={"dimension": 5})
+    assert config.estimator.use == "es" and config.seed == 4
+
+
+def test_overrides_leave_the_tree_they_are_applied_to_alone():
+    tree = {"task": {"options": {"dimension": 2}}}
+    assert merge(tree, ["task.options.dimension=5"])["task"]["options"] == {"dimension": 5}
+    assert tree == {"task": {"options": {"dimension": 2}}}
+
+
+@pytest.mark.parametrize(
+    "override, part",
+    [
+        ("outer.updates", "write section.key=value"),
+        ("=3", "write section.key=value"),
+        ("outer.update=3", "did you mean outer.updates?"),
+        ("updates=3", "unknown key updates"),
+        ("outer.updates=many", "int is expected, not str"),
+        ("outer.updates=", "int is expected, not str"),
+        ("seed.x=3", "seed = {'x': 3}"),
+        ("task.family.x=3", "task.family = {'x': 3}"),
+        ("estimator.sigma=0", "leaves es undefined"),
+    ],
+)
+def test_bad_overrides_are_refused(override, part):
+    assert part in refusal("", override)
+
+
+def test_an_override_below_a_value_of_the_file_is_refused():
+    assert "seed is a value, not a section" in refusal("seed = 1", "seed.x=3")
+
+
+def test_files_are_read_as_utf8_and_unreadable_ones_list_the_presets(tmp_path):
+    good = tmp_path / "run.toml"
+    good.write_bytes('[dataset]\npath = "Bücher"'.encode())
+    assert load(str(good)).dataset.path == "Bücher"
+    (tmp_path / "latin.toml").write_bytes('[dataset]\npath = "Bücher"'.encode("latin1"))
+    for bad in (tmp_path, tmp_path / "latin.toml", tmp_path / "missing.toml", "quickstrat"):
+        with pytest.raises(UserError, match=r"presets are .*paper, quickstart"):
+            load(str(bad))
