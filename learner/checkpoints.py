@@ -11,7 +11,7 @@ import numpy as np
 
 from common import checkpoint
 from common.errors import UserError
-from common.messages import decode_theta
+from learner import record
 from learner.epoch import Position, counts, lineage
 from learner.failpoints import Reached
 
@@ -42,9 +42,9 @@ def newest(folder: Path, chain: dict[int, int]) -> tuple[Position, dict[str, Any
     return None
 
 
-def save(folder: Path, position: Position, record: dict[str, Any], reached: Reached) -> int:
+def save(folder: Path, position: Position, content: dict[str, Any], reached: Reached) -> int:
     """Returns the bytes written. Raises OSError."""
-    return checkpoint.save(path_of(folder, position), record, reached)
+    return checkpoint.save(path_of(folder, position), content, reached)
 
 
 def retain(folder: Path, chain: dict[int, int], epoch: int, keep: int) -> None:
@@ -78,14 +78,7 @@ def latest_checkpoint(run: Path) -> Path:
 
 def load_theta(path: Path) -> np.ndarray:
     """Theta [P] float32 of a checkpoint or of an exported theta file. Raises UserError, Damaged."""
-    return theta_in(checkpoint.load(path), str(path))
-
-
-def theta_in(record: Any, name: str) -> np.ndarray:
-    data = record.get("theta") if isinstance(record, dict) else None
-    if not isinstance(data, bytes) or len(data) % 4:
-        raise checkpoint.Damaged(f"{name} holds no parameters of an optimizer: give a checkpoint or an exported theta")
-    return decode_theta(data)
+    return record.theta_in(checkpoint.load(path), str(path))
 
 
 def versions(run: Path) -> Iterable[tuple[int, Path]]:

@@ -35,7 +35,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Reached:
     """The failpoint that the environment asks for; without one, a function that does nothing."""
     text = environment.get("OUTERTRAIN_FAILPOINT", "")
     if not text:
-        return _pass
+        return nothing
     name, _, rest = text.partition(":")
     nth, _, action = rest.partition(":")
     nth, action = nth or "1", action or "kill"
@@ -46,7 +46,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Reached:
     return _Failpoint(name, int(nth), action)
 
 
-def _pass(point: str) -> None:
+def nothing(point: str) -> None:
     """No failpoint is set."""
 
 

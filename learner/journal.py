@@ -18,6 +18,7 @@ from common.messages import unpack_sample
 from learner import state as states
 from learner.epoch import NO_END, Position, lineage
 from learner.outer import OuterOptimizer
+from learner.record import state_in
 
 _WAITING = 16  # updates kept while the disk is full
 
@@ -88,8 +89,7 @@ class _Life:
         self._rule = states.rule_of(config, segments)
 
     def resume(self, record: dict[str, Any]) -> states.State:
-        theta = np.frombuffer(record["theta"], "<f4")
-        return states.from_record(record, states.initial(self._config, theta, self._optimizer))[0]
+        return state_in(record, states.initial(self._config, record["theta"], self._optimizer))[0]
 
     def go(self, folder: Path, epoch: int, done: Replay, last: int) -> Replay:
         state, names = done

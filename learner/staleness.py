@@ -40,7 +40,7 @@ class Standing(NamedTuple):
     epoch: int
     version: int
     lineage: Mapping[int, int]  # earlier epochs that this one descends from -> the last version of each that counts
-    ended: bool = False
+    closed: Verdict | None = None  # what good samples get instead of being accepted
 
 
 def limits(config: Config, digest: str, size: int) -> Limits:
@@ -93,10 +93,9 @@ def samples_in(sample: GradientSample, pairs: int) -> int:
 
 def _late(sample: GradientSample, bounds: Limits, standing: Standing, ledger: Ledger) -> Verdict:
     behind = standing.version - sample.version
-    over = 0 <= bounds.max_staleness < behind
-    if over or standing.ended or ledger.forgotten(sample.worker, sample.version):
+    if 0 <= bounds.max_staleness < behind or ledger.forgotten(sample.worker, sample.version):
         return Verdict.stale
-    return Verdict.accepted
+    return standing.closed or Verdict.accepted
 
 
 def _fits(sample: GradientSample, bounds: Limits) -> bool:

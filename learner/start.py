@@ -8,12 +8,16 @@ import numpy as np
 
 from common.config import Config
 from common.errors import UserError
-from learner import checkpoints, epoch
-from learner.learner import DEFAULTS, Learner, Surroundings
-from learner.outer import optimizer
+from learner import checkpoints, epoch, record
+from learner.epoch import Position
+from learner.learner import Learner, Surroundings
+from learner.ledger import Ledger
+from learner.outer import OuterOptimizer
+from learner.state import State, initial
 from learner.store import Store
 
 log = logging.getLogger(__name__)
+ALONE = Surroundings()
 
 
 def open_learner(
@@ -22,43 +26,58 @@ def open_learner(
     digest: str,
     theta: np.ndarray,
     segments: np.ndarray,
-    around: Surroundings = DEFAULTS,
+    around: Surroundings = ALONE,
 ) -> tuple[Learner, dict[str, bytes]]:
     """A learner that goes on where the run stands, and what was kept beside its checkpoint.
 
     Args:
       run: an existing run directory.
-      digest: of the present configuration and data.
+      digest: of the present configuration and data (common.config.digest).
       theta: [P] start of a run that has no checkpoint yet.
       segments: [P] int, which tensor each coordinate belongs to.
 
     Raises:
       UserError: the checkpoint belongs to another task or network, the configuration names no possible optimizer, or
-      the storage cannot be used. The run directory is as it was.
+      the storage cannot be used. What the run directory held is as it was.
     """
-    optimizer(config.outer)
-    found = checkpoints.newest(run / "checkpoints", epoch.lineage(run / "epochs"))
+    fresh = initial(config, theta, OuterOptimizer(config.outer))
+    found = _newest(run, digest, len(fresh.theta))
+    state, ledger, beside = fresh, Ledger(), dict[str, bytes]()
     if found is not None:
-        _check(found[1], digest, len(theta))
-    elif checkpoints.positions(run / "checkpoints"):
-        raise UserError(f"no checkpoint of {run} is usable: restore one from a copy, or start a new run")
+        state, ledger, beside = _restored(found[1], fresh)
     try:
-        (run / "epochs").mkdir(exist_ok=True)
-        number = epoch.claim(run / "epochs", None if found is None else found[0], around.clock())
-        store = Store(run, number, config, around.reached)
-        learner = Learner(config, digest, theta, segments, store, around)
-        beside: dict[str, bytes] = {} if found is None else learner.restore(found[1])
-        learner.begin()
+        store = _claim(run, config, None if found is None else found[0], around)
+        learner = Learner(config, digest, segments, state, ledger, store, around)
+        store.begin(config, segments, record.make(store.epoch, digest, state, ledger, beside))
     except OSError as error:
         raise UserError(
             f"cannot write in {run} ({error.strerror}): make room or give permission, and start again"
         ) from None
+    log.info("epoch %d starts at version %d", store.epoch, state.version)
     return learner, beside
 
 
-def _check(record: dict[str, Any], digest: str, size: int) -> None:
-    theta = checkpoints.theta_in(record, "the newest checkpoint")
-    if record.get("digest") != digest or len(theta) != size:
+def _newest(run: Path, digest: str, size: int) -> tuple[Position, dict[str, Any]] | None:
+    found = checkpoints.newest(run / "checkpoints", epoch.lineage(run / "epochs"))
+    if found is None:
+        if checkpoints.positions(run / "checkpoints"):
+            raise UserError(f"no checkpoint of {run} is usable: restore one from a copy, or start a new run")
+        return None
+    theta = record.theta_in(found[1], "the newest checkpoint")
+    if found[1].get("digest") != digest or len(theta) != size:
         raise UserError(
-            "the run was started with another task, dataset, optimizer, estimator or curriculum: use the run's own configuration and data, or start a new run"
+            f"{run} was started with another task, dataset, optimizer, estimator or curriculum: use the run's own configuration and data, or start a new run"
         )
+    return found
+
+
+def _restored(found: dict[str, Any], fresh: State) -> tuple[State, Ledger, dict[str, bytes]]:
+    state, fitted = record.state_in(found, fresh)
+    if not fitted:
+        log.warning("outer.optimizer is another one than in the checkpoint: its state starts afresh")
+    return state, Ledger.load(found["ledger"]), dict(found["beside"])
+
+
+def _claim(run: Path, config: Config, parent: Position | None, around: Surroundings) -> Store:
+    number = epoch.claim(run / "epochs", parent, around.clock())
+    return Store(run, number, config, around.reached)

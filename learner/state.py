@@ -1,15 +1,15 @@
 """What the learner has learned, and the pure outer update: merge, clip, optimizer, version + 1."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from common.config import Config
-from common.messages import GradientSample, decode_theta, encode_theta
+from common.messages import GradientSample
 from learner import probing
 from learner.merge import FLOOR, Merged, Rule, merge
-from learner.outer import OuterOptimizer, Step, from_leaves, leaves
+from learner.outer import OuterOptimizer, Step
 
 
 class State(NamedTuple):
@@ -32,11 +32,6 @@ def rule_of(config: Config, segments: np.ndarray) -> Rule:
     return Rule(estimator.use, estimator.merge, estimator.cross_fit, np.asarray(segments, int))
 
 
-def order(samples: Sequence[GradientSample]) -> list[int]:
-    """Positions of the samples in the order of their names, which fixes every bit of the merge."""
-    return sorted(range(len(samples)), key=lambda i: (samples[i].worker, samples[i].sequence))
-
-
 def merge_batch(state: State, samples: Sequence[GradientSample], rule: Rule) -> Merged:
     """The gradient of a batch that stands in the order of its names."""
     past = None
@@ -55,30 +50,3 @@ def advance(state: State, merged: Merged, optimizer: OuterOptimizer) -> tuple[St
 def probe_rate(state: State, config: Config) -> float:
     """Share of samples that compute rp now."""
     return 1.0 if state.probing is None else probing.rate(state.probing, config.estimator.probe_rate)
-
-
-def to_record(state: State) -> dict[str, Any]:
-    """The state as a checkpoint holds it (common/checkpoint.py)."""
-    past = state.probing
-    return {
-        "version": state.version,
-        "theta": encode_theta(state.theta),
-        "outer": leaves(state.outer),
-        "probing": None if past is None else [*past[:4], list(past.recent)],
-    }
-
-
-def from_record(record: Mapping[str, Any], fresh: State) -> tuple[State, bool]:
-    """The recorded state, and whether the outer optimizer's state fitted; if not, it starts afresh.
-
-    Args:
-      record: of `to_record`.
-      fresh: the initial state under the present configuration.
-    """
-    theta = decode_theta(record["theta"]).astype(np.float32)
-    outer = from_leaves(record["outer"], fresh.outer)
-    past = fresh.probing
-    if past is not None and record["probing"] is not None:
-        seen, mean, m2, bad, recent = record["probing"]
-        past = probing.Probing(seen, mean, m2, bad, tuple(recent))
-    return State(record["version"], theta, fresh.outer if outer is None else outer, past), outer is not None

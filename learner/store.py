@@ -50,7 +50,7 @@ class Store:
         self._folder.mkdir(exist_ok=True)
         checkpoints.clean(self._folder, self.epoch)
         if self._journal is not None:
-            self._journal.start(config, segments, record["state"])
+            self._journal.start(config, segments, record)
         return self._save(record)
 
     def commit(self, entry: Entry) -> int:
@@ -61,7 +61,7 @@ class Store:
         Raises:
           OSError: the update is not durable; the lines are written with the next one.
         """
-        version = entry.record["state"]["version"]
+        version = entry.record["version"]
         if self._journal is not None:
             self._journal.append(version, entry.payloads)
         self._history.append(entry.line)
@@ -72,7 +72,7 @@ class Store:
         return self._save(record)
 
     def _save(self, record: dict[str, Any]) -> int:
-        position = Position(self.epoch, record["state"]["version"])
+        position = Position(self.epoch, record["version"])
         size = checkpoints.save(self._folder, position, record, self._reached)
         checkpoints.retain(self._folder, self.chain | {self.epoch: NO_END}, self.epoch, self._keep)
         return size

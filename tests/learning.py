@@ -20,7 +20,8 @@ THETA = np.linspace(-1, 1, SIZE).astype(np.float32)
 
 def config(estimator: dict[str, Any] | None = None, **outer: Any) -> Config:
     return Config(
-        estimator=EstimatorConfig(**(estimator or {})), outer=OuterConfig(**{"batch_samples": 4, "updates": 50, **outer})
+        estimator=EstimatorConfig(**(estimator or {})),
+        outer=OuterConfig(**{"batch_samples": 4, "updates": 50, **outer}),
     )
 
 
