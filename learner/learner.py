@@ -89,11 +89,11 @@ class Learner:
         return record.make(self._store.epoch, self._digest, self._state, self._intake.ledger, self._around.beside())
 
     def drain(self) -> None:
-        """From now on every reply tells its worker to leave; samples that still come are taken.
-
-        What the disk had no room for is written if there is room now.
-        """
+        """From now on every reply tells its worker to leave; samples that still come are taken."""
         self._draining = True
+
+    def persist(self) -> None:
+        """Writes what the disk had no room for, if there is room now. Otherwise nothing is left to write."""
         with self._lock:
             if self._keeper.durable.version < self._state.version:
                 self._keeper.keep(self._state.version, lambda: self._store.save(self.snapshot()))
