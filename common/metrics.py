@@ -7,16 +7,18 @@ and `role` are not on the metrics, Prometheus adds them from the target file (`c
 
 import errno
 import math
+import shutil
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, Summary
 
+from common.config import Config
 from common.errors import UserError
-
-if TYPE_CHECKING:
-    from common.messages import GradientSample
+from common.messages import GradientSample, Verdict
 
 prometheus_client.disable_created_metrics()  # one more series per counter and per bucket set, which nothing reads
 
@@ -53,12 +55,15 @@ class LearnerMetrics:
         self._version = Gauge("outertrain_version", "Outer updates that theta has had.", registry=r)
         self._target = Gauge("outertrain_target_updates", "Outer updates of the whole run.", registry=r)
         self._limit = Gauge("outertrain_staleness_limit", "Largest staleness accepted; -1: no limit.", registry=r)
+        self._clamp = Gauge("outertrain_outer_loss_clamp", "Largest value of the outer loss.", registry=r)
         self._batch_size = Gauge("outertrain_batch_target_samples", "Samples of one outer update.", registry=r)
         self._disk = Gauge("outertrain_disk_free_bytes", "Free space where the run directory lies.", registry=r)
 
     def _declare_samples(self) -> None:
         r = self.registry
         self._samples = Counter("outertrain_samples", "Samples received.", ["verdict"], registry=r)
+        for verdict in Verdict:  # a series that begins at its first sample hides that sample from `rate`
+            self._samples.labels(verdict.value)
         self._batch = Gauge("outertrain_batch_samples", "Samples in the batch being collected.", registry=r)
         self._staleness = Histogram(
             "outertrain_staleness_versions", "Staleness of judged samples.", buckets=STALENESS, registry=r
@@ -69,6 +74,7 @@ class LearnerMetrics:
         self._exchange = Histogram(
             "outertrain_exchange_seconds", "Exchange as the worker saw it.", buckets=SECONDS, registry=r
         )
+        self._retries = Counter("outertrain_exchange_retries", "Exchanges that workers repeated.", registry=r)
         self._task = Histogram("outertrain_task_seconds", "Making of a new task.", buckets=SECONDS, registry=r)
         self._pair_loss = Summary(
             "outertrain_pair_loss", "Outer loss of pairs by window (upper end).", ["objective", "window"], registry=r
@@ -116,23 +122,35 @@ class LearnerMetrics:
         )
         self._failures = Counter("outertrain_checkpoint_failures", "Checkpoints not written.", registry=r)
 
-    def start(self, build: Mapping[str, str], choices: Mapping[str, str], limits: "Limits") -> None:
-        """Call once: versions of code, choices of the run (estimator, objective, ...), constants that alerts need."""
-        self._build.info(dict(build))
-        self._run.info(dict(choices))
-        self._target.set(limits.updates)
-        self._batch_size.set(limits.batch_samples)
-        self._limit.set(limits.max_staleness)
+    def start(self, config: Config) -> None:
+        """Call once: versions of the code, choices of the run, and the constants that alerts compare with."""
+        self._build.info(build_versions())
+        estimator = config.estimator
+        self._run.info(
+            {
+                "task": config.task.family,
+                "optimizer": config.optimizer.family,
+                "estimator": estimator.use,
+                "es": estimator.es,
+                "objective": estimator.objective,
+                "merge": estimator.merge,
+            }
+        )
+        self._target.set(config.outer.updates)
+        self._batch_size.set(config.outer.batch_samples)
+        self._limit.set(config.outer.max_staleness)
+        self._clamp.set(estimator.clamp)
 
     def set_position(self, epoch: int, version: int) -> None:
         self._epoch.set(epoch)
         self._version.set(version)
 
-    def set_disk(self, free_bytes: float) -> None:
-        self._disk.set(free_bytes)
+    def watch_disk(self, folder: Path) -> None:
+        """The free space of `folder` is read at every scrape."""
+        self._disk.set_function(lambda: _free_bytes(folder))
 
     def observe_verdict(
-        self, label: str, payload_bytes: int, sample: "GradientSample | None", staleness: int | None
+        self, label: str, payload_bytes: int, sample: GradientSample | None, staleness: int | None
     ) -> None:
         """One judged payload. `sample` is None if it could not be read, `staleness` if it has no meaning for it."""
         self._samples.labels(label).inc()
@@ -142,13 +160,14 @@ class LearnerMetrics:
         if sample is not None and label == "accepted":
             self._observe_accepted(sample)
 
-    def _observe_accepted(self, sample: "GradientSample") -> None:
+    def _observe_accepted(self, sample: GradientSample) -> None:
         self._unroll.observe(sample.seconds)
         for window, plus, minus in zip(sample.windows, sample.loss_plus, sample.loss_minus, strict=True):
             self._window.observe(window)
             self._pair_loss.labels(sample.objective, window_range(window)).observe((plus + minus) / 2)
         facts = sample.facts
         self._steps.inc(facts.get("inner_steps", 0))
+        self._retries.inc(facts.get("retries", 0))
         for outcome in ("diverged", "finished"):
             self._problems.labels(outcome).inc(facts.get(outcome, 0))
         for name, histogram in (("exchange_seconds", self._exchange), ("task_seconds", self._task)):
@@ -198,14 +217,6 @@ class LearnerMetrics:
         self._failures.inc()
 
 
-class Limits(NamedTuple):
-    """Constants of a run that alerts compare with."""
-
-    updates: int
-    batch_samples: int
-    max_staleness: int  # versions; -1: none
-
-
 class FleetMetrics:
     """What the fleet publishes: how many workers there should be, how many there are, and how often they die."""
 
@@ -252,6 +263,19 @@ class Endpoint:
 def exposition(registry: CollectorRegistry) -> str:
     """The endpoint's text, as a scrape would read it."""
     return prometheus_client.generate_latest(registry).decode()
+
+
+def build_versions() -> dict[str, str]:
+    """Installed versions of outertrain and of what decides its numbers; nothing is imported."""
+    names = {"version": "outertrain", "jax": "jax", "optax": "optax", "ray": "ray"}
+    return {label: metadata.version(name) for label, name in names.items()}
+
+
+def _free_bytes(folder: Path) -> float:
+    try:
+        return float(shutil.disk_usage(folder).free)
+    except OSError:
+        return math.nan
 
 
 def _number(quantiles: Mapping[str, float] | None, key: str) -> float:

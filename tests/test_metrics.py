@@ -1,16 +1,20 @@
 """The metrics: what is published is what was observed, under conventional names, with labels of few values."""
 
 import math
+import re
 import socket
 import urllib.request
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import synthetic
 from prometheus_client.parser import text_string_to_metric_families
 
+from common.config import Config
 from common.errors import UserError
-from common.metrics import STEPS, Endpoint, FleetMetrics, LearnerMetrics, Limits, exposition, window_range
+from common.messages import Verdict
+from common.metrics import STEPS, Endpoint, FleetMetrics, LearnerMetrics, exposition, window_range
 
 SAMPLE = SimpleNamespace(
     worker="node-7/worker-123",
@@ -19,7 +23,14 @@ SAMPLE = SimpleNamespace(
     loss_plus=(1.0, 3.0),
     loss_minus=(2.0, 5.0),
     seconds=1.5,
-    facts={"inner_steps": 650, "finished": 1, "diverged": 0, "exchange_seconds": 0.02, "task_seconds": 0.5},
+    facts={
+        "inner_steps": 650,
+        "finished": 1,
+        "diverged": 0,
+        "exchange_seconds": 0.02,
+        "task_seconds": 0.5,
+        "retries": 2,
+    },
 )
 STATUS = {"target": 4, "starting": 1, "running": 2, "leaving": 0, "given_up": 1, "restarts": 3, "nodes": {"a": 2}}
 
@@ -43,6 +54,7 @@ def test_an_accepted_sample_is_counted_with_its_facts(learner: LearnerMetrics) -
     assert value(learner, "outertrain_unroll_seconds_sum") == 1.5
     assert value(learner, "outertrain_exchange_seconds_sum") == 0.02
     assert value(learner, "outertrain_task_seconds_sum") == 0.5
+    assert value(learner, "outertrain_exchange_retries_total") == 2
     assert value(learner, "outertrain_window_steps_sum") == 325
     assert value(learner, "outertrain_inner_steps_total") == 650
     assert value(learner, "outertrain_inner_problems_total", outcome="finished") == 1
@@ -115,18 +127,34 @@ def test_an_estimator_that_was_not_computed_is_nan_and_its_pairs_are_counted_as_
 
 
 def test_a_run_that_starts_says_what_it_is_and_where_it_stands(learner: LearnerMetrics) -> None:
-    learner.start({"version": "0.1.0"}, {"estimator": "merged"}, Limits(200, 8, -1))
+    learner.start(Config())
     learner.set_position(epoch=2, version=17)
     learner.set_batch(5, probe_rate=0.25)
-    learner.set_disk(1e9)
-    assert value(learner, "outertrain_build_info", version="0.1.0") == 1
-    assert value(learner, "outertrain_run_info", estimator="merged") == 1
+    text = exposition(learner.registry)
+    assert re.search(r'outertrain_build_info{jax="[\d.]+",optax="[\d.]+",ray="[\d.]+",version="[\d.]+"} 1.0', text)
+    assert 'estimator="merged",merge="coordinate",objective="train",optimizer="mlp",task="conv"} 1.0' in text
     assert value(learner, "outertrain_target_updates") == 200
     assert value(learner, "outertrain_batch_target_samples") == 8
     assert value(learner, "outertrain_staleness_limit") == -1
     assert (value(learner, "outertrain_epoch"), value(learner, "outertrain_version")) == (2, 17)
     assert (value(learner, "outertrain_batch_samples"), value(learner, "outertrain_probe_ratio")) == (5, 0.25)
-    assert value(learner, "outertrain_disk_free_bytes") == 1e9
+    assert value(learner, "outertrain_outer_loss_clamp") == 10
+
+
+def test_the_free_space_is_read_when_it_is_asked_for(
+    learner: LearnerMetrics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner.watch_disk(tmp_path)
+    assert (value(learner, "outertrain_disk_free_bytes") or 0) > 0
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=7))
+    assert value(learner, "outertrain_disk_free_bytes") == 7
+    monkeypatch.undo()
+    learner.watch_disk(tmp_path / "gone")
+    assert math.isnan(value(learner, "outertrain_disk_free_bytes") or 0)
+
+
+def test_every_verdict_has_a_series_from_the_start(learner: LearnerMetrics) -> None:
+    assert [value(learner, "outertrain_samples_total", verdict=v.value) for v in Verdict] == [0] * len(Verdict)
 
 
 def test_checkpoints(learner: LearnerMetrics) -> None:
