@@ -18,13 +18,13 @@ SMALL = [
 
 
 def reference_loss(spec, w, images, labels):
-    x = images.reshape(-1, *spec.image_shape).astype(w["linear_bias"].dtype) / 127.5 - 1
+    x = images.reshape(-1, *spec.image_shape).astype(w["linear/bias"].dtype) / 127.5 - 1
     for i, stride in enumerate(spec.strides):
-        kernel = w[f"conv{i}_kernel"].transpose(1, 2, 3, 0)
+        kernel = w[f"conv{i}/kernel"]
         dims = ("NHWC", "HWIO", "NHWC")
         x = jax.lax.conv_general_dilated(x, kernel, (stride, stride), "SAME", dimension_numbers=dims)
-        x = jax.nn.relu(x + w[f"conv{i}_bias"][None, None, None])
-    scores = x.mean((1, 2)) @ w["linear_kernel"].T + w["linear_bias"][None]
+        x = jax.nn.relu(x + w[f"conv{i}/bias"][None, None, None])
+    scores = x.mean((1, 2)) @ w["linear/kernel"] + w["linear/bias"][None]
     return -jnp.take_along_axis(jax.nn.log_softmax(scores), labels[:, None], 1).mean()
 
 
@@ -65,11 +65,11 @@ def test_logits_are_the_scores_the_loss_is_taken_of():
 def test_papers_network_has_19722_parameters_and_unit_fan_in_variance():
     w = conv.init(PAPER, jax.random.key(0))
     assert sum(a.size for a in jax.tree.leaves(w)) == 19722
-    for name, fan_in in (("conv1_kernel", 288), ("conv2_kernel", 288)):
+    for name, fan_in in (("conv1/kernel", 288), ("conv2/kernel", 288)):
         assert np.std(w[name]) * np.sqrt(fan_in) == pytest.approx(1, abs=0.03)
         assert np.max(np.abs(w[name])) * np.sqrt(fan_in) <= 2 / 0.879
-    assert not any(np.any(w[f"conv{i}_bias"]) for i in range(3))
-    assert not np.array_equal(w["conv1_kernel"], w["conv2_kernel"])
+    assert not any(np.any(w[f"conv{i}/bias"]) for i in range(3))
+    assert not np.array_equal(w["conv1/kernel"], w["conv2/kernel"])
 
 
 def test_float32_stays_float32_and_near_float64():
