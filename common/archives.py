@@ -90,6 +90,9 @@ def _batches(archive: Path) -> list[tuple[str, Path, zipfile.ZipInfo]]:
             entries = outer.infolist()
     except (zipfile.BadZipFile, OSError) as error:
         raise UserError(f"{archive} cannot be opened ({error}): it is truncated, download it again.") from None
+    if entries and min(info.header_offset for info in entries) > 0:
+        # What was found is the directory of the last whole batch inside, itself a zip, not that of the archive.
+        raise UserError(f"{archive} has lost its end: it is truncated, download it again.")
     kinds = {"train_data_batch_": "train", "val_data": "test"}
     return [
         (kind, archive, info)

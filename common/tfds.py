@@ -46,7 +46,7 @@ class Tfds:
             for start in range(0, info.splits[split].num_examples, PART)
         ]
         self.parts = [file for file, _, _, _ in self._ranges]
-        content = [(name, split.num_examples, split.num_bytes) for name, split in sorted(info.splits.items())]
+        content = [(name, int(split.num_examples), int(split.num_bytes)) for name, split in sorted(info.splits.items())]
         self.identity = hashlib.sha256(repr((info.full_name, image_shape, content)).encode()).hexdigest()
 
     def read(self, part: int) -> tuple[np.ndarray, np.ndarray]:
@@ -74,23 +74,20 @@ def open_tfds(name: str, data_dir: Path | None = None, size: int | None = None) 
     to, needed only where they differ. Raises UserError when the set is unknown, does not classify images, or cannot be
     prepared here.
     """
-    builder = _builder(name, data_dir)
-    keys = _supervised_keys(name, builder.info)
-    shape = _shape(name, builder.info.features[keys[0]], size)
-    try:
-        with replaced_tensorflow(), redirect_stdout(sys.stderr):  # standard output belongs to results
+    with replaced_tensorflow(), redirect_stdout(sys.stderr):  # standard output belongs to results
+        builder = _builder(name, data_dir)
+        keys = _supervised_keys(name, builder.info)
+        shape = _shape(name, builder.info.features[keys[0]], size)
+        try:
             builder.download_and_prepare(file_format="array_record")
-        return Tfds(builder, shape, keys)
-    except ImportError as error:
-        raise UserError(
-            f"{name} cannot be prepared without TensorFlow ({_line(error)}): install `tensorflow` for this one command, "
-            "or prepare the set elsewhere in the array_record format and name its folder."
-        ) from error
-    except _FAILURES as error:
-        raise UserError(
-            f"{name} cannot be prepared by tensorflow-datasets ({_line(error)}): correct that and run the same command "
-            f"again, its files are in {builder.data_dir}."
-        ) from error
+            return Tfds(builder, shape, keys)
+        except ImportError as error:
+            raise UserError(_needs_tensorflow(name, error)) from error
+        except _FAILURES as error:
+            raise UserError(
+                f"{name} cannot be prepared by tensorflow-datasets ({_cause(error)}): correct that and run the same "
+                f"command again, its files are in {builder.data_dir}."
+            ) from error
 
 
 _FAILURES = (
@@ -110,9 +107,11 @@ _FAILURES = (
 def _builder(name: str, data_dir: Path | None) -> Any:
     try:
         return tfds.builder(name, data_dir=data_dir)
-    except (ValueError, ImportError) as error:  # DatasetNotFoundError is a ValueError; so is an unknown config
+    except ImportError as error:
+        raise UserError(_needs_tensorflow(name, error)) from error
+    except ValueError as error:  # an unknown name, an unknown configuration
         raise UserError(
-            f"tensorflow-datasets cannot give {name!r} ({_line(error)}): choose one of its image classification sets."
+            f"tensorflow-datasets has no {name!r} ({_cause(error)}): choose one of its image classification sets."
         ) from error
 
 
@@ -147,6 +146,14 @@ def _splits(info: Any) -> dict[str, str]:
     return {"train": f"train[{HELD_OUT_FRACTION}:]", "test": f"train[:{HELD_OUT_FRACTION}]"}
 
 
-def _line(error: Exception) -> str:
-    """The last line of the error's text, where tensorflow-datasets puts the cause."""
-    return (str(error).strip() or type(error).__name__).splitlines()[-1]
+def _needs_tensorflow(name: str, error: ImportError) -> str:
+    return (
+        f"{name} cannot be prepared without TensorFlow ({_cause(error)}): install `tensorflow` for this one command, or "
+        "prepare the set elsewhere in the array_record format and name its folder."
+    )
+
+
+def _cause(error: Exception) -> str:
+    """The last line of the error that tensorflow-datasets wrapped, if it did."""
+    cause = error.__cause__ or error
+    return (str(cause).strip() or type(cause).__name__).splitlines()[-1]

@@ -1,0 +1,69 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from tensorflow_datasets.core.utils import lazy_imports_utils
+
+from common import standin
+from common.standin import replaced_tensorflow, stand_in
+
+
+def test_it_is_there_only_while_it_is_needed():
+    with replaced_tensorflow():
+        assert lazy_imports_utils.tensorflow.executing_eagerly()
+    with pytest.raises(ImportError):
+        lazy_imports_utils.tensorflow.executing_eagerly()
+
+
+def test_it_goes_when_the_preparation_fails():
+    with pytest.raises(KeyError), replaced_tensorflow():
+        raise KeyError
+    assert "_module" not in lazy_imports_utils.tensorflow.__dict__
+
+
+def test_tensorflow_is_used_where_it_is_installed(monkeypatch):
+    monkeypatch.setattr(standin.importlib.util, "find_spec", lambda name: name)
+    with replaced_tensorflow():
+        assert "_module" not in lazy_imports_utils.tensorflow.__dict__
+
+
+@pytest.mark.parametrize("name", ["tf.image.resize", "tf.io.gfile.stat", "tf.data"])
+def test_what_it_lacks_is_an_import_error_with_the_name(name):
+    value = stand_in()
+    with pytest.raises(ImportError, match=f"{name} needs TensorFlow"):
+        for part in name.split(".")[1:]:
+            value = getattr(value, part)
+
+
+@pytest.mark.parametrize("shape", [(5, 4, 3), (5, 4, 1), (5, 4, 4)])
+def test_png_keeps_every_pixel(shape):
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    encoded = stand_in().image.encode_png(pixels).numpy()
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(encoded))).reshape(shape), pixels)
+
+
+def test_jpeg_is_jpeg():
+    encoded = stand_in().image.encode_jpeg(np.full((8, 8, 3), 90, np.uint8)).numpy()
+    image = Image.open(io.BytesIO(encoded))
+    assert image.format == "JPEG"
+    assert np.abs(np.asarray(image).astype(int) - 90).max() <= 2
+
+
+def test_files(tmp_path):
+    gfile = stand_in().io.gfile
+    gfile.makedirs(str(tmp_path / "a" / "b"))
+    with gfile.GFile(tmp_path / "a" / "x", "wb") as file:
+        file.write(b"1")
+    gfile.copy(tmp_path / "a" / "x", tmp_path / "a" / "y", overwrite=True)
+    assert sorted(gfile.listdir(tmp_path / "a")) == ["b", "x", "y"]
+    assert gfile.glob(str(tmp_path / "a" / "[xy]"))
+    assert gfile.exists(tmp_path / "a" / "y")
+    assert gfile.isdir(tmp_path / "a")
+    assert next(gfile.walk(tmp_path))[1] == ["a"]
+
+
+def test_text_and_bytes():
+    compat = stand_in().compat
+    assert compat.as_text(b"\xc3\xa9") == compat.as_text("é") == "é"
+    assert compat.as_bytes("é") == compat.as_bytes(b"\xc3\xa9") == b"\xc3\xa9"
