@@ -34,8 +34,8 @@ class MLPState(NamedTuple):
     """N numbers of all tensors side by side, in the order of the pytree's leaves."""
 
     step: jax.Array  # [] int32, how many updates were made
-    momentum: jax.Array  # [5, N] float32, m <- d m + (1 - d) g
-    rms: jax.Array  # [5, N] float32, r <- d r + (1 - d) g^2
+    momentum: jax.Array  # [5, N] float32 or wider, m <- d m + (1 - d) g
+    rms: jax.Array  # [5, N] float32 or wider, r <- d r + (1 - d) g^2
 
 
 def features(momentum_features: bool = True, time_features: bool = True) -> tuple[int, int]:
@@ -70,8 +70,8 @@ def transform(
     layers = _layers(theta, segments(hidden, momentum_features, time_features))
 
     def init_fn(params: Any) -> MLPState:
-        total = sum(leaf.size for leaf in jax.tree.leaves(params))
-        zeros = jnp.zeros((len(DECAYS), total), jnp.float32)
+        like = _flat(jax.tree.leaves(params))
+        zeros = jnp.zeros((len(DECAYS), like.size), like.dtype)
         return MLPState(jnp.zeros((), jnp.int32), zeros, zeros)
 
     def update_fn(updates: Any, state: MLPState, params: Any = None) -> tuple[Any, MLPState]:
@@ -102,13 +102,15 @@ def _layers(theta: jax.Array, shapes: tuple[tuple[int, ...], ...]) -> list[jax.A
 
 
 def _flat(leaves: list[jax.Array]) -> jax.Array:
-    return jnp.concatenate([leaf.ravel() for leaf in leaves])
+    """[N] float32, or float64 for 64-bit leaves: a decay of .9999 is 1 in half precision."""
+    flat = jnp.concatenate([leaf.ravel() for leaf in leaves])
+    return flat.astype(jnp.promote_types(flat.dtype, jnp.float32))
 
 
 def _split(flat: jax.Array, like: list[jax.Array]) -> list[jax.Array]:
     parts, start = [], 0
     for leaf in like:
-        parts.append(flat[start : start + leaf.size].reshape(leaf.shape))
+        parts.append(flat[start : start + leaf.size].reshape(leaf.shape).astype(leaf.dtype))
         start += leaf.size
     return parts
 
