@@ -8,12 +8,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
+# Added to Adam's second moment, under the root: a weight that never had a gradient (a dead unit) would make the reverse
+# pass 0 * inf. The root of it is a hundredth of Adam's own epsilon, so it changes no update that a float32 can show.
+EPSILON_ROOT = 1e-20
+
 ADAM8 = ("learning_rate", "beta1", "beta2", "epsilon", "exponential_decay", "linear_decay", "l1", "l2")
 
 
 def adam(theta: jax.Array) -> optax.GradientTransformation:
     """theta = [log learning rate]."""
-    return optax.adam(jnp.exp(theta[0]))
+    return optax.adam(jnp.exp(theta[0]), eps_root=EPSILON_ROOT)
 
 
 def rmsprop(theta: jax.Array) -> optax.GradientTransformation:
@@ -43,6 +47,6 @@ def adam8(theta: jax.Array) -> optax.GradientTransformation:
 
     return optax.chain(
         optax.stateless(penalty),
-        optax.scale_by_adam(b1=1.0 - miss1, b2=1.0 - miss2, eps=epsilon),
+        optax.scale_by_adam(b1=1.0 - miss1, b2=1.0 - miss2, eps=epsilon, eps_root=EPSILON_ROOT),
         optax.scale_by_schedule(schedule),
     )
