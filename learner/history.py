@@ -1,8 +1,8 @@
 """history.jsonl: a line per outer update. Its appender never loses a line to a full disk, its reader sees one lineage."""
 
 import json
-import math
 import os
+import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,10 +13,11 @@ import numpy as np
 from common.messages import GradientSample
 from common.moments import variance
 from learner.epoch import Position, counts, lineage
-from learner.merge import Merged
+from learner.merge import Merged, exploded
 from learner.outer import Step, norm
 
 _QUANTILES = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}
+_LARGEST = sys.float_info.max
 _WAITING = 1000  # lines kept while the disk is full
 
 
@@ -84,7 +85,7 @@ def describe_samples(samples: Sequence[GradientSample], version: int, pairs: int
         "diverged": _total(samples, "diverged"),
         "finished": _total(samples, "finished"),
         "workers_seen": len({s.worker for s in samples}),
-        "rp_nonfinite": sum(not np.isfinite(s.rp.mean).all() for s in samples),
+        "rp_nonfinite": sum(bool(exploded(s.rp).any()) for s in samples),
     }
 
 
@@ -94,7 +95,7 @@ def describe_step(merged: Merged, step: Step) -> dict[str, Any]:
         "weight_rp": {"mean": float(merged.weight_rp.mean()), **_quantiles(merged.weight_rp)},
         "var_rp": _quantiles(variance(merged.rp)),
         "var_es": _quantiles(variance(merged.es)),
-        "rp_fallback": merged.nonfinite,
+        "rp_fallback": merged.fallback,
         "rp_pairs": merged.rp.count,
         "es_pairs": merged.es.count,
         "gradient_norm": _number(step.gradient_norm),
@@ -117,6 +118,6 @@ def _quantiles(values: np.ndarray) -> dict[str, float | None]:
     return dict(zip(_QUANTILES, np.quantile(finite, list(_QUANTILES.values())).tolist(), strict=True))
 
 
-def _number(value: float) -> float | None:
-    """JSON has no infinity."""
-    return float(value) if math.isfinite(value) else None
+def _number(value: float) -> float:
+    """JSON has no infinity: the largest number stands for it."""
+    return float(np.clip(value, -_LARGEST, _LARGEST))

@@ -3,8 +3,10 @@
     weight_rp = var_es / (var_rp + var_es),  merged = weight_rp * rp + (1 - weight_rp) * es
 
 The variances are those of the means: sample variances with a floor of 1e-8, each divided by its estimator's own count.
-An estimator whose variance is unknown (fewer than two observations), or that is not finite, has weight 0. When neither
-variance is known, the merge equals es: a clamped loss bounds it, and nothing bounds rp.
+An estimator whose variance is unknown (fewer than two observations) has weight 0. When neither variance is known, the
+merge equals es: a clamped loss bounds it, and nothing bounds rp. An rp that exploded (not finite, or beyond 1e15, where
+it says nothing about a gradient that clamp / sigma bounds) is an observation of infinite variance: its coordinates are
+those of es for this batch.
 """
 
 from collections.abc import Sequence
@@ -16,6 +18,7 @@ from common.messages import GradientSample
 from common.moments import Moments, combine_all, variance
 
 FLOOR = 1e-8  # of a sample variance (the authors' release)
+EXPLODED = 1e15  # |rp| from which it counts as infinite; a variance 20 orders above that of es is still below
 
 
 class Rule(NamedTuple):
@@ -34,7 +37,7 @@ class Merged(NamedTuple):
     weight_rp: np.ndarray  # [P]
     rp: Moments  # of the whole batch
     es: Moments
-    nonfinite: int  # coordinates of rp that fell back to es
+    fallback: int  # coordinates where rp exploded and es stands in
 
 
 def merge(samples: Sequence[GradientSample], rule: Rule, past_rp: np.ndarray | None = None) -> Merged:
@@ -47,28 +50,43 @@ def merge(samples: Sequence[GradientSample], rule: Rule, past_rp: np.ndarray | N
         carry rp (`learner.probing`): few observations of a heavy tail look calm just when they are not.
     """
     size = len(rule.segments)
-    rp = combine_all((s.rp for s in samples), size)
-    es = combine_all((s.es for s in samples), size)
-    usable = np.isfinite(rp.mean) if rp.count else np.zeros(size, bool)
-    nonfinite = size - int(usable.sum()) if rp.count else 0
+    pairs = [(_trusted(s.rp), s.es) for s in samples]
+    rp, es = _combined(pairs, size)
     with np.errstate(over="ignore", invalid="ignore"):
         if rule.use == "merged" and rule.cross_fit:
-            gradient, weight = _cross_fitted(samples, rule, past_rp)
+            gradient, weight = _cross_fitted(pairs, rule, past_rp)
         else:
             weight = _weights(rp, es, rp, es, rule, past_rp)
             gradient = _blend(weight, rp, es)
-    return Merged(gradient, weight, rp, es, nonfinite)
+    return Merged(gradient, weight, rp, es, int(np.isnan(rp.mean).sum()))
+
+
+def exploded(rp: Moments) -> np.ndarray:
+    """[P] bool: where some observation is beyond what a gradient can be."""
+    with np.errstate(invalid="ignore"):
+        return ~((np.abs(rp.mean) <= EXPLODED) & (rp.m2 <= rp.count * EXPLODED**2))
+
+
+def _trusted(rp: Moments) -> Moments:
+    """`rp` with NaN where it exploded, which every sum then carries on."""
+    bad = exploded(rp)
+    return Moments(rp.count, np.where(bad, np.nan, rp.mean), np.where(bad, np.nan, rp.m2)) if bad.any() else rp
+
+
+def _combined(pairs: Sequence[tuple[Moments, Moments]], size: int) -> tuple[Moments, Moments]:
+    return combine_all((rp for rp, _ in pairs), size), combine_all((es for _, es in pairs), size)
 
 
 def _cross_fitted(
-    samples: Sequence[GradientSample], rule: Rule, past_rp: np.ndarray | None
+    samples: Sequence[tuple[Moments, Moments]], rule: Rule, past_rp: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Each half, every other one in the order of the names, weighted by the variances of the other half."""
+    """Each half, every other one in the order of the names, weighted by the variances of the other half.
+
+    So the weights do not know the means that they weigh, which removes a bias towards calm halves; nor do they see an
+    outlier coming: not for long windows without clipping.
+    """
     size = len(rule.segments)
-    halves = [
-        (combine_all((s.rp for s in half), size), combine_all((s.es for s in half), size))
-        for half in (samples[0::2], samples[1::2])
-    ]
+    halves = [_combined(half, size) for half in (samples[0::2], samples[1::2])]
     gradient, weight = np.zeros(size), np.zeros(size)
     pairs = sum(max(rp.count, es.count) for rp, es in halves)
     for own, other in (halves, halves[::-1]):
@@ -95,7 +113,8 @@ def _weights(
 
 def inverse_variance(var_rp: np.ndarray, var_es: np.ndarray) -> np.ndarray:
     """Equation 1 for variances anywhere in 0 .. inf: infinite has weight 0, and es goes before rp."""
-    total = np.where(np.isinf(var_rp) | np.isinf(var_es), 1.0, var_rp + var_es)
+    with np.errstate(over="ignore"):
+        total = np.where(np.isinf(var_rp) | np.isinf(var_es), 1.0, var_rp + var_es)
     weight = np.where(np.isinf(var_es), 1.0, var_es / total)
     return np.where(np.isinf(var_rp), 0.0, weight)
 

@@ -52,7 +52,7 @@ def rate(state: Probing, probe_rate: float) -> float:
 
 
 def observe(state: Probing, rp: Moments, es: Moments, floor: float) -> Probing:
-    """The state after a batch with these moments; call it after the batch was merged."""
+    """The state after a batch with these moments (of `merge`, which bounds rp); call it after the batch was merged."""
     state = _absorb(state, rp)
     var_rp, var_es = np.maximum(past_variance(state), floor), variance(es, floor)
     if not np.isfinite(var_es).all():
@@ -69,9 +69,9 @@ def _absorb(state: Probing, rp: Moments) -> Probing:
     finite = np.isfinite(rp.mean) & np.isfinite(rp.m2)
     old, new = state.seen * keep, np.where(finite, float(rp.count), 0.0)
     count = old + new
-    with np.errstate(over="ignore", invalid="ignore"):
-        step = np.where(finite, rp.mean - state.mean, 0.0)
-        mean = state.mean + step * (new / np.maximum(count, 1e-300))
-        m2 = state.m2 * keep + np.where(finite, rp.m2, 0.0) + step * step * (old * new / np.maximum(count, 1e-300))
+    share = new / np.maximum(count, 1e-300)
+    step = np.where(finite, rp.mean - state.mean, 0.0)
+    mean = state.mean + step * share
+    m2 = state.m2 * keep + np.where(finite, rp.m2, 0.0) + step * step * old * share
     bad = state.bad * keep + np.where(finite, 0.0, float(rp.count))
     return Probing(count, mean, m2, bad, state.recent)

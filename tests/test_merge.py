@@ -1,0 +1,230 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from learning import SEGMENTS, SIZE, sample
+
+from common import moments
+from learner.merge import FLOOR, Rule, inverse_variance, merge
+
+SCALAR, TENSOR, COORDINATE = "scalar", "tensor", "coordinate"
+
+
+def rule(use="merged", granularity=COORDINATE, cross_fit=False, segments=SEGMENTS):
+    return Rule(use, granularity, cross_fit, np.asarray(segments))
+
+
+def batch(rp, es):
+    """One sample per row; a row of None stands for a skipped estimator."""
+    made = []
+    for k, rows in enumerate(zip(rp, es, strict=True)):
+        both = [moments.empty(len(es[0])) if row is None else moments.of(np.atleast_2d(row)) for row in rows]
+        made.append(sample("w0", k, rp=both[0], es=both[1]))
+    return made
+
+
+def random_batch(count=8, size=SIZE, scale_rp=1.0, seed=0):
+    random = np.random.default_rng(seed)
+    return batch(random.normal(0.3, scale_rp, (count, size)), random.normal(0.3, 1, (count, size)))
+
+
+def test_equation_1_by_hand():
+    """rp: mean 2, variance 2, so 1 of the mean; es: mean 5, variance 18, so 9 of the mean. Weight 9 / 10."""
+    merged = merge(batch([[1.0], [3.0]], [[2.0], [8.0]]), rule(segments=[0]))
+    assert merged.weight_rp[0] == pytest.approx(0.9, rel=1e-15)
+    assert merged.gradient[0] == pytest.approx(0.9 * 2 + 0.1 * 5, rel=1e-15)
+    assert (merged.rp.count, merged.es.count, merged.fallback) == (2, 2, 0)
+
+
+def test_each_variance_is_divided_by_its_own_count():
+    """rp of two samples only: variance 2 / 2; es of four: variance 12 / 4. Weight 3 / 4."""
+    merged = merge(batch([[1.0], [3.0], None, None], [[2.0], [8.0], [2.0], [8.0]]), rule(segments=[0]))
+    assert merged.weight_rp[0] == pytest.approx(0.75, rel=1e-15)
+    assert merged.gradient[0] == pytest.approx(0.75 * 2 + 0.25 * 5, rel=1e-15)
+
+
+def test_a_floor_under_calm_samples():
+    """rp that never varies has the floor's variance, not 0: es at twice the floor keeps a third of the weight."""
+    spread = np.sqrt(FLOOR)
+    merged = merge(batch([[1.0], [1.0]], [[-spread], [spread]]), rule(segments=[0]))
+    assert merged.weight_rp[0] == pytest.approx(2 / 3, rel=1e-9)
+    both = merge(batch([[1.0], [1.0]], [[3.0], [3.0]]), rule(segments=[0]))
+    assert (both.weight_rp[0], both.gradient[0]) == (0.5, 2.0)
+
+
+def test_granularity_pools_variances():
+    rp = np.array([[0.0, 0.0, 0.0], [2.0, 4.0, 6.0]])  # variances 2, 8, 18
+    es = np.array([[0.0, 0.0, 0.0], [4.0, 4.0, 2.0]])  # variances 8, 8, 2
+    expected = {
+        COORDINATE: [8 / 10, 8 / 16, 2 / 20],
+        TENSOR: [8 / 13, 8 / 13, 2 / 20],
+        SCALAR: [6 / (28 / 3 + 6)] * 3,
+    }
+    for granularity, weights in expected.items():
+        merged = merge(batch(rp, es), rule(granularity=granularity, segments=[0, 0, 1]))
+        np.testing.assert_allclose(merged.weight_rp, weights, rtol=1e-14)
+        np.testing.assert_allclose(merged.gradient, merged.weight_rp * [1, 2, 3] + (1 - merged.weight_rp) * [2, 2, 1])
+
+
+def test_rp_and_es_alone():
+    samples = random_batch()
+    for use, weight in (("rp", 1.0), ("es", 0.0)):
+        merged = merge(samples, rule(use))
+        np.testing.assert_array_equal(merged.weight_rp, weight)
+        np.testing.assert_array_equal(merged.gradient, getattr(merged, use).mean)
+
+
+@pytest.mark.parametrize("cross_fit", [False, True])
+@pytest.mark.parametrize("granularity", [COORDINATE, TENSOR, SCALAR])
+@pytest.mark.parametrize("ratio", [1e-10, 1e-5, 1.0, 1e5, 1e10, 1e14, 1e150, 1e200])
+def test_scales_apart_by_any_number_of_magnitudes(ratio, granularity, cross_fit):
+    merged = merge(random_batch(scale_rp=ratio), rule(granularity=granularity, cross_fit=cross_fit))
+    assert np.isfinite(merged.gradient).all()
+    assert ((merged.weight_rp >= 0) & (merged.weight_rp <= 1)).all()
+    if ratio >= 1e5 and not cross_fit:
+        np.testing.assert_allclose(merged.gradient, merged.es.mean, rtol=1e-3, atol=1e-3)
+    if ratio <= 1e-5:
+        np.testing.assert_allclose(merged.gradient, merged.rp.mean, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e20, 1e30, 1e200])
+@pytest.mark.parametrize("cross_fit", [False, True])
+def test_a_bad_rp_leaves_its_coordinate_to_es(bad, cross_fit):
+    samples = random_batch()
+    rows = [s.rp.mean.copy() for s in samples]
+    rows[3][2] = bad
+    merged = merge(batch(rows, [s.es.mean for s in samples]), rule(cross_fit=cross_fit))
+    clean = merge(samples, rule(cross_fit=cross_fit))
+    assert merged.fallback == 1
+    assert merged.gradient[2] == pytest.approx(merged.es.mean[2], rel=1e-14)
+    others = np.arange(SIZE) != 2
+    np.testing.assert_array_equal(merged.gradient[others], clean.gradient[others])
+
+
+def test_infinite_variance_takes_the_tensor_with_it():
+    samples = random_batch()
+    rows = [s.rp.mean.copy() for s in samples]
+    rows[0][1] = np.nan
+    merged = merge(batch(rows, [s.es.mean for s in samples]), rule(granularity=TENSOR))
+    np.testing.assert_array_equal(merged.weight_rp[:4], 0)
+    assert (merged.weight_rp[4:] > 0).all()
+    assert merged.fallback == 1
+
+
+def test_non_finite_rp_alone_falls_back_to_es():
+    samples = batch([[1.0, np.nan], [3.0, 2.0]], [[5.0, 6.0], [7.0, 8.0]])
+    merged = merge(samples, rule("rp", segments=[0, 1]))
+    np.testing.assert_array_equal(merged.gradient, [2, 7])
+    assert merged.fallback == 1
+
+
+def test_fewer_than_two_observations_have_weight_0():
+    one = merge(batch([[1.0]], [[5.0]]), rule(segments=[0]))
+    assert (one.weight_rp[0], one.gradient[0]) == (0, 5)  # neither variance is known: equal to es
+    few_rp = merge(batch([[1.0], None, None], [[5.0], [6.0], [7.0]]), rule(segments=[0]))
+    assert (few_rp.weight_rp[0], few_rp.gradient[0]) == (0, 6)
+    no_rp = merge(batch([None, None], [[5.0], [7.0]]), rule(segments=[0]))
+    assert (no_rp.weight_rp[0], no_rp.gradient[0], no_rp.fallback) == (0, 6, 0)
+    crossed = merge(random_batch(2), rule(cross_fit=True))
+    np.testing.assert_allclose(crossed.gradient, crossed.es.mean)
+
+
+def test_without_es_the_merge_is_rp():
+    samples = [s._replace(es=moments.empty(SIZE)) for s in random_batch()]
+    for use in ("rp", "merged"):
+        merged = merge(samples, rule(use))
+        np.testing.assert_array_equal(merged.gradient, merged.rp.mean)
+
+
+def test_inverse_variance_at_the_edges():
+    inf = np.inf
+    rp = np.array([1.0, inf, 1.0, inf, 1e-8, 1e308])
+    es = np.array([3.0, 1.0, inf, inf, 1e12, 1e308])
+    np.testing.assert_array_equal(inverse_variance(rp, es)[:4], [0.75, 0, 1, 0])
+    assert inverse_variance(rp, es)[4] == pytest.approx(1, abs=1e-15)
+
+
+@given(st.floats(1e-300, 1e300), st.floats(1e-300, 1e300))
+def test_the_weights_of_the_two_estimators_are_symmetric(a, b):
+    left, right = inverse_variance(np.array([a]), np.array([b]))[0], inverse_variance(np.array([b]), np.array([a]))[0]
+    assert left + right == pytest.approx(1, rel=1e-12)
+    assert (left >= right) == (a <= b)
+
+
+def test_cross_fitted_halves_by_hand():
+    """Even positions: rp 1, 3 and es 2, 8; odd ones: rp 0, 8 and es 4, 6. Each half weighted by the other's variances."""
+    samples = batch([[1.0], [0.0], [3.0], [8.0]], [[2.0], [4.0], [8.0], [6.0]])
+    merged = merge(samples, rule(cross_fit=True, segments=[0]))
+    even, odd = 2 / (32 + 2), 18 / (2 + 18)  # by the odd half's, by the even half's
+    assert merged.weight_rp[0] == pytest.approx((even + odd) / 2, rel=1e-14)
+    expected = ((even * 2 + (1 - even) * 5) + (odd * 4 + (1 - odd) * 5)) / 2
+    assert merged.gradient[0] == pytest.approx(expected, rel=1e-14)
+
+
+def test_cross_fitting_weighs_uneven_halves_by_their_size():
+    samples = batch(np.arange(5.0)[:, None], np.ones((5, 1)))
+    merged = merge([s._replace(rp=s.es) for s in samples], rule(cross_fit=True, segments=[0]))
+    assert merged.gradient[0] == pytest.approx(1, rel=1e-15)
+    uneven = merge(batch(np.zeros((5, 1)), np.array([[1.0], [0.0], [1.0], [0.0], [1.0]])), rule("es", segments=[0]))
+    assert uneven.gradient[0] == pytest.approx(0.6)
+
+
+def test_cross_fitting_removes_the_dependence_of_weight_and_mean():
+    """Skewed estimators of mean 1: a calm batch has a small mean, so plain weights favour small means; crossed do not.
+
+    One merge of 4,000 coordinates, 16 pairs each. The crossed mean lies within 4 standard errors of 1.
+    """
+    rp, es = np.random.default_rng(1).lognormal(-0.5, 1.0, (2, 16, 4000))
+    plain, crossed = (
+        merge(batch(rp, es), rule(cross_fit=cross_fit, segments=np.zeros(4000))).gradient for cross_fit in (False, True)
+    )
+    assert plain.mean() < 0.9
+    assert crossed.mean() == pytest.approx(1, abs=4 * crossed.std() / 4000**0.5)
+
+
+def test_past_variance_replaces_the_batchs_own():
+    """rp of two calm probes in four samples; the past says variance 100, so 50 of the mean; es has 12 / 4."""
+    samples = batch([[1.0], [1.0], None, None], [[2.0], [8.0], [2.0], [8.0]])
+    merged = merge(samples, rule(segments=[0]), past_rp=np.array([100.0]))
+    assert merged.weight_rp[0] == pytest.approx(3 / 53, rel=1e-14)
+    single = merge(batch([[1.0], None], [[2.0], [8.0]]), rule(segments=[0]), past_rp=np.array([9.0]))
+    assert single.weight_rp[0] == pytest.approx(9 / 18)  # one probe is enough: es has 18 / 2
+    unknown = merge(samples, rule(segments=[0]), past_rp=np.array([np.inf]))
+    assert unknown.weight_rp[0] == 0
+
+
+def test_harmonic_law():
+    """True variances as weights: the merged variance is 1 / (1 / v_rp + 1 / v_es). Over 3,000 draws, 4 standard errors."""
+    random = np.random.default_rng(2)
+    v_rp, v_es, draws = 4.0, 1.0, 3000
+    weight = inverse_variance(np.array([v_rp]), np.array([v_es]))[0]
+    merged = weight * random.normal(0, v_rp**0.5, draws) + (1 - weight) * random.normal(0, v_es**0.5, draws)
+    law = 1 / (1 / v_rp + 1 / v_es)
+    assert weight == pytest.approx(0.2)
+    assert merged.var(ddof=1) == pytest.approx(law, abs=4 * law * (2 / draws) ** 0.5)
+
+
+def test_equal_batches_give_equal_bits_and_grouping_only_rounding():
+    samples = random_batch(12)
+    first, second = merge(samples, rule()), merge(list(samples), rule())
+    assert first.gradient.tobytes() == second.gradient.tobytes()
+    grouped = [
+        sample(
+            "a",
+            k,
+            rp=moments.combine_all([s.rp for s in part], SIZE),
+            es=moments.combine_all([s.es for s in part], SIZE),
+        )
+        for k, part in enumerate((samples[:5], samples[5:6], samples[6:]))
+    ]
+    np.testing.assert_allclose(merge(grouped, rule()).gradient, first.gradient, rtol=1e-12)
+
+
+def test_m2_beyond_reason_is_an_explosion_too():
+    samples = random_batch(4)
+    m2 = np.zeros(SIZE)
+    m2[1] = 1e40
+    samples[0] = samples[0]._replace(rp=moments.Moments(2, np.zeros(SIZE), m2))
+    merged = merge(samples, rule("rp"))
+    assert merged.fallback == 1
+    assert merged.gradient[1] == merged.es.mean[1]
