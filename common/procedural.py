@@ -6,7 +6,7 @@ front of another texture that tells nothing, under other light, with noise (`_re
 texture and colour, not in position; what tells them apart has to be learned; and a small training set can be learned
 by heart, which makes the gap between inner-train and inner-valid.
 
-Pixels stay channels first and lengths are powers of two inside: 500 images of 16x16 take about 6 ms that way.
+Inside, pixels stay channels first and lengths are powers of two: 500 images of 16x16 take about 8 ms that way.
 """
 
 import hashlib
@@ -22,13 +22,16 @@ SPLITS = ("train", "valid", "test")
 _CANVASES = 4  # of one class
 _BACKGROUNDS = 64  # canvases that all classes share
 _CACHED_ARRAYS = 128
+_BATCH = 50  # images drawn together: what they need stays in the processor's cache
 _GREY, _CONTRAST = 127.5, 60.0
 
 
 class Difficulty(NamedTuple):
     """How hard classes are to tell apart; changing a default is a new GENERATOR_VERSION.
 
-    The defaults were fixed before any optimizer was learned on them: see tests/test_procedural.py.
+    The defaults were fixed before any optimizer was learned on them, so that on ten classes of 150 16x16 training
+    images Adam, its learning rate tuned for each task, ends 500 steps of a small convolutional network with 65 to 80 %
+    valid accuracy and a mean training loss of 1.1 (tests/test_procedural.py measures it).
     """
 
     background: float = 0.9  # contrast of the textures that tell nothing
@@ -80,7 +83,10 @@ class Procedural:
         backgrounds, blobs = self._shared
         canvases = _canvases(np.random.default_rng([self._seed, 1, cls]), size, _CANVASES)
         rng = np.random.default_rng([self._seed, 2, cls, SPLITS.index(split)])
-        images = _render(rng, self._counts[split], size, canvases, backgrounds, blobs, self._difficulty)
+        count = self._counts[split]
+        sizes = [min(_BATCH, count - start) for start in range(0, count, _BATCH)]
+        batches = [_render(rng, n, size, canvases, backgrounds, blobs, self._difficulty) for n in sizes]
+        images = np.concatenate(batches)
         images.flags.writeable = False
         return images
 

@@ -46,7 +46,9 @@ class Tfds:
             for start in range(0, info.splits[split].num_examples, PART)
         ]
         self.parts = [file for file, _, _, _ in self._ranges]
-        content = [(name, int(split.num_examples), int(split.num_bytes)) for name, split in sorted(info.splits.items())]
+        content = [
+            (str(name), int(split.num_examples), int(split.num_bytes)) for name, split in sorted(info.splits.items())
+        ]
         self.identity = hashlib.sha256(repr((info.full_name, image_shape, content)).encode()).hexdigest()
 
     def read(self, part: int) -> tuple[np.ndarray, np.ndarray]:
