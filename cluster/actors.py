@@ -10,6 +10,7 @@ A run has a Ray namespace of its own, in which `learner` and `fleet` are names.
 import os
 import threading
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ from cluster.duty import Duty
 from cluster.fleet import Fleet
 from cluster.rundirectory import RunDirectory
 from cluster.workplace import make_workplace
-from common import runtime
+from common import runtime, targets
 from common.errors import UserError
+from common.metrics import Endpoint, FleetMetrics
 
 LEARNER, FLEET = "learner", "fleet"
 REPLY_SECONDS = 60.0  # an exchange that takes longer is repeated
@@ -112,21 +114,29 @@ def ask_learner():
 
 @ray.remote(num_cpus=0, max_task_retries=0, concurrency_groups={"control": 4})
 class FleetActor:
-    """`cluster.fleet.Fleet` in a process of its own, ticking in a thread."""
+    """`cluster.fleet.Fleet` in a process of its own, ticking in a thread, with a metrics endpoint."""
 
     def __init__(self, run: str, program: str):
-        self._run = RunDirectory(Path(run))
-        self._crew = Crew(WorkerActor, program, self._run.config_file.read_text())
-        target = self._run.read_json("fleet.json").get("target", 0)
-        self._fleet = Fleet(target, self._crew, lambda n: self._run.write_json("fleet.json", {"target": n}))
+        directory = RunDirectory(Path(run))
+        self._crew = Crew(WorkerActor, program, directory.config_file.read_text())
+        self._fleet = Fleet(directory.worker_target(), self._crew, directory.save_worker_target)
+        self._metrics = FleetMetrics()
+        self._endpoint = Endpoint(self._metrics.registry, directory.config().metrics.address, 0)
+        targets.write_targets(directory.path, directory.name, "fleet", self._endpoint.address, self._endpoint.port)
         self._lock = threading.Lock()
-        threading.Thread(target=self._tick, daemon=True).start()
+        threading.Thread(target=self._run, daemon=True).start()
 
-    def _tick(self) -> None:
-        while True:
-            with self._lock:
-                self._fleet.tick(time.monotonic())
-            self._crew.wait(TICK_SECONDS)
+    def _run(self) -> None:
+        try:
+            while True:
+                with self._lock:
+                    self._fleet.tick(time.monotonic())
+                    self._metrics.observe_status(self._fleet.status())
+                    awaited = self._crew.awaited()
+                self._crew.wait(awaited, TICK_SECONDS)
+        finally:  # a fleet that does not tick must not look alive: Ray starts another one
+            traceback.print_exc()
+            os._exit(1)
 
     @ray.method(concurrency_group="control")
     def scale(self, target: int) -> None:

@@ -1,5 +1,6 @@
 """The fleet's workers as Ray actors: `cluster.fleet.Processes` over Ray."""
 
+import time
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -38,14 +39,15 @@ class Crew:
     def handles(self, uids: Iterable[str]) -> dict[str, Any]:
         return {uid: self._hands[uid].actor for uid in uids}
 
-    def wait(self, seconds: float) -> None:
-        """Until something has happened, or the time is over."""
-        pending = self._references()
-        if pending:
-            ray.wait(list(pending), timeout=seconds)
-        else:
-            import time
+    def awaited(self) -> list[Any]:
+        """References whose coming is an event."""
+        return list(self._references())
 
+    def wait(self, references: list[Any], seconds: float) -> None:
+        """Until one of them has come, or the time is over. Safe beside the other calls."""
+        if references:
+            ray.wait(references, timeout=seconds)
+        else:
             time.sleep(seconds)
 
     def events(self) -> list[Started | Ended]:

@@ -72,5 +72,9 @@ class Duty:
         if order is None:
             return 0.0
         before = self._clock()
-        order.result.set_result(workplace.perform(order.item))
+        try:
+            order.result.set_result(workplace.perform(order.item))
+        except Exception as error:
+            order.result.set_exception(error)
+            raise
         return self._clock() - before

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cluster import jobs
-from cluster.comparison import compare, read_unrolls, summary
+from cluster.comparison import read_lines
 from cluster.jobs import Pool, Results
 from cluster.rundirectory import RunDirectory
 from common.config import Config
@@ -29,14 +29,14 @@ def evaluate(
 
     The second stage depends on what the first has shown (which learning rate is each task's best).
     """
-    from workers import evaluation
+    from workers import items
 
     results = Results(run.evaluation / FILE)
-    first = evaluation.evaluation_items(config, theta, version)
+    first = items.evaluation_items(config, theta, version)
     if not jobs.run(first, results, pool, progress):
         return False
     rows = [results.rows[item["item"]] for item in first]
-    second = evaluation.second_items(config, theta, rows, version)
+    second = items.second_items(config, rows, theta)
     return jobs.run(second, results, pool, progress)
 
 
@@ -47,9 +47,13 @@ def theta_of(run: RunDirectory) -> tuple[np.ndarray, int]:
 
 
 def summary_of(run: RunDirectory, config: Config) -> dict[str, Any]:
-    """The numbers of `--json` against the first baseline; None where nothing was evaluated."""
+    """The numbers of `--json` against the first baseline; without an evaluation only those of theta."""
+    from workers import scores
+
     theta, version = theta_of(run)
     digest = hashlib.sha256(np.asarray(theta, "<f4").tobytes()).hexdigest()
-    comparison = compare(read_unrolls(run.path), config.estimator.objective, config.evaluation)
-    numbers = summary(comparison, comparison.baselines[0].optimizer) if comparison else dict.fromkeys(NUMBERS)
-    return {"version": version, **numbers, "theta_sha256": digest}
+    rows = read_lines(run.evaluation / FILE)
+    numbers: dict[str, Any] = {"theta_sha256": digest}
+    if any(row["theta_sha256"] == digest for row in rows):
+        numbers = scores.summarise(rows, config, digest, config.evaluation.baselines[0])
+    return {"version": version, **dict.fromkeys(NUMBERS), **numbers}

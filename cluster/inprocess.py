@@ -56,4 +56,4 @@ class InProcess:
         return Status(self._service.status(), {"target": count, "running": count})
 
     def pool(self) -> Pool:
-        return InProcessPool(Evaluator(self._config).run)
+        return InProcessPool(Evaluator(self._config).perform)

@@ -46,7 +46,7 @@ class LocalRay:
 
     def __enter__(self) -> Self:
         count = self._config.workers.count
-        self._run.write_json("fleet.json", {"target": count})
+        self._run.save_worker_target(count)
         self._stack.enter_context(raysession.local(count, self._run.name, self._config))
         from cluster.actors import FleetActor, LearnerActor
 

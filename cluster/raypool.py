@@ -8,6 +8,7 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from cluster.jobs import Done, Item
+from cluster.local import last_line
 
 REFRESH_SECONDS = 2.0  # between two looks at which workers there are
 AHEAD = 2  # items at one worker, so that it never waits for the next
@@ -44,10 +45,21 @@ class RayPool:
             return Done(item, ray.get(reference))
         except (RayActorError, RayTaskError) as error:
             self._workers.pop(uid, None)
-            return Done(item, None, str(error).strip().splitlines()[-1])
+            return Done(item, None, last_line(self._reason() or str(error)))
+
+    def _reason(self) -> str | None:
+        """Why a worker ended last: the fleet has its traceback."""
+        try:
+            return ray.get(self._fleet.status.remote())["last_failure"]
+        except RayActorError:
+            return None
 
     def _refresh(self) -> None:
         now = time.monotonic()
-        if now - self._refreshed >= REFRESH_SECONDS or not self._workers:
+        if now - self._refreshed < REFRESH_SECONDS and self._workers:
+            return
+        try:
             self._workers = ray.get(self._fleet.workers.remote())
-            self._refreshed = now
+        except RayActorError:  # it is being restarted, and its workers have ended with it
+            self._workers = {}
+        self._refreshed = now

@@ -34,6 +34,7 @@ class RunDirectory:
         self.evaluation = path / "evaluation"
         self.report = path / "report"
         self.summary = self.evaluation / "summary.json"
+        self._fleet_file = path / "fleet.json"
 
     def config(self) -> Config:
         return configfile.load(str(self.config_file))
@@ -41,17 +42,20 @@ class RunDirectory:
     def write_config(self, config: Config) -> None:
         write_atomically(self.config_file, configfile.dump(config))
 
-    def read_json(self, name: str) -> dict[str, Any]:
-        """The JSON object in a small file of the run; empty when there is none."""
+    def worker_target(self) -> int:
+        """How many workers were last asked for."""
         try:
-            return json.loads((self.path / name).read_text())
+            return int(json.loads(self._fleet_file.read_text())["workers"])
         except FileNotFoundError:
-            return {}
-        except ValueError as error:
-            raise UserError(f"{self.path / name} is not JSON ({error}): delete it, it is made again") from None
+            return 0
+        except (ValueError, LookupError, TypeError) as error:
+            raise UserError(f"{self._fleet_file} is damaged ({error}): delete it and scale again") from None
 
-    def write_json(self, name: str, value: dict[str, Any]) -> None:
-        write_atomically(self.path / name, json.dumps(value) + "\n")
+    def save_worker_target(self, workers: int) -> None:
+        write_atomically(self._fleet_file, json.dumps({"workers": workers}) + "\n")
+
+    def write_summary(self, facts: dict[str, Any]) -> None:
+        write_atomically(self.summary, json.dumps(facts) + "\n")
 
 
 def create(name: str, config: Config) -> RunDirectory:

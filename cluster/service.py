@@ -3,15 +3,14 @@
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from typing import Any
 
 from cluster.progress import RECENT
 from cluster.rundirectory import RunDirectory
 from common import targets
-from common.config import Config, digest
+from common.config import digest
 from common.dataset import open_dataset
-from common.metrics import Endpoint, LearnerMetrics, Limits
+from common.metrics import Endpoint, LearnerMetrics
 from common.optimizer import make_family
 from common.task import IMAGE_FAMILIES, make_task
 from learner import checkpoints, failpoints
@@ -58,14 +57,7 @@ class LearnerService:
         self._announce()
 
     def _announce(self) -> None:
-        config = self._config
-        build = {name: version(name) for name in ("outertrain", "jax", "ray", "optax", "numpy")}
-        choices = {
-            "estimator": config.estimator.use,
-            "objective": config.estimator.objective,
-            "task": config.task.family,
-        }
-        self._metrics.start(build, choices, limits_of(config))
+        self._metrics.start(self._config)
         self._metrics.watch_disk(self._run.path)
         self._targets = targets.write_targets(
             self._run.path, self._run.name, "learner", self._endpoint.address, self._endpoint.port
@@ -94,10 +86,6 @@ class LearnerService:
             self._endpoint.close()
             logging.getLogger().removeHandler(self._handler)
             self._handler.close()
-
-
-def limits_of(config: Config) -> Limits:
-    return Limits(config.outer.updates, config.outer.batch_samples, config.outer.max_staleness, config.estimator.clamp)
 
 
 def kept_beside(run: RunDirectory) -> dict[str, bytes]:

@@ -95,7 +95,7 @@ def conclude(run: RunDirectory, config: Config, began: float, show: display.Disp
         **summary_of(run, config),
         "report": str(page),
     }
-    run.write_json(f"{run.summary.parent.name}/{run.summary.name}", facts)
+    run.write_summary(facts)
     show.say(final_table(run, config))
     show.say(f"report: {page}")
     return facts

@@ -47,7 +47,7 @@ class Desk:
             from workers.evaluation import Evaluator
 
             self._evaluator = Evaluator(self._config)
-        return self._evaluator.run(item)
+        return self._evaluator.perform(item)
 
 
 REAL = f"{Desk.__module__}:{Desk.__name__}"
