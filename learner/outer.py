@@ -2,7 +2,7 @@
 
 import difflib
 import inspect
-from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -55,7 +55,8 @@ def _factory(name: str) -> Any:
 
 def _is_optimizer(name: str) -> bool:
     found = getattr(optax, name)
-    return inspect.isfunction(found) and "learning_rate" in inspect.signature(found).parameters
+    plain = inspect.isfunction(found) or isinstance(found, partial)  # optax.nadam is a partial
+    return plain and "learning_rate" in inspect.signature(found).parameters
 
 
 def _nearest(name: str, known: list[str]) -> str:
@@ -138,8 +139,3 @@ def from_leaves(arrays: list[np.ndarray], like: Any) -> Any | None:
         a.shape == np.shape(e) and a.dtype == np.asarray(e).dtype for a, e in zip(arrays, expected, strict=False)
     )
     return jax.tree.unflatten(jax.tree.structure(like), arrays) if same else None
-
-
-def summary(options: Mapping[str, Any], name: str) -> str:
-    """The optimizer in words, kept in checkpoints, so that a change on resume is seen."""
-    return f"{name}({', '.join(f'{k}={v!r}' for k, v in sorted(options.items()))})"

@@ -1,0 +1,88 @@
+import json
+import os
+import threading
+
+import pytest
+
+from common.errors import UserError
+from learner import epoch
+from learner.epoch import NO_END, Position, claim, counts, lineage, superseded
+
+
+def test_epochs_are_taken_in_turn(tmp_path):
+    assert claim(tmp_path, None, 1.0) == 1
+    assert claim(tmp_path, Position(1, 7), 2.0) == 2
+    record = json.loads((tmp_path / "e0002.json").read_text())
+    assert record["parent"] == [1, 7] and record["epoch"] == 2 and record["time"] == 2.0
+    assert sorted(os.listdir(tmp_path)) == ["e0001.json", "e0002.json"]
+
+
+def test_a_later_epoch_supersedes(tmp_path):
+    claim(tmp_path, None, 0.0)
+    assert not superseded(tmp_path, 1)
+    claim(tmp_path, None, 0.0)
+    assert superseded(tmp_path, 1) and not superseded(tmp_path, 2)
+
+
+def test_no_two_learners_get_one_epoch(tmp_path):
+    numbers, gate = [], threading.Barrier(8)
+
+    def start():
+        gate.wait()
+        numbers.append(claim(tmp_path / f"{0}", None, 0.0))
+
+    (tmp_path / "0").mkdir()
+    real = epoch._check_exclusive_create
+    epoch._check_exclusive_create = lambda folder: None  # its probe is named by process, and these are threads
+    try:
+        threads = [threading.Thread(target=start) for _ in range(8)]
+        [t.start() for t in threads]
+        [t.join() for t in threads]
+    finally:
+        epoch._check_exclusive_create = real
+    assert sorted(numbers) == list(range(1, 9))
+
+
+def write(folder, number, parent):
+    (folder / f"e{number:04d}.json").write_text(json.dumps({"epoch": number, "parent": parent}))
+
+
+def test_a_new_run_has_no_lineage(tmp_path):
+    assert lineage(tmp_path / "none") == {} == lineage(tmp_path)
+    assert not counts({}, Position(1, 0))
+
+
+def test_the_lineage_follows_parents_from_the_newest_record(tmp_path):
+    for number, parent in ((1, None), (2, [1, 10]), (3, [1, 12]), (4, [3, 15])):
+        write(tmp_path, number, parent)
+    chain = lineage(tmp_path)
+    assert list(chain.items()) == [(4, NO_END), (3, 15), (1, 12)]
+    on = [Position(4, 99), Position(3, 15), Position(1, 12), Position(1, 0)]
+    off = [Position(3, 16), Position(2, 10), Position(2, 11), Position(1, 13), Position(5, 0)]
+    assert all(counts(chain, p) for p in on) and not any(counts(chain, p) for p in off)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"parent": [1]}', '{"parent": "x"}', '{"parent": [3, 1]}', '{"parent": [1, -1]}']
+)
+def test_an_epoch_without_a_readable_record_never_lived(tmp_path, text):
+    write(tmp_path, 1, None)
+    write(tmp_path, 2, [1, 5])
+    (tmp_path / "e0003.json").write_text(text)
+    assert list(lineage(tmp_path)) == [2, 1]
+    assert claim(tmp_path, Position(2, 8), 0.0) == 4
+
+
+def test_foreign_files_are_not_epochs(tmp_path):
+    write(tmp_path, 1, None)
+    for name in ("e2.json.tmp", "notes", "e.json", ".e0003.json"):
+        (tmp_path / name).write_text("{}")
+    assert list(lineage(tmp_path)) == [1]
+
+
+def test_storage_without_exclusive_create_is_refused(tmp_path, monkeypatch):
+    real = os.open
+    monkeypatch.setattr(epoch.os, "open", lambda path, flags, *rest: real(path, flags & ~os.O_EXCL, *rest))
+    with pytest.raises(UserError, match=r"lets two processes create the same file.*put the run directory on"):
+        claim(tmp_path, None, 0.0)
+    assert os.listdir(tmp_path) == []

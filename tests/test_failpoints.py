@@ -1,0 +1,43 @@
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from common.errors import UserError
+from learner.failpoints import POINTS, FailpointReached, from_environment, nothing
+
+
+def point(text):
+    return from_environment({"OUTERTRAIN_FAILPOINT": text})
+
+
+def test_without_a_word_nothing_happens():
+    assert from_environment({}) is nothing
+    for name in POINTS:
+        nothing(name)
+
+
+def test_it_raises_at_the_nth_time_and_once():
+    reached = point("before_merge:3:raise")
+    for _ in range(2):
+        reached("before_merge")
+        reached("after_merge")
+    with pytest.raises(FailpointReached, match="before_merge"):
+        reached("before_merge")
+    reached("before_merge")
+
+
+def test_it_kills_as_sigkill_does():
+    code = "from learner.failpoints import from_environment\nfrom_environment()('after_fsync')\nprint('alive')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={"OUTERTRAIN_FAILPOINT": "after_fsync"}, capture_output=True
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert done.stdout == b""
+
+
+@pytest.mark.parametrize("text", ["nowhere", "before_merge:x", "before_merge:1:explode", "before_merge:-1", ":1"])
+def test_a_word_that_names_no_point_is_refused(text):
+    with pytest.raises(UserError, match=r"is no failpoint: write name\[:nth"):
+        point(text)

@@ -1,0 +1,171 @@
+import numpy as np
+import pytest
+from learning import DIGEST, SIZE, config, sample
+
+from common import moments
+from common.config import Config, EstimatorConfig
+from common.messages import Verdict
+from common.moments import Moments
+from learner.ledger import Ledger
+from learner.staleness import Standing, admit, limits, samples_in, staleness
+
+HERE = Standing(epoch=3, version=20, lineage={2: 15, 1: 9})
+BOUND = 8 * 10 / (2 * 0.1)  # 8 clamp / (2 sigma) = 400
+
+
+def judge(made, settings=None, standing=HERE, ledger=None):
+    return admit(made, limits(settings or config(), DIGEST, SIZE), standing, ledger or Ledger())
+
+
+def current(**fields):
+    return sample(**{"epoch": 3, "version": 20, **fields})
+
+
+def with_es(position, value):
+    mean = np.zeros(SIZE)
+    mean[position] = value
+    return current(es=Moments(1, mean, np.zeros(SIZE)))
+
+
+def with_rp(value, settings=None):
+    return judge(current(rp=moments.of(np.full((1, SIZE), value))), settings)
+
+
+def test_an_honest_sample_is_accepted():
+    assert judge(current()) is Verdict.accepted
+    assert judge(current(rp=moments.empty(SIZE))) is Verdict.accepted
+    assert judge(current(starts=(480,), windows=(20,))) is Verdict.accepted
+
+
+@pytest.mark.parametrize(
+    ("epoch", "version", "verdict"),
+    [
+        (3, 20, Verdict.accepted),
+        (3, 16, Verdict.accepted),
+        (3, 21, Verdict.malformed),  # a version that does not exist yet
+        (2, 15, Verdict.accepted),  # the parent of this epoch
+        (2, 16, Verdict.wrong_epoch),  # past it
+        (1, 9, Verdict.accepted),
+        (1, 10, Verdict.wrong_epoch),
+        (0, 0, Verdict.wrong_epoch),
+        (4, 0, Verdict.wrong_epoch),
+    ],
+)
+def test_parameters_must_lie_on_the_lineage(epoch, version, verdict):
+    made = current(epoch=epoch, version=version)
+    assert judge(made) is verdict
+    assert staleness(made, HERE) == (20 - version if version <= {3: 20, 2: 15, 1: 9}.get(epoch, -1) else None)
+
+
+@pytest.mark.parametrize(
+    ("limit", "behind", "verdict"),
+    [(-1, 20, "accepted"), (0, 0, "accepted"), (0, 1, "stale"), (4, 4, "accepted"), (4, 5, "stale")],
+)
+def test_staleness_is_a_difference_of_versions(limit, behind, verdict):
+    made = current(version=20 - behind)
+    assert judge(made, config(max_staleness=limit)).value == verdict
+
+
+def test_another_run_is_recognised_before_anything_else():
+    assert judge(current(digest="e" * 64, objective="valid", loss_plus=(float("nan"),))) is Verdict.wrong_run
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        dict(objective="valid"),
+        dict(windows=(501,)),
+        dict(windows=(20,), starts=(481,)),
+        dict(loss_plus=(10.1,)),
+        dict(loss_minus=(10.1,)),
+        dict(es=moments.empty(SIZE)),
+        dict(rp=Moments(1, np.zeros(SIZE), np.full(SIZE, -1.0))),
+        dict(rp=moments.empty(5), es=Moments(1, np.zeros(5), np.zeros(5))),
+    ],
+)
+def test_numbers_that_this_run_cannot_give_are_malformed(fields):
+    assert judge(current(**fields)) is Verdict.malformed
+
+
+@pytest.mark.parametrize(
+    ("value", "verdict"),
+    [
+        (BOUND, "accepted"),
+        (-BOUND, "accepted"),
+        (BOUND * 1.001, "malformed"),
+        (-BOUND * 1.001, "malformed"),
+        (1e30, "malformed"),
+        (np.inf, "non_finite"),
+        (np.nan, "non_finite"),
+    ],
+)
+def test_es_is_bounded_by_the_clamp(value, verdict):
+    assert judge(with_es(4, value)).value == verdict
+
+
+def test_deviations_of_es_are_bounded_too():
+    """Two pairs within the bound deviate by at most 2 bound^2 in all; a larger M2 would take es out of the merge."""
+    for deviation, verdict in (
+        (2 * BOUND**2, Verdict.accepted),
+        (2.01 * BOUND**2, Verdict.malformed),
+        (-1.0, Verdict.malformed),
+    ):
+        made = current(pairs=2, es=Moments(2, np.zeros(SIZE), np.full(SIZE, deviation)))
+        assert judge(made, config({"pairs": 2})) is verdict
+
+
+@pytest.mark.parametrize("field", ["loss_plus", "loss_minus"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_loss_that_is_not_finite(field, value):
+    assert judge(current(**{field: (float(value),)})) is Verdict.non_finite
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
+def test_rp_may_explode_where_es_stands_in(value):
+    assert with_rp(value) is Verdict.accepted
+    assert with_rp(value, config({"use": "rp"})) is Verdict.accepted
+    alone = config({"use": "rp", "sigma": 0.0})
+    made = current(es=moments.empty(SIZE), rp=moments.of(np.full((1, SIZE), value)))
+    assert judge(made, alone) is (Verdict.accepted if np.isfinite(value) else Verdict.non_finite)
+
+
+def test_without_noise_there_is_no_es():
+    alone = config({"use": "rp", "sigma": 0.0})
+    assert judge(current(es=moments.empty(SIZE)), alone) is Verdict.accepted
+    assert judge(current(), alone) is Verdict.malformed
+    assert judge(current(rp=moments.empty(SIZE)), config({"use": "rp"})) is Verdict.malformed
+
+
+def test_a_name_counts_once():
+    ledger = Ledger()
+    ledger.take("w0", 5, 20)
+    verdicts = [judge(current(sequence=n), ledger=ledger) for n in (4, 5, 6)]
+    assert verdicts == [Verdict.duplicate, Verdict.duplicate, Verdict.accepted]
+
+
+def test_an_unknown_worker_that_may_have_been_forgotten_is_stale():
+    ledger = Ledger(limit=1)
+    ledger.take("a", 0, 18)
+    ledger.take("b", 0, 20)
+    assert judge(current(worker="c", version=18), ledger=ledger) is Verdict.stale
+    assert judge(current(worker="c", version=19), ledger=ledger) is Verdict.accepted
+
+
+def test_a_closed_learner_says_why():
+    for verdict in (Verdict.stale, Verdict.wrong_epoch):
+        closed = HERE._replace(closed=verdict)
+        assert judge(current(), standing=closed) is verdict
+        assert judge(current(digest="e" * 64), standing=closed) is Verdict.wrong_run
+
+
+def test_an_aggregate_stands_for_many_samples():
+    settings = config({"pairs": 2}, batch_samples=3)
+    verdicts = {pairs: judge(current(pairs=pairs), settings) for pairs in (2, 3, 6, 8)}
+    assert [v.value for v in verdicts.values()] == ["accepted", "malformed", "accepted", "malformed"]
+    assert samples_in(current(pairs=6), 2) == 3
+    assert judge(current(pairs=6, rp=moments.of(np.ones((2, SIZE)))), settings) is Verdict.accepted
+
+
+def test_the_bound_follows_clamp_and_sigma():
+    tight = Config(estimator=EstimatorConfig(clamp=2.0, sigma=0.5))
+    assert limits(tight, DIGEST, SIZE).es_bound == pytest.approx(8 * 2 / (2 * 0.5), rel=1e-3)

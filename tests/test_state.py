@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+from learning import SEGMENTS, SIZE, THETA, config, sample
+
+from common import checkpoint, moments
+from learner import probing, record
+from learner.ledger import Ledger
+from learner.outer import OuterOptimizer
+from learner.state import advance, initial, merge_batch, probe_rate, rule_of
+
+
+def setting(estimator=None, **outer):
+    settings = config(estimator, **{"optimizer": "sgd", "clip": "none", "learning_rate": 1.0, **outer})
+    made = OuterOptimizer(settings.outer)
+    return settings, made, initial(settings, THETA, made), rule_of(settings, SEGMENTS)
+
+
+def step(state, samples, rule, made):
+    return advance(state, merge_batch(state, samples, rule), made)[0]
+
+
+def constant(value, sequence, rp=True):
+    vector = moments.of(np.full((1, SIZE), value))
+    return sample("w0", sequence, rp=vector if rp else moments.empty(SIZE), es=vector)
+
+
+def test_an_update_is_merge_clip_step_and_version():
+    settings, made, state, rule = setting(clip="elementwise", clip_value=0.1)
+    moved = step(state, [constant(0.05, 0), constant(0.05, 1)], rule, made)
+    np.testing.assert_allclose(moved.theta, THETA - np.float32(0.05), rtol=1e-6)
+    assert moved.version == 1
+    clipped = step(state, [constant(-7.0, 0), constant(-7.0, 1)], rule, made)
+    np.testing.assert_allclose(clipped.theta, THETA + np.float32(0.1), rtol=1e-6)
+    assert probe_rate(state, settings) == 1.0
+
+
+def test_the_old_state_is_untouched():
+    _, made, state, rule = setting()
+    before = state.theta.copy()
+    step(state, [constant(1.0, 0)], rule, made)
+    np.testing.assert_array_equal(state.theta, before)
+    assert state.version == 0
+
+
+def test_a_refused_step_still_counts_as_a_version():
+    _, made, state, rule = setting({"use": "es"}, learning_rate=1e37)
+    merged = merge_batch(state, [constant(300.0, 0)], rule)
+    moved, taken = advance(state, merged, made)
+    assert taken.refused and moved.version == 1
+    np.testing.assert_array_equal(moved.theta, THETA)
+
+
+def wild(sequence, rp=True):
+    made = sample("w0", sequence)
+    vector = moments.of(np.random.default_rng(sequence).normal(0, 1e6, (1, SIZE)))
+    return made._replace(rp=vector if rp else moments.empty(SIZE))
+
+
+def test_rp_is_skipped_when_its_weight_was_negligible_and_weighed_by_its_past():
+    settings, made, state, rule = setting({"probe_rate": 0.25})
+    assert probe_rate(state, settings) == 1.0
+    for k in range(probing.WINDOW):
+        state = step(state, [wild(4 * k + j) for j in range(4)], rule, made)
+    assert probe_rate(state, settings) == 0.25
+    sparse = [constant(0.0, 1000), *(wild(2000 + j, rp=False) for j in range(3))]
+    merged = merge_batch(state, sparse, rule)
+    past = probing.past_variance(state.probing)
+    expected = (moments.variance(merged.es) / 4) / (moments.variance(merged.es) / 4 + past / 1)
+    np.testing.assert_allclose(merged.weight_rp, expected, rtol=1e-12)
+    dense = [wild(3000 + j) for j in range(4)]
+    np.testing.assert_array_equal(
+        merge_batch(state, dense, rule).weight_rp, merge_batch(state._replace(probing=None), dense, rule).weight_rp
+    )
+
+
+@pytest.mark.parametrize(
+    "estimator", [{"probe_rate": 1.0}, {"use": "es", "probe_rate": 0.5}, {"use": "rp", "probe_rate": 0.5}]
+)
+def test_nothing_is_remembered_where_nothing_can_be_skipped(estimator):
+    settings, _, state, _ = setting(estimator)
+    assert state.probing is None
+    assert probe_rate(state, settings) == 1.0
+
+
+@pytest.mark.parametrize("rate", [1.0, 0.25])
+def test_a_state_survives_a_checkpoint_bit_for_bit(rate):
+    settings, made, state, rule = setting({"probe_rate": rate}, optimizer="adam")
+    for k in range(3):
+        state = step(state, [wild(2 * k), wild(2 * k + 1)], rule, made)
+    stored = checkpoint.unpack(checkpoint.pack(record.make(1, "d", state, Ledger(), {"turn": b"1"})))
+    restored, fitted = record.state_in(stored, initial(settings, np.zeros(SIZE), made))
+    assert fitted and stored["beside"] == {"turn": b"1"} and restored.version == 3
+    after = [step(s, [wild(90), wild(91)], rule, made) for s in (state, restored)]
+    assert after[0].theta.tobytes() == after[1].theta.tobytes()
+    assert (restored.probing is None) == (rate == 1.0)
+    if rate < 1:
+        assert restored.probing.recent == state.probing.recent
+        assert restored.probing.m2.tobytes() == state.probing.m2.tobytes()
+
+
+def test_another_optimizer_starts_afresh_with_the_same_theta():
+    _, made, state, rule = setting(optimizer="adam")
+    state = step(state, [wild(0), wild(1)], rule, made)
+    _, sgd, fresh, _ = setting(optimizer="sgd")
+    restored, fitted = record.state_in(record.make(1, "d", state, Ledger(), {}), fresh)
+    assert not fitted and restored.version == 1
+    assert restored.theta.tobytes() == state.theta.tobytes()
+    assert step(restored, [wild(2), wild(3)], rule, sgd).version == 2
+
+
+@pytest.mark.parametrize(
+    "content", [None, {}, {"theta": b"1234"}, {"theta": np.zeros(3)}, {"theta": np.zeros((1, 3), np.float32)}]
+)
+def test_a_record_without_theta_is_damaged(content):
+    with pytest.raises(checkpoint.Damaged, match=r"x\.ckpt holds no parameters"):
+        record.theta_in(content, "x.ckpt")
