@@ -5,11 +5,11 @@ module and tensorflow-datasets itself are imported by `outertrain data prepare` 
 """
 
 import hashlib
+import io
 import sys
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from tensorflow_datasets.core.download.download_manager import NonMatchingChecks
 from common.errors import UserError
 from common.standin import replaced_tensorflow
 
-PART = 20_000  # examples of one part
+PART = 10_000  # examples of one part
 HELD_OUT = ("test", "validation")  # what becomes inner-test, the first that the set has with labels
 HELD_OUT_FRACTION = "10%"  # of the training split, if the set has no other
 
@@ -38,11 +38,12 @@ class Tfds:
         self._image, self._label = keys
         self.classes = info.features[self._label].num_classes
         self.description = info.full_name
-        self._builder = builder
-        self._sources: dict[str, Sequence] = {}
+        splits = _splits(info)
+        raw = {self._image: tfds.decode.SkipDecoding()}
+        self._sources = {split: builder.as_data_source(split=split, decoders=raw) for split in splits.values()}
         self._ranges = [
             (file, split, start, min(start + PART, info.splits[split].num_examples))
-            for file, split in _splits(info).items()
+            for file, split in splits.items()
             for start in range(0, info.splits[split].num_examples, PART)
         ]
         self.parts = [file for file, _, _, _ in self._ranges]
@@ -54,19 +55,22 @@ class Tfds:
     def read(self, part: int) -> tuple[np.ndarray, np.ndarray]:
         """uint8 `[n, H, W, C]` and labels `[n]`."""
         _, split, start, end = self._ranges[part]
-        if split not in self._sources:
-            self._sources[split] = self._builder.as_data_source(split=split)
-        examples = self._sources[split].__getitems__(range(start, end))  # type: ignore[attr-defined]
-        images = np.stack([resized(example[self._image], self.image_shape) for example in examples])
+        examples = self._sources[split].__getitems__(range(start, end))
+        images = np.stack([decode(example[self._image], self.image_shape) for example in examples])
         return images, np.array([example[self._label] for example in examples], np.int64)
 
 
-def resized(image: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """`image [h, w, C]` at the height and width of `shape`, each pixel the mean of what it covers."""
-    if image.shape == shape:
-        return image
-    flat = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    return np.asarray(flat.resize((shape[1], shape[0]), Image.Resampling.BOX)).reshape(shape)
+def decode(encoded: bytes, shape: tuple[int, int, int]) -> np.ndarray:
+    """The PNG or JPEG image as uint8 of `shape`; where it is larger, a pixel is the mean of what it covers.
+
+    tensorflow-datasets' own decoder leaves a grey or CMYK image among coloured ones as it is.
+    """
+    height, width, channels = shape
+    with Image.open(io.BytesIO(encoded)) as image:
+        converted = image.convert("L" if channels == 1 else "RGB")
+    if converted.size != (width, height):
+        converted = converted.resize((width, height), Image.Resampling.BOX)
+    return np.asarray(converted).reshape(shape)
 
 
 def open_tfds(name: str, data_dir: Path | None = None, size: int | None = None) -> Tfds:

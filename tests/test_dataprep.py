@@ -188,3 +188,9 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(Interrupted):
         dataprep._write(tmp_path / "scan-0.npy", np.arange(3))
     assert not (tmp_path / "scan-0.npy").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"store cannot be written \(.*\): free space or choose another folder"):
+        prepare(MemorySource(), tmp_path / "file" / "store", quiet)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from archives_helper import write_archives
+from PIL import Image
 from sources import quiet
 from tensorflow_datasets.core.download import checksums
 from tensorflow_datasets.core.download.download_manager import DownloadManager
@@ -18,7 +19,7 @@ from common.archives import open_archives
 from common.classstore import ClassStore
 from common.dataprep import prepare
 from common.errors import UserError
-from common.tfds import open_tfds, resized
+from common.tfds import decode, open_tfds
 
 
 @pytest.fixture
@@ -57,6 +58,15 @@ def test_a_prepared_set_is_not_downloaded_again(tmp_path, web):
     again = open_tfds("imagenet_resized/8x8", tmp_path / "tfds")
     assert again.identity == first.identity != open_tfds("imagenet_resized/8x8", tmp_path / "tfds", 4).identity
     assert again.description == "imagenet_resized/8x8/0.1.0"
+
+
+def test_a_set_in_a_format_without_random_access_is_a_sentence(tmp_path, web):
+    write_archives(web, size=8, train=2, test=1)
+    open_tfds("imagenet_resized/8x8", tmp_path / "tfds")
+    path = next((tmp_path / "tfds").glob("**/dataset_info.json"))
+    path.write_text(path.read_text().replace("array_record", "tfrecord"))
+    with pytest.raises(UserError, match=r"imagenet_resized/8x8 cannot be prepared .*delete the data"):
+        open_tfds("imagenet_resized/8x8", tmp_path / "tfds")
 
 
 def write_cifar10(folder, count=40):
@@ -124,14 +134,26 @@ def test_images_that_differ_in_size_need_a_size(tmp_path):
         open_tfds("grey", tmp_path / "tfds")
 
 
+def encoded(pixels, mode=None):
+    buffer = BytesIO()
+    Image.fromarray(pixels).convert(mode).save(buffer, "PNG" if mode is None else "TIFF")
+    return buffer.getvalue()
+
+
 def test_a_pixel_of_a_smaller_image_is_the_mean_of_what_it_covers():
     image = np.array([[0, 100], [50, 250]], np.uint8)
-    assert resized(image[..., None], (1, 1, 1)) == 100
+    assert decode(encoded(image), (1, 1, 1)) == 100
     colours = np.stack([image, 255 - image, image // 2], axis=-1)
-    assert np.abs(resized(colours, (1, 1, 3)).ravel() - np.array([100, 155, 50])).max() <= 1
-    assert resized(colours, (2, 2, 3)) is colours
-    wide = np.repeat(colours, 4, axis=1)
-    assert np.array_equal(resized(wide, (2, 2, 3)), colours)
+    assert np.abs(decode(encoded(colours), (1, 1, 3)).ravel() - np.array([100, 155, 50])).max() <= 1
+    assert np.array_equal(decode(encoded(colours), (2, 2, 3)), colours)
+    assert np.array_equal(decode(encoded(np.repeat(colours, 4, axis=1)), (2, 2, 3)), colours)
+    assert decode(encoded(np.repeat(colours, 4, axis=1)), (2, 8, 3)).shape == (2, 8, 3)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK"])
+def test_an_image_of_another_mode_is_converted(mode):
+    grey = np.full((2, 2, 3), 90, np.uint8)
+    assert np.array_equal(decode(encoded(grey, mode), (2, 2, 3)), grey)
 
 
 @pytest.mark.parametrize(
