@@ -38,13 +38,19 @@ class TaskConfig:
     classes: int = 10
     batch_size: int = 32  # B
     inner_steps: int = 500  # length of an inner problem
-    options: Mapping[str, Any] = field(default_factory=dict)  # handed to a user's own family as it is
+    options: Mapping[str, Any] = field(default_factory=dict)  # a user's own family reads what it likes here
 
     def __post_init__(self) -> None:
         known = ("conv", "mlp", "quadratic")
         require(
             self.family in known or names_function(self.family),
             f"task.family = {self.family!r} is not known: use one of {', '.join(known)}, or 'module:function' of your own",
+        )
+        require(
+            not self.options
+            or ":" in self.family
+            or (self.family == "quadratic" and set(self.options) == {"dimension"}),
+            f"task.options has {', '.join(self.options)}: only families of your own have options, and 'quadratic' has dimension",
         )
         require(
             self.family != "conv" or len(self.units) == len(self.strides),

@@ -99,7 +99,9 @@ def gather(dataset: Dataset, chosen: np.ndarray, split: str) -> Images:
 
 def quadratic(config: TaskConfig) -> TaskFamily:
     """loss = 1/2 sum_i a_i (w_i - c_i)^2, without noise: every outer loss under SGD is a polynomial in its rate."""
-    dimension = int(config.options.get("dimension", 3))
+    dimension = config.options.get("dimension", 3)
+    if type(dimension) is not int or dimension < 1:
+        raise UserError(f"task.options.dimension = {dimension!r}: a whole number of at least 1 is expected")
 
     def sample(random: np.random.Generator, outer_split: str) -> dict[str, np.ndarray]:
         return {

@@ -29,6 +29,8 @@ IMPOSSIBLE = [
     (TaskConfig, {"units": (4, 4), "strides": (1,)}, "one stride per convolution"),
     (TaskConfig, {"units": (4, 0), "strides": (1, 1)}, "task.units"),
     (TaskConfig, {"units": (4, 4), "strides": (1, 0)}, "task.strides"),
+    (TaskConfig, {"options": {"dimension": 3}}, "task.options has dimension"),
+    (TaskConfig, {"options": {"dimensions": 3}, "family": "quadratic"}, "task.options has dimensions"),
     (TaskConfig, {"classes": 1}, "at least 2"),
     (TaskConfig, {"batch_size": 0}, "task.batch_size = 0"),
     (TaskConfig, {"inner_steps": 0}, "task.inner_steps = 0"),
@@ -99,7 +101,8 @@ EDGES = [
     (OuterConfig, {"keep_checkpoints": 2}),
     (EvaluationConfig, {"tasks": 0, "baselines": ()}),
     (MetricsConfig, {"port": 65535}),
-    (TaskConfig, {"family": "my_package.tasks:family", "units": (), "strides": (2,)}),
+    (TaskConfig, {"family": "my_package.tasks:family", "units": (), "strides": (2,), "options": {"x": 1}}),
+    (TaskConfig, {"family": "quadratic", "options": {"dimension": 1}}),
 ]
 
 
@@ -125,7 +128,7 @@ def test_a_window_longer_than_the_problem_is_refused(curriculum):
 
 
 CHANGED = {
-    "task": TaskConfig(options={"dimension": 4}),
+    "task": TaskConfig(classes=4),
     "dataset": DatasetConfig(seed=1),
     "optimizer": OptimizerConfig(time_features=False),
     "estimator": EstimatorConfig(sigma=0.01),

@@ -54,7 +54,7 @@ OPTIONS = st.dictionaries(
 @given(st.text(), OPTIONS, OPTIONS, st.floats(1e-300, 1e300))
 def test_any_text_and_any_options_survive_a_round_trip(path, task_options, outer_options, rate):
     tree = {
-        "task": {"options": task_options},
+        "task": {"family": "my.tasks:family", "options": task_options},
         "dataset": {"path": path},
         "outer": {"options": outer_options, "learning_rate": rate},
     }
@@ -119,9 +119,11 @@ def test_a_whole_number_is_a_float_where_one_is_expected():
 
 def test_overrides_are_toml_or_bare_words_and_the_last_one_wins():
     overrides = ["outer.updates=3", "estimator.use=es", "task.units = [4, 4]", "task.strides=[1,2]", "outer.updates=7"]
-    config = load("quickstart", [*overrides, "task.options.dimension=5", "outer.options={b1 = 0.5}", "seed=4"])
+    config = load(
+        "quickstart", [*overrides, "task.family=a:b", "task.options.dimension=5", "outer.options={b1 = 0.5}", "seed=4"]
+    )
     assert config.outer == OuterConfig(updates=7, options={"b1": 0.5})
-    assert config.task == TaskConfig(units=(4, 4), strides=(1, 2), options={"dimension": 5})
+    assert config.task == TaskConfig(family="a:b", units=(4, 4), strides=(1, 2), options={"dimension": 5})
     assert config.estimator.use == "es" and config.seed == 4
 
 

@@ -1,0 +1,63 @@
+"""The dense classifier against the same network in plain NumPy, float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from common import dense
+from common.dense import DenseSpec
+
+SPEC = DenseSpec(12, (7, 5), 4)
+
+
+def problem(dtype):
+    rng = np.random.default_rng(0)
+    w = {k: jnp.asarray(rng.normal(size=v.shape), dtype) for k, v in dense.init(SPEC, jax.random.key(0)).items()}
+    return w, jnp.asarray(rng.integers(0, 256, (6, 12)), jnp.uint8), jnp.asarray(rng.integers(0, 4, 6))
+
+
+def reference(w, images, labels):
+    w = {k: np.asarray(v, np.float64) for k, v in w.items()}
+    x = np.asarray(images, np.float64) / 127.5 - 1
+    for i in range(2):
+        x = np.maximum(x @ w[f"dense{i}_kernel"].T + w[f"dense{i}_bias"], 0)
+    scores = x @ w["dense2_kernel"].T + w["dense2_bias"]
+    return scores, np.mean([np.log(np.exp(s).sum()) - s[k] for s, k in zip(scores, labels)])
+
+
+def test_scores_and_loss_equal_plain_numpy():
+    with jax.enable_x64(True):
+        w, images, labels = problem(jnp.float64)
+        scores, loss = reference(w, images, labels)
+        np.testing.assert_allclose(dense.logits(SPEC, w, images), scores, rtol=1e-12)
+        np.testing.assert_allclose(dense.loss(SPEC, w, images, labels), loss, rtol=1e-12)
+
+
+def test_float32_stays_float32_and_near():
+    w, images, labels = problem(jnp.float32)
+    loss = dense.loss(SPEC, w, images, labels)
+    assert loss.dtype == jnp.float32 and loss.shape == ()
+    np.testing.assert_allclose(loss, reference(w, images, labels)[1], rtol=1e-5)
+
+
+def test_the_shapes_of_w_and_its_start():
+    w = dense.init(DenseSpec(768, (20,), 10), jax.random.key(0))
+    assert {k: v.shape for k, v in w.items()} == {
+        "dense0_kernel": (20, 768),
+        "dense0_bias": (20,),
+        "dense1_kernel": (10, 20),
+        "dense1_bias": (10,),
+    }
+    assert not np.any(w["dense0_bias"]) and not np.any(w["dense1_bias"])
+    assert np.abs(w["dense0_kernel"]).max() <= 2 / np.sqrt(768)
+    assert np.std(w["dense0_kernel"]) == pytest.approx(0.8796 / np.sqrt(768), rel=0.02)
+    other = dense.init(DenseSpec(768, (20,), 10), jax.random.key(1))
+    assert not np.array_equal(w["dense0_kernel"], other["dense0_kernel"])
+
+
+def test_without_hidden_layers_it_is_a_linear_classifier():
+    spec = DenseSpec(3, (), 2)
+    w = {"dense0_kernel": jnp.array([[1.0, 0, 0], [0, 2, 0]]), "dense0_bias": jnp.array([0.5, 0])}
+    images = jnp.array([[255, 0, 7]], jnp.uint8)
+    np.testing.assert_allclose(dense.logits(spec, w, images), [[1.5, -2.0]])
