@@ -136,6 +136,8 @@ def user_family(config: Config) -> TaskFamily:
         raise UserError(
             f"task.family = {config.task.family!r} cannot be loaded ({error}): run where {module_name}.py lies, or install it"
         ) from error
+    if not callable(function):
+        raise UserError(f"task.family: {config.task.family} is no function: name one that returns a TaskFamily")
     family = function(config)
     if not isinstance(family, TaskFamily):
         raise UserError(

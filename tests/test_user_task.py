@@ -1,0 +1,100 @@
+"""A task family of the user's own: the example of the docs works through every part, and mistakes are explained."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from common.config import Config, TaskConfig
+from common.configfile import load
+from common.errors import UserError
+from common.optimizer import make_family
+from common.task import TaskFamily, make_task
+from common.unroll import Objective, Problem, Unroll
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+@pytest.fixture(autouse=True)
+def clean_imports(monkeypatch):
+    """Puts sys.path and the modules of these tests back."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield
+    for name in ("own_task", "mine"):
+        sys.modules.pop(name, None)
+
+
+def config_of(family, **task):
+    return replace(Config(), task=TaskConfig(family=family, **task))
+
+
+def test_the_example_of_the_docs_trains_its_networks(monkeypatch):
+    monkeypatch.chdir(DOCS)
+    config = load("own_task.toml", ["optimizer.family=adam", "optimizer.learning_rate=0.03"])
+    task, family = make_task(config, None), make_family(config.optimizer)
+    assert isinstance(task, TaskFamily)
+    unroll = Unroll(task, family, Objective(), 50)
+    problem = Problem(jax.device_put(task.sample(np.random.default_rng(0), "outer_train")), jax.random.key(0))
+    state = unroll.start(problem, jax.random.key(1))
+    assert state.w["in"].shape == (16,)
+    losses, gradient, _ = unroll.losses_and_grad(family.init(jax.random.key(0)), problem, state, 200)
+    assert losses[-20:].mean() < 0.5 * losses[:5].mean()
+    assert np.all(np.isfinite(gradient)) and np.any(gradient)
+
+
+def test_the_examples_options_reach_it_and_its_test_tasks_are_of_another_kind(monkeypatch):
+    monkeypatch.chdir(DOCS)
+    task = make_task(load("own_task.toml", ["task.options.units=5"]), None)
+    assert task.init(jax.random.key(0))["out"].shape == (5,)
+    frequency = {
+        split: [float(task.sample(np.random.default_rng(s), split)["frequency"]) for s in range(50)]
+        for split in ("outer_train", "outer_test")
+    }
+    assert max(frequency["outer_train"]) < min(frequency["outer_test"])
+
+
+def test_a_module_beside_the_command_is_found_and_its_folder_is_appended(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("from common.task import quadratic\n\ndef tasks(c): return quadratic(c.task)\n")
+    monkeypatch.chdir(tmp_path)
+    before = list(sys.path)
+    task = make_task(config_of("mine:tasks", options={"dimension": 2}), None)
+    assert task.loss({"w": jnp.ones(2)}, {"curvature": jnp.ones(2), "centre": jnp.zeros(2)}) == 1.0
+    assert sys.path == [*before, str(tmp_path)]
+    make_task(config_of("mine:tasks"), None)
+    assert sys.path == [*before, str(tmp_path)]
+
+
+def test_a_users_file_does_not_replace_a_library(tmp_path, monkeypatch):
+    (tmp_path / "statistics.py").write_text("def tasks(config): raise AssertionError('the wrong module')\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"statistics:tasks' cannot be loaded .*no attribute 'tasks'"):
+        make_task(config_of("statistics:tasks"), None)
+
+
+@pytest.mark.parametrize("module", ["common", "learner.mine", "workers", "cluster.tasks"])
+def test_a_module_that_would_shadow_ours_is_refused(module):
+    with pytest.raises(UserError, match="would shadow ours"):
+        make_task(config_of(f"{module}:family"), None)
+
+
+@pytest.mark.parametrize(
+    "source, sentence",
+    [
+        (None, r"cannot be loaded \(No module named 'mine'\): run where mine.py lies, or install it"),
+        ("import a_module_that_is_not_there\n", "No module named 'a_module_that_is_not_there'"),
+        ("other = 1\n", "no attribute 'tasks'"),
+        ("tasks = 1\n", "mine:tasks is no function"),
+        ("def tasks(config): return 7\n", "returned int, not a common.task.TaskFamily"),
+        ("def tasks(config): return (1, 2, 3, 4)\n", "returned tuple"),
+    ],
+)
+def test_what_is_wrong_with_a_users_module_is_said_in_a_sentence(source, sentence, tmp_path, monkeypatch):
+    if source is not None:
+        (tmp_path / "mine.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=sentence):
+        make_task(config_of("mine:tasks"), None)
