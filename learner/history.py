@@ -1,4 +1,4 @@
-"""history.jsonl: a line per outer update. Its appender never loses a line to a full disk, its reader sees one lineage."""
+"""history.jsonl: a line per outer update. Its writer loses no line to a full disk, its reader sees one lineage."""
 
 import json
 import os
@@ -27,11 +27,14 @@ class History:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._waiting: deque[bytes] = deque(maxlen=_WAITING)
-        self._torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")
+        self._torn = _ends_inside_a_line(path)
 
-    def append(self, line: Mapping[str, Any]) -> None:
-        """Raises OSError; the line is then written with the next one."""
+    def add(self, line: Mapping[str, Any]) -> None:
+        """Notes a line for the next `flush`."""
         self._waiting.append(json.dumps(line, allow_nan=False).encode() + b"\n")
+
+    def flush(self) -> None:
+        """Writes what waits. Raises OSError; everything then waits for the next one."""
         data = b"\n" * self._torn + b"".join(self._waiting)
         descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         self._torn = True
@@ -42,6 +45,14 @@ class History:
             os.close(descriptor)
         self._torn = False
         self._waiting.clear()
+
+
+def _ends_inside_a_line(path: Path) -> bool:
+    if not path.exists() or path.stat().st_size == 0:
+        return False
+    with open(path, "rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n"
 
 
 def read_history(run: Path) -> list[dict[str, Any]]:

@@ -36,10 +36,13 @@ class Journal:
         record = {"config": configfile.dump(config), "segments": np.asarray(segments, np.int64), "state": state}
         checkpoint.save(_start(self._folder, self._epoch), record)
 
-    def append(self, version: int, payloads: Sequence[bytes]) -> None:
-        """Raises OSError; the entry is then written with the next one."""
+    def add(self, version: int, payloads: Sequence[bytes]) -> None:
+        """Notes an update for the next `flush`."""
         entry = {"epoch": self._epoch, "version": version, "payloads": list(payloads)}
         self._waiting.append((_entry(self._folder, Position(self._epoch, version)), entry))
+
+    def flush(self) -> None:
+        """Writes what waits. Raises OSError; the rest then waits for the next one."""
         while self._waiting:
             checkpoint.save(*self._waiting[0])
             self._waiting.popleft()

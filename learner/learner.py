@@ -174,8 +174,8 @@ class Learner:
         seen = history.describe_samples(samples, self._state.version, self._bounds.pairs)
         self._state = state
         line = self._position() | seen | history.describe_step(merged, step)
-        entry = Entry(self.snapshot(), line, [payload for _, payload in batch])
-        self._keeper.keep(state.version, lambda: self._store.commit(entry))
+        self._store.add(Entry(state.version, line, [payload for _, payload in batch]))
+        self._keeper.keep(state.version, lambda: self._store.save(self.snapshot()))
         self._last = line
         self._publish()
         self._around.observer.observe_update(line, self._bounds.objective, time.perf_counter() - began)

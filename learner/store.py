@@ -15,9 +15,9 @@ from learner.journal import Journal
 
 
 class Entry(NamedTuple):
-    """All that an outer update leaves on disk."""
+    """What an outer update leaves on disk beside its checkpoint."""
 
-    record: dict[str, Any]  # the checkpoint
+    version: int
     line: dict[str, Any]  # of history.jsonl
     payloads: Sequence[bytes]  # in the order of their merge
 
@@ -51,27 +51,28 @@ class Store:
         checkpoints.clean(self._folder, self.epoch)
         if self._journal is not None:
             self._journal.start(config, segments, record)
-        return self._save(record)
+        return self._checkpoint(record)
 
-    def commit(self, entry: Entry) -> int:
-        """Makes an update durable and returns the checkpoint's size.
-
-        The checkpoint comes last: what the journal and the history hold past it is ignored by their readers.
-
-        Raises:
-          OSError: the update is not durable; the lines are written with the next one.
-        """
-        version = entry.record["version"]
+    def add(self, entry: Entry) -> None:
+        """Notes an update; `save` writes it."""
+        self._history.add(entry.line)
         if self._journal is not None:
-            self._journal.append(version, entry.payloads)
-        self._history.append(entry.line)
-        return self._save(entry.record)
+            self._journal.add(entry.version, entry.payloads)
 
     def save(self, record: dict[str, Any]) -> int:
-        """The checkpoint alone, for an update whose `commit` failed. Raises OSError."""
-        return self._save(record)
+        """Makes all that was noted durable, the checkpoint last, and returns the checkpoint's size.
 
-    def _save(self, record: dict[str, Any]) -> int:
+        What journal and history hold past the checkpoint is ignored by their readers.
+
+        Raises:
+          OSError: the version of `record` is not durable; what was noted is written next time.
+        """
+        if self._journal is not None:
+            self._journal.flush()
+        self._history.flush()
+        return self._checkpoint(record)
+
+    def _checkpoint(self, record: dict[str, Any]) -> int:
         position = Position(self.epoch, record["version"])
         size = checkpoints.save(self._folder, position, record, self._reached)
         checkpoints.retain(self._folder, self.chain | {self.epoch: NO_END}, self.epoch, self._keep)

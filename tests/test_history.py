@@ -21,6 +21,11 @@ def line(epoch, version):
     return {"epoch": epoch, "version": version, "loss": version / 2}
 
 
+def append(log, entry):
+    log.add(entry)
+    log.flush()
+
+
 def places(run):
     return [(r["epoch"], r["version"]) for r in read_history(run)]
 
@@ -34,7 +39,7 @@ def test_lines_past_the_parent_are_ignored(tmp_path):
     claim(tmp_path / "epochs", Position(1, 2), 0.0)
     log = History(tmp_path / "history.jsonl")
     for place in ((1, 1), (1, 2), (1, 3), (2, 3), (1, 4), (2, 4)):
-        log.append(line(*place))
+        append(log, line(*place))
     assert places(tmp_path) == [(1, 1), (1, 2), (2, 3), (2, 4)]
 
 
@@ -42,7 +47,7 @@ def test_torn_and_foreign_lines_are_skipped_and_the_next_is_whole(tmp_path):
     claim(tmp_path / "epochs", None, 0.0)
     path = tmp_path / "history.jsonl"
     path.write_bytes(json.dumps(line(1, 1)).encode() + b'\n[]\n{"version": "x"}\n\xff\xfe\n{"epoch": 1, "ver')
-    History(path).append(line(1, 2))
+    append(History(path), line(1, 2))
     assert places(tmp_path) == [(1, 1), (1, 2)]
 
 
@@ -59,13 +64,13 @@ def test_a_full_disk_loses_no_line(tmp_path, monkeypatch):
         return written
 
     monkeypatch.setattr(history.os, "write", write)
-    log.append(line(1, 1))
+    append(log, line(1, 1))
     room[0] = 12
     for version in (2, 3):
         with pytest.raises(OSError, match="No space"):
-            log.append(line(1, version))
+            append(log, line(1, version))
     room[0] = 10_000
-    log.append(line(1, 4))
+    append(log, line(1, 4))
     assert places(tmp_path) == [(1, 1), (1, 2), (1, 3), (1, 4)]
 
 
@@ -73,7 +78,7 @@ def test_what_waits_is_bounded(tmp_path):
     log = History(tmp_path / "missing" / "history.jsonl")
     for version in range(1500):
         with pytest.raises(OSError, match="No such file"):
-            log.append(line(1, version))
+            append(log, line(1, version))
     assert len(log._waiting) == 1000
 
 
@@ -129,5 +134,5 @@ def test_what_is_unknown_is_null_and_every_line_is_json(tmp_path):
     assert described["var_rp"] == dict.fromkeys(("q05", "q25", "q50", "q75", "q95"))
     assert described["rp_fallback"] == 1
     assert described["gradient_norm"] > 1e308
-    History(tmp_path / "h.jsonl").append(described)
+    append(History(tmp_path / "h.jsonl"), described)
     assert json.loads((tmp_path / "h.jsonl").read_text()) == described

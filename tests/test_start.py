@@ -1,0 +1,139 @@
+import errno
+import logging
+import os
+
+import numpy as np
+import pytest
+from learning import DIGEST, SEGMENTS, THETA, ask, config, feed, run_directory, start
+
+from common import checkpoint
+from common.errors import UserError
+from common.messages import decode_theta
+from learner import epoch
+from learner.checkpoints import latest_checkpoint, load_theta, path_of, positions
+from learner.epoch import Position
+from learner.start import open_learner
+
+
+def listing(run):
+    return {str(p.relative_to(run)): p.read_bytes() for p in run.rglob("*") if p.is_file()}
+
+
+def test_a_new_run_starts_from_theta_and_is_durable_at_once(tmp_path):
+    learner = start(tmp_path)
+    reply = ask(learner)
+    assert (reply.epoch, reply.version, reply.stop) == (1, 0, False)
+    np.testing.assert_array_equal(decode_theta(reply.theta), THETA)
+    np.testing.assert_array_equal(load_theta(latest_checkpoint(tmp_path)), THETA)
+    assert positions(tmp_path / "checkpoints") == [(1, 0)]
+
+
+def test_a_later_life_goes_on_from_the_newest_checkpoint(tmp_path):
+    feed(start(tmp_path), 10)
+    before = load_theta(latest_checkpoint(tmp_path))
+    reply = ask(start(tmp_path, theta=THETA + 1))
+    assert (reply.epoch, reply.version) == (2, 2)
+    np.testing.assert_array_equal(decode_theta(reply.theta), before)
+    assert positions(tmp_path / "checkpoints")[-1] == (2, 2)
+
+
+def test_a_life_that_never_stepped_is_a_link_of_the_lineage(tmp_path):
+    feed(start(tmp_path), 8)
+    for number in (2, 3):
+        assert ask(start(tmp_path)).epoch == number
+    assert list(epoch.lineage(tmp_path / "epochs").items()) == [(3, epoch.NO_END), (2, 2), (1, 2)]
+
+
+def test_what_was_kept_beside_comes_back_even_after_a_life_that_never_stepped(tmp_path):
+    """The second life dies before its first update: its first checkpoint must still hold what the first life kept."""
+    feed(start(tmp_path, beside=lambda: {"w0": b"trajectory"}), 4)
+    for _ in range(3):
+        _, beside = open_learner(tmp_path, config(), DIGEST, THETA, SEGMENTS)
+        assert beside == {"w0": b"trajectory"}
+
+
+def test_a_resumed_run_ends_as_one_that_was_never_stopped(tmp_path):
+    settings = config(optimizer="adam")
+    feed(start(tmp_path / "whole", settings), 16)
+    feed(start(tmp_path / "parts", settings), 8)
+    feed(start(tmp_path / "parts", settings), 8, first=8)
+    whole, parts = (load_theta(latest_checkpoint(tmp_path / name)) for name in ("whole", "parts"))
+    assert whole.tobytes() == parts.tobytes()
+
+
+def test_the_last_whole_checkpoint_counts(tmp_path, caplog):
+    feed(start(tmp_path), 12)
+    path = path_of(tmp_path / "checkpoints", Position(1, 3))
+    path.write_bytes(path.read_bytes()[:100])
+    with caplog.at_level(logging.WARNING):
+        assert ask(start(tmp_path)).version == 2
+    assert f"{path} is damaged" in caplog.text
+    assert epoch.lineage(tmp_path / "epochs")[1] == 2
+
+
+def test_no_usable_checkpoint_is_an_error_not_a_new_run(tmp_path):
+    feed(start(tmp_path), 4)
+    for place in positions(tmp_path / "checkpoints"):
+        path_of(tmp_path / "checkpoints", place).write_bytes(b"")
+    before = listing(tmp_path)
+    with pytest.raises(UserError, match=r"no checkpoint of .* is usable: restore one"):
+        start(tmp_path)
+    assert listing(tmp_path) == before
+
+
+@pytest.mark.parametrize("change", ["digest", "size"])
+def test_another_configuration_is_refused(tmp_path, change):
+    feed(start(tmp_path), 4)
+    before = listing(tmp_path)
+    digest, theta = ("e" * 64, THETA) if change == "digest" else (DIGEST, THETA[:3])
+    with pytest.raises(UserError, match="was started with another task, dataset, optimizer, estimator or curriculum"):
+        open_learner(tmp_path, config(), digest, theta, SEGMENTS[: len(theta)])
+    assert listing(tmp_path) == before
+
+
+def test_a_bad_optimizer_is_refused_before_anything_is_written(tmp_path):
+    run_directory(tmp_path)
+    with pytest.raises(UserError, match="did you mean adam"):
+        start(tmp_path, config(optimizer="adamm"))
+    assert listing(tmp_path) == {}
+    assert os.listdir(tmp_path) == ["checkpoints"]
+
+
+def test_a_changed_optimizer_starts_afresh_and_says_so(tmp_path, caplog):
+    feed(start(tmp_path, config(optimizer="adam")), 4)
+    with caplog.at_level(logging.WARNING):
+        learner = start(tmp_path, config(optimizer="sgd"))
+    assert "outer.optimizer is another one than in the checkpoint" in caplog.text
+    assert feed(learner, 4, first=4)[-1].version == 2
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS])
+def test_storage_that_refuses_is_one_sentence(tmp_path, monkeypatch, code):
+    feed(start(tmp_path), 4)
+    before = listing(tmp_path)
+
+    def refuse(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(epoch, "_create", refuse)
+    with pytest.raises(UserError, match=rf"cannot write in .* \({os.strerror(code)}\): make room or give permission"):
+        start(tmp_path)
+    assert listing(tmp_path) == before
+
+
+def test_a_full_disk_at_the_first_checkpoint_is_one_sentence(tmp_path, monkeypatch):
+    feed(start(tmp_path), 4)
+
+    def refuse(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "_write", refuse)
+        with pytest.raises(UserError, match="No space left"):
+            start(tmp_path)
+    assert ask(start(tmp_path)).version == 1
+
+
+def test_older_checkpoints_go(tmp_path):
+    feed(start(tmp_path, config(keep_checkpoints=3)), 40)
+    assert [p.version for p in positions(tmp_path / "checkpoints")] == [8, 9, 10]
