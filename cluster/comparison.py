@@ -1,8 +1,9 @@
 """A learned optimizer against tuned baselines: evaluation/*.jsonl in, the numbers of table and pictures out. Pure numpy.
 
-An *unroll* is one line of an evaluation file: one optimizer at one rate on one task from one initialisation. A baseline
+An *unroll* is one line of an evaluation file: one optimizer at one rate on one task from one initialisation. Means are
+compared on the first initialisation, which every rate has run; the others are for the bands of the curves. A baseline
 is compared three ways: with the best rate of each task, with the best single rate, and with the best rate of each task
-on every rate that was tried (the grid twice as fine, if it was run).
+of all that were tried (the grid twice as fine, if it was run). `--json` has the same numbers (`workers/scores.py`).
 """
 
 import json
@@ -14,14 +15,15 @@ import numpy as np
 
 from common.config import EvaluationConfig
 from common.errors import UserError
+from workers.scores import timed
 
 Unroll = Mapping[str, Any]
 Setting = tuple[float | None, str | None]  # learning rate, sha256 of other hyper-parameters
-Cells = dict[tuple[int, int], float]  # loss by task and initialisation
+Losses = dict[int, float]  # by task
 
 
 class Baseline(NamedTuple):
-    """One baseline on the tasks of the comparison; losses are means over steps and initialisations."""
+    """One baseline on the tasks of the comparison; losses are means over the steps."""
 
     optimizer: str
     per_task: np.ndarray  # [tasks] loss at the best rate of each task
@@ -32,7 +34,7 @@ class Baseline(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """The learned optimizer and every baseline on the same tasks and initialisations."""
+    """The learned optimizer and every baseline on the same tasks from the same initialisation."""
 
     objective: str  # "train" or "valid": which loss is compared
     version: int | None  # of theta
@@ -57,9 +59,9 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def read_unrolls(run_dir: Path) -> list[Unroll]:
-    """Every evaluation of a run, the last one of each item."""
+    """Every unroll of a run's evaluations, the last one of each item, with the seconds per step that were timed."""
     lines = [line for path in sorted((run_dir / "evaluation").glob("*.jsonl")) for line in read_lines(path)]
-    return list({(line["optimizer"], line["theta_sha256"], line["item"]): line for line in lines}.values())
+    return timed({(line["optimizer"], line["theta_sha256"], line["item"]): line for line in lines}.values())
 
 
 def newest(unrolls: Iterable[Unroll]) -> list[Unroll]:
@@ -71,34 +73,18 @@ def newest(unrolls: Iterable[Unroll]) -> list[Unroll]:
 
 
 def compare(unrolls: Iterable[Unroll], objective: str, grid: EvaluationConfig) -> Comparison | None:
-    """Compare on the tasks and initialisations that every optimizer ran; None if nothing can be compared."""
-    unrolls = newest(u for u in unrolls if u["outer_split"] == "outer_test")
-    learned = [u for u in unrolls if u["optimizer"] == "learned"]
-    tables = {name: _losses(unrolls, name, objective) for name in _names(unrolls)}
-    if not learned or not any(name != "learned" for name in tables):
+    """Compare on the tasks that every optimizer has run; None if nothing can be compared."""
+    first = [u for u in newest(unrolls) if u["outer_split"] == "outer_test" and u["initialisation"] == 0]
+    learned = [u for u in first if u["optimizer"] == "learned"]
+    tables = {name: _losses(first, name, objective) for name in {u["optimizer"] for u in first}}
+    if not learned or len(tables) < 2:
         return None
-    starts = set.intersection(*(set(cells) for table in tables.values() for cells in table.values()))
-    tasks = tuple(sorted({task for task, _ in starts}))
+    tasks = tuple(sorted(set.intersection(*(set(_all_settings(table)) for table in tables.values()))))
     if not tasks:
         return None
-    means = {name: {key: _task_means(cells, starts, tasks) for key, cells in t.items()} for name, t in tables.items()}
+    means = {name: _complete(table, tasks) for name, table in tables.items()}
     baselines = tuple(_baseline(name, means[name], grid) for name in sorted(means) if name != "learned")
     return Comparison(objective, learned[0]["version"], tasks, next(iter(means["learned"].values())), baselines)
-
-
-def summary(comparison: Comparison, optimizer: str = "adam") -> dict[str, Any]:
-    """The numbers of `--json`, against one baseline."""
-    baseline = next(b for b in comparison.baselines if b.optimizer == optimizer)
-    fine = baseline.fine
-    return {
-        "tasks": len(comparison.tasks),
-        "learned_mean": float(comparison.learned.mean()),
-        "baseline_mean": float(baseline.single.mean()),
-        "baseline_per_task_mean": float(baseline.per_task.mean()),
-        "baseline_fine_mean": None if fine is None else float(fine.mean()),
-        "ratio": float(comparison.learned.mean() / baseline.per_task.mean()),
-        "wins": int((comparison.learned < baseline.per_task).sum()),
-    }
 
 
 def best_unrolls(unrolls: Iterable[Unroll], optimizer: str, comparison: Comparison) -> list[Unroll]:
@@ -122,24 +108,27 @@ def curves(unrolls: list[Unroll], split: str, axis: str = "steps") -> tuple[np.n
     return steps * scale, np.asarray(rows)
 
 
-def _names(unrolls: list[Unroll]) -> set[str]:
-    return {u["optimizer"] for u in unrolls}
-
-
 def _setting(unroll: Unroll) -> Setting:
     return unroll["rate"], unroll["theta_sha256"]
 
 
-def _losses(unrolls: list[Unroll], name: str, objective: str) -> dict[Setting, Cells]:
-    table: dict[Setting, Cells] = {}
+def _losses(unrolls: list[Unroll], name: str, objective: str) -> dict[Setting, Losses]:
+    table: dict[Setting, Losses] = {}
     for u in unrolls:
         if u["optimizer"] == name:
-            table.setdefault(_setting(u), {})[u["task"], u["initialisation"]] = u[f"mean_{objective}"]
+            table.setdefault(_setting(u), {})[u["task"]] = u[f"mean_{objective}"]
     return table
 
 
-def _task_means(cells: Cells, starts: set[tuple[int, int]], tasks: tuple[int, ...]) -> np.ndarray:
-    return np.asarray([np.mean([cells[t, i] for t, i in sorted(starts) if t == task]) for task in tasks])
+def _all_settings(table: dict[Setting, Losses]) -> set[int]:
+    """The tasks that the most complete settings have run."""
+    most = max(map(len, table.values()))
+    return set.intersection(*(set(losses) for losses in table.values() if len(losses) == most))
+
+
+def _complete(table: dict[Setting, Losses], tasks: tuple[int, ...]) -> dict[Setting, np.ndarray]:
+    """Losses [tasks] of the settings that ran all of them."""
+    return {s: np.asarray([losses[t] for t in tasks]) for s, losses in table.items() if losses.keys() >= set(tasks)}
 
 
 def _baseline(name: str, means: dict[Setting, np.ndarray], grid: EvaluationConfig) -> Baseline:

@@ -242,7 +242,7 @@ def differences(material: Material) -> Figure | None:
         return None
     figure, axes = canvas("baseline loss - learned loss (nats)", "tasks")
     gaps = {b.optimizer: b.per_task - material.comparison.learned for b in material.comparison.baselines}
-    edges = _edges(np.concatenate(list(gaps.values())))
+    edges = _edges(np.concatenate(list(gaps.values()))).tolist()
     for name, gap in gaps.items():
         axes.hist(gap, edges, histtype="stepfilled", color=COLOURS[name], alpha=0.25)
         axes.hist(gap, edges, histtype="step", color=COLOURS[name], linewidth=1.5, label=_wins(name, gap))
@@ -295,7 +295,7 @@ def _legend(axes: Axes) -> None:
 
 
 OUTER, INNER = "Outer-training", "On tasks it has never seen"
-_BAND = "Each task's mean at the best rate of that task; line: median, band: 25 to 75 % of the initialisations."
+_BAND = "Mean of the tasks run from every initialisation, baselines at the best rate of each; line: median, band: 25 to 75 % over initialisations."
 
 PLOTS: Final = (
     Plot("train_steps", "Training loss over steps", _BAND, INNER, learning_curves("train", "steps")),

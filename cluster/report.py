@@ -1,7 +1,7 @@
 """The report of a run: one self-contained HTML page and its pictures, drawn from the run directory's files alone."""
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from io import BytesIO
 from pathlib import Path
@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from cluster.comparison import Baseline, Comparison, compare, read_lines, read_unrolls
+from cluster.comparison import Baseline, Comparison, compare, read_unrolls
 from cluster.plots import INNER, NAMES, OUTER, PLOTS, Material, Plot
 from common import configfile
 from common.config import Config
 from common.errors import UserError
+from learner.history import read_history
 
 
 def write_report(run_dir: Path) -> Path:
@@ -51,20 +52,11 @@ def gather(run_dir: Path, config: Config) -> Material:
     unrolls = read_unrolls(run_dir)
     objective = config.estimator.objective
     return Material(
-        living_history(read_lines(run_dir / "history.jsonl")),
+        read_history(run_dir),
         unrolls,
         compare(unrolls, objective, config.evaluation),
         objective,
     )
-
-
-def living_history(records: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Without what an older epoch wrote past the checkpoint that a later one started from; in order of version."""
-    living: list[Mapping[str, Any]] = []
-    for record in sorted(records, key=lambda r: (r["epoch"], r["version"]), reverse=True):
-        if not living or record["version"] < living[-1]["version"]:
-            living.append(record)
-    return living[::-1]
 
 
 def render(plot: Plot, material: Material) -> bytes | None:

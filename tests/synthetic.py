@@ -8,8 +8,9 @@ import numpy as np
 
 from common.config import Config
 from common.configfile import dump
+from learner.epoch import claim
 
-RATES = [float(r) for r in np.geomspace(1e-4, 10, 11)]
+RATES = [float(f"{rate:.6g}") for rate in np.geomspace(1e-4, 10, 11)]
 STEPS = list(range(0, 500, 10))
 
 
@@ -104,6 +105,7 @@ def unrolls(tasks: int = 20, starts: int = 5, baselines: tuple[str, ...] = ("ada
 def write_run(folder: Path, lines: list[dict[str, Any]], evaluated: list[dict[str, Any]], config: Config) -> Path:
     """A run directory with these histories and evaluations; returns it."""
     (folder / "evaluation").mkdir(parents=True)
+    claim(folder / "epochs", None, 0.0)
     (folder / "config.toml").write_text(dump(config))
     (folder / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (folder / "evaluation" / "final.jsonl").write_text("".join(json.dumps(line) + "\n" for line in evaluated))

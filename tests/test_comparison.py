@@ -1,13 +1,16 @@
 """The comparison with tuned baselines, against numbers worked out by hand."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import synthetic
 
-from cluster.comparison import best_unrolls, compare, curves, read_lines, read_unrolls, summary
-from common.config import EvaluationConfig
+from cluster.comparison import best_unrolls, compare, curves, read_lines, read_unrolls
+from common.config import Config, EvaluationConfig
 from common.errors import UserError
+from workers.scores import summarise
 
 GRID = EvaluationConfig(rate_low=0.01, rate_high=1.0, rate_count=3)  # 0.01, 0.1, 1
 
@@ -51,15 +54,6 @@ def test_best_rate_of_each_task_and_best_single_rate() -> None:
     assert [rate for rate, _ in baseline.best] == [0.01, 1.0]
     assert baseline.single.tolist() == [2.0, 2.0] and baseline.single_rate == 0.1
     assert baseline.fine is None
-    assert summary(comparison) == {
-        "tasks": 2,
-        "learned_mean": 1.25,
-        "baseline_mean": 2.0,
-        "baseline_per_task_mean": 1.25,
-        "baseline_fine_mean": None,
-        "ratio": 1.0,
-        "wins": 1,
-    }
 
 
 def test_rates_between_those_of_the_grid_count_for_the_finer_grid_only() -> None:
@@ -90,10 +84,25 @@ def test_more_initialisations_of_one_optimizer_do_not_change_the_comparison() ->
     assert comparison.learned.tolist() == [0.5, 2.0] and comparison.baselines[0].per_task.tolist() == [1.0, 1.5]
 
 
-def test_initialisations_that_all_ran_are_averaged() -> None:
-    again = [u | {"initialisation": 1, "mean_train": u["mean_train"] + 2} for u in learned([0.5, 2.0]) + ADAM]
-    comparison = compare(learned([0.5, 2.0]) + ADAM + again, "train", GRID)
-    assert comparison is not None and comparison.learned.tolist() == [1.5, 3.0]
+def test_a_rate_that_lacks_a_task_is_left_out() -> None:
+    comparison = compare(learned([0.5, 2.0]) + ADAM + adam({10**-0.5: [0.1]}), "train", GRID)
+    assert comparison is not None
+    assert comparison.tasks == (0, 1) and comparison.baselines[0].fine is None
+
+
+def test_the_numbers_are_those_of_the_command_line() -> None:
+    rows = synthetic.unrolls(tasks=4, starts=2, baselines=("adam", "sgd"))
+    rows += [synthetic.unroll("adam", 0.0178, 1000 + t, 0) for t in range(4)]
+    comparison = compare(rows, "train", EvaluationConfig())
+    assert comparison is not None
+    numbers = summarise(rows, Config(), "f" * 64, "adam")
+    adam_, learned_ = comparison.baselines[0], comparison.learned
+    assert numbers["tasks"] == len(comparison.tasks) == 4
+    assert numbers["learned_mean"] == pytest.approx(learned_.mean())
+    assert numbers["baseline_mean"] == pytest.approx(adam_.single.mean())
+    assert numbers["baseline_per_task_mean"] == pytest.approx(adam_.per_task.mean())
+    assert adam_.fine is not None and numbers["baseline_fine_per_task_mean"] == pytest.approx(adam_.fine.mean())
+    assert numbers["wins"] == (learned_ < adam_.per_task).sum()
 
 
 @pytest.mark.parametrize(
@@ -137,7 +146,15 @@ def test_the_last_line_may_be_cut_off_but_no_other(tmp_path: Path) -> None:
 
 def test_an_item_that_was_computed_twice_counts_once(tmp_path: Path) -> None:
     (tmp_path / "evaluation").mkdir()
-    row = '{"item": "i", "optimizer": "adam", "theta_sha256": null, "rate": %s}\n'
+    row = '{"item": "i", "optimizer": "adam", "theta_sha256": null, "rate": %s, "seconds_per_step": 1}\n'
     (tmp_path / "evaluation" / "a.jsonl").write_text(row % 1 + row % 2)
     (tmp_path / "evaluation" / "b.jsonl").write_text(row % 3)
     assert [u["rate"] for u in read_unrolls(tmp_path)] == [3]
+
+
+def test_the_seconds_are_those_of_the_timing_protocol(tmp_path: Path) -> None:
+    (tmp_path / "evaluation").mkdir()
+    timing = {"item": "timing", "optimizer": "timing", "theta_sha256": None, "seconds": {"adam": 0.25}}
+    rows = [timing, ADAM[0], learned([1.0])[0]]
+    (tmp_path / "evaluation" / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [u["seconds_per_step"] for u in read_unrolls(tmp_path)] == [0.25, 0.5]

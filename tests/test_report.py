@@ -11,9 +11,10 @@ import synthetic
 
 from cluster import plots
 from cluster.plots import PLOTS, Material, column, smooth
-from cluster.report import gather, living_history, write_report
+from cluster.report import gather, write_report
 from common.config import Config
 from common.errors import UserError
+from learner.epoch import Position, claim
 
 PNG = b"\x89PNG\r\n"
 
@@ -95,10 +96,11 @@ def test_a_run_of_one_update_that_was_never_evaluated(tmp_path: Path) -> None:
     assert names == {"outer_loss", "outer_loss_time", "variances", "windows", "staleness", "norms"}
 
 
-def test_what_a_dead_learner_wrote_past_the_checkpoint_is_left_out() -> None:
-    lines = [{"epoch": e, "version": v} for e, v in ((1, 1), (1, 2), (1, 3), (2, 2), (2, 3), (1, 4), (3, 4))]
-    living = [(r["epoch"], r["version"]) for r in living_history(lines)]
-    assert living == [(1, 1), (2, 2), (2, 3), (3, 4)]
+def test_what_a_dead_learner_wrote_past_the_checkpoint_is_left_out(tmp_path: Path) -> None:
+    lines = synthetic.history(4)
+    run = synthetic.write_run(tmp_path / "r", [*lines, *(line | {"epoch": 2} for line in lines[2:3])], [], Config())
+    claim(run / "epochs", Position(1, 2), 0.0)
+    assert [(r["epoch"], r["version"]) for r in gather(run, Config()).history] == [(1, 1), (1, 2), (2, 3)]
 
 
 def test_no_run_is_a_sentence(tmp_path: Path) -> None:
