@@ -116,10 +116,12 @@ def ask_learner():
 class FleetActor:
     """`cluster.fleet.Fleet` in a process of its own, ticking in a thread, with a metrics endpoint."""
 
-    def __init__(self, run: str, program: str):
+    def __init__(self, run: str, program: str, workers: int | None = None):
+        """`workers` is the target; without it, the last one that was asked for."""
         directory = RunDirectory(Path(run))
         self._crew = Crew(WorkerActor, program, directory.config_file.read_text())
-        self._fleet = Fleet(directory.worker_target(), self._crew, directory.save_worker_target)
+        target = directory.worker_target() if workers is None else workers
+        self._fleet = Fleet(target, self._crew, directory.save_worker_target)
         self._metrics = FleetMetrics()
         self._endpoint = Endpoint(self._metrics.registry, directory.config().metrics.address, 0)
         targets.write_targets(directory.path, directory.name, "fleet", self._endpoint.address, self._endpoint.port)

@@ -11,8 +11,10 @@ from cluster.comparison import read_lines
 from cluster.jobs import Pool, Results
 from cluster.rundirectory import RunDirectory
 from common.config import Config
-from learner.checkpoints import latest_checkpoint, load_theta
+from common.errors import UserError
+from learner.checkpoints import latest_checkpoint, load_theta, versions
 
+Progress = Callable[[int, int], bool]  # (items done, in all) -> whether to go on
 FILE = "unrolls.jsonl"
 NUMBERS = ("tasks", "learned_mean", "baseline_mean", "baseline_per_task_mean", "ratio", "wins")
 
@@ -23,7 +25,7 @@ def evaluate(
     theta: np.ndarray,
     version: int | None,
     pool: Pool,
-    progress: Callable[[int, int], bool],
+    progress: Progress,
 ) -> bool:
     """Makes every unroll that is missing; False when `progress` stopped it.
 
@@ -36,24 +38,43 @@ def evaluate(
     if not jobs.run(first, results, pool, progress):
         return False
     rows = [results.rows[item["item"]] for item in first]
-    second = items.second_items(config, rows, theta)
-    return jobs.run(second, results, pool, progress)
+    return jobs.run(items.second_items(config, rows, theta), results, pool, progress)
 
 
-def theta_of(run: RunDirectory) -> tuple[np.ndarray, int]:
-    """Theta [P] of the run's newest checkpoint, and its version. Raises UserError when there is none."""
-    path = latest_checkpoint(run.path)
+def tune(run: RunDirectory, config: Config, pool: Pool, progress: Progress) -> bool:
+    """Makes the baselines' unrolls alone."""
+    from workers import items
+
+    results = Results(run.evaluation / FILE)
+    first = items.baseline_items(config)
+    if not jobs.run(first, results, pool, progress):
+        return False
+    rows = [results.rows[item["item"]] for item in first]
+    return jobs.run(items.fine_items(config, rows), results, pool, progress)
+
+
+def theta_of(run: RunDirectory, version: int | None = None) -> tuple[np.ndarray, int]:
+    """Theta [P] of the run's newest checkpoint, or of the one of a version, and its version.
+
+    Raises UserError when there is none.
+    """
+    kept = dict(versions(run.path))
+    if version is None:
+        path = latest_checkpoint(run.path)
+    elif version in kept:
+        path = kept[version]
+    else:
+        raise UserError(f"the run {run.name!r} keeps no checkpoint of version {version}: choose one of {sorted(kept)}")
     return load_theta(path), int(path.stem.rpartition("-v")[2])
 
 
-def summary_of(run: RunDirectory, config: Config) -> dict[str, Any]:
-    """The numbers of `--json` against the first baseline; without an evaluation only those of theta."""
+def summary_of(run: RunDirectory, config: Config, theta: np.ndarray | None) -> dict[str, Any]:
+    """The numbers of `--json` against the first baseline; where theta was not evaluated, those of theta alone."""
     from workers import scores
 
-    theta, version = theta_of(run)
-    digest = hashlib.sha256(np.asarray(theta, "<f4").tobytes()).hexdigest()
+    digest = None if theta is None else hashlib.sha256(np.asarray(theta, "<f4").tobytes()).hexdigest()
     rows = read_lines(run.evaluation / FILE)
     numbers: dict[str, Any] = {"theta_sha256": digest}
-    if any(row["theta_sha256"] == digest for row in rows):
+    if digest is not None and any(row["theta_sha256"] == digest for row in rows):
         numbers = scores.summarise(rows, config, digest, config.evaluation.baselines[0])
-    return {"version": version, **dict.fromkeys(NUMBERS), **numbers}
+    return {**dict.fromkeys(NUMBERS), **numbers}

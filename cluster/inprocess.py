@@ -17,11 +17,27 @@ from workers.worker import Worker
 TURN = "turn"
 
 
-class InProcess:
+class JobsInProcess:
+    """Jobs alone."""
+
+    def __init__(self, config: Config):
+        self._config = config
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def pool(self) -> Pool:
+        return InProcessPool(Evaluator(self._config).perform)
+
+
+class InProcess(JobsInProcess):
     """`workers.count` workers in a circle around one learner."""
 
     def __init__(self, run: RunDirectory, config: Config):
-        self._config = config
+        super().__init__(config)
         self._kept = kept_beside(run)
         self._turn = int(self._kept.get(TURN, b"0")) % config.workers.count
         self._workers: list[Worker] = []
@@ -40,9 +56,6 @@ class InProcess:
         trajectories = {worker.uid: worker.snapshot() for worker in self._workers}
         return {TURN: str(self._turn).encode(), **trajectories}
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self._service.close()
 
@@ -54,6 +67,3 @@ class InProcess:
     def status(self) -> Status:
         count = len(self._workers)
         return Status(self._service.status(), {"target": count, "running": count})
-
-    def pool(self) -> Pool:
-        return InProcessPool(Evaluator(self._config).perform)

@@ -1,5 +1,6 @@
-"""A run on this machine: a Ray of our own, a learner, a fleet; all of it ends with the command."""
+"""Runs and jobs on this machine: a Ray of our own, a fleet, perhaps a learner; all of it ends with the command."""
 
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple, Protocol, Self
@@ -7,7 +8,7 @@ from typing import Any, NamedTuple, Protocol, Self
 from cluster import raysession
 from cluster.jobs import Pool
 from cluster.rundirectory import RunDirectory
-from cluster.workplace import REAL
+from cluster.workplace import FOR_JOBS, FOR_RUNS
 from common.config import Config
 from common.errors import UserError
 
@@ -34,40 +35,60 @@ class Host(Protocol):
     def __exit__(self, *_: object) -> None: ...
 
 
-class LocalRay:
-    """Learner and workers in processes of their own."""
+class LocalFleet:
+    """Workers in processes of their own, for jobs alone."""
 
-    def __init__(self, run: RunDirectory, config: Config, program: str = REAL):
-        self._run, self._config, self._program = run, config, program
+    def __init__(self, run: RunDirectory, config: Config, workers: int, program: str = FOR_JOBS):
+        self._run, self._config, self._workers, self._program = run, config, workers, program
         self._stack = ExitStack()
-        self._learner: Any = None
         self._fleet: Any = None
-        self._status = Status({"version": 0, "finished": False, "records": []}, {"target": config.workers.count})
 
     def __enter__(self) -> Self:
-        count = self._config.workers.count
-        self._run.save_worker_target(count)
-        self._stack.enter_context(raysession.local(count, self._run.name, self._config))
-        from cluster.actors import FleetActor, LearnerActor
-
+        self._stack.enter_context(raysession.local(self._workers, self._run.name, self._config))
         with self._stack:
-            self._learner = LearnerActor.options(name="learner", max_restarts=-1).remote(str(self._run.path))
-            self._fleet = FleetActor.options(name="fleet", max_restarts=-1).remote(str(self._run.path), self._program)
-            unwrap(self._learner.ready.remote)
+            self._start()
             self._stack = self._stack.pop_all()
         return self
+
+    def _start(self) -> None:
+        from cluster.actors import FleetActor
+
+        actor = FleetActor.options(name="fleet", max_restarts=-1)
+        self._fleet = actor.remote(str(self._run.path), self._program, self._workers)
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def pool(self) -> Pool:
+        from cluster.raypool import RayPool
+
+        return RayPool(self._fleet)
+
+
+class LocalRun(LocalFleet):
+    """Workers and a learner."""
+
+    def __init__(self, run: RunDirectory, config: Config, program: str = FOR_RUNS):
+        super().__init__(run, config, config.workers.count, program)
+        self._learner: Any = None
+        self._status = Status({"version": 0, "finished": False, "records": []}, {"target": config.workers.count})
+
+    def _start(self) -> None:
+        from cluster.actors import LearnerActor
+
+        self._learner = LearnerActor.options(name="learner", max_restarts=-1).remote(str(self._run.path))
+        super()._start()
+        unwrap(self._learner.ready.remote)
 
     def __exit__(self, *_: object) -> None:
         with self._stack:
             unwrap(self._learner.close.remote)
 
     def advance(self) -> bool:
-        import time
-
         time.sleep(POLL_SECONDS)
-        self.status()
-        raise_if_hopeless(self._status.fleet)
-        return not self._status.learner["finished"]
+        status = self.status()
+        raise_if_hopeless(status.fleet)
+        return not status.learner["finished"]
 
     def status(self) -> Status:
         from ray.exceptions import RayActorError
@@ -75,11 +96,6 @@ class LocalRay:
         with suppress(RayActorError):  # it is being restarted: what was known stays
             self._status = Status(unwrap(self._learner.status.remote), unwrap(self._fleet.status.remote))
         return self._status
-
-    def pool(self) -> Pool:
-        from cluster.raypool import RayPool
-
-        return RayPool(self._fleet)
 
 
 def unwrap(call: Callable[..., Any], *arguments: Any) -> Any:

@@ -84,6 +84,12 @@ def create(name: str, config: Config) -> RunDirectory:
     return RunDirectory(path)
 
 
+def discard(run: RunDirectory) -> None:
+    """Removes a run that has come to nothing: one without a checkpoint."""
+    if not any((run.path / "checkpoints").glob("*.ckpt")):
+        shutil.rmtree(run.path)
+
+
 def find(name: str) -> RunDirectory:
     """An existing run, by its name or by its path. Raises UserError when there is none."""
     for path in (root() / name, Path(name).absolute()):
@@ -111,10 +117,13 @@ def check_name(name: str) -> None:
 
 
 @contextmanager
-def exclusive(run: RunDirectory) -> Iterator[None]:
-    """Holds the run for this process, until it ends in whatever way. Raises UserError when another one holds it."""
+def exclusive(run: RunDirectory, what: str = "lock") -> Iterator[None]:
+    """Holds the run for this process, until it ends in whatever way. Raises UserError when another one holds it.
+
+    Training and evaluation hold locks of their own: a run may be evaluated while it is trained.
+    """
     try:
-        descriptor = os.open(run.path / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(run.path / what, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise UserError(f"cannot write in the run directory {run.path}: {explain(error)}") from None
     try:

@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ from cluster import display, progress
 from cluster.interrupt import Interrupt
 from cluster.local import Host, Status
 from cluster.prepare import Request, open_run
-from cluster.rundirectory import RunDirectory, exclusive
+from cluster.rundirectory import RunDirectory, discard, exclusive
 from common.config import Config
+from common.errors import UserError
 
 INTERRUPTED = 130
 
@@ -23,7 +25,12 @@ def train(request: Request) -> int:
     with exclusive(run), Interrupt() as interrupt, display.make() as show:
         config = run.config()
         show.say(f"run {run.name}: {config.outer.updates} outer updates, results in {run.path}")
-        whole = work(run, config, request, interrupt, show)
+        try:
+            whole = work(run, config, request, interrupt, show)
+        except UserError:
+            if not request.resume:
+                discard(run)
+            raise
         if not whole:
             show.say(f"stopped with a checkpoint; go on with: outertrain train --name {run.name} --resume")
             return INTERRUPTED
@@ -42,12 +49,18 @@ def work(run: RunDirectory, config: Config, request: Request, interrupt: Interru
             return True
         from cluster.evaluate import evaluate, theta_of
 
-        def tell(done: int, total: int) -> bool:
-            show.counting("evaluating", done, total)
-            return not interrupt.asked.is_set()
-
         theta, version = theta_of(run)
-        return evaluate(run, config, theta, version, host.pool(), tell)
+        return evaluate(run, config, theta, version, host.pool(), teller("evaluating", interrupt, show))
+
+
+def teller(what: str, interrupt: Interrupt, show: display.Display) -> Callable[[int, int], bool]:
+    """The `progress` of a job that ends early when it is interrupted."""
+
+    def tell(done: int, total: int) -> bool:
+        show.counting(what, done, total)
+        return not interrupt.asked.is_set()
+
+    return tell
 
 
 def make_host(run: RunDirectory, config: Config, in_process: bool) -> Host:
@@ -58,9 +71,9 @@ def make_host(run: RunDirectory, config: Config, in_process: bool) -> Host:
         from cluster.inprocess import InProcess
 
         return InProcess(run, config)
-    from cluster.local import LocalRay
+    from cluster.local import LocalRun
 
-    return LocalRay(run, config)
+    return LocalRun(run, config)
 
 
 def follow(host: Host, config: Config, interrupt: Interrupt, show: display.Display) -> bool:
@@ -83,16 +96,18 @@ def summarise(status: Status, config: Config) -> progress.Progress:
 
 def conclude(run: RunDirectory, config: Config, began: float, show: display.Display) -> dict[str, Any]:
     """The report, the final table, and what --json prints."""
-    from cluster.evaluate import summary_of
+    from cluster.evaluate import summary_of, theta_of
     from cluster.report import write_report
     from cluster.table import final_table
 
     page = write_report(run.path)
+    theta, version = theta_of(run)
     facts = {
         "run": run.name,
+        "version": version,
         "seconds_to_first_update": first_update(run, began),
         "seconds_total": time.time() - began,
-        **summary_of(run, config),
+        **summary_of(run, config, theta),
         "report": str(page),
     }
     run.write_summary(facts)

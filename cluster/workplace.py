@@ -29,18 +29,15 @@ class Workplace(Protocol):
 Program = Callable[[Config, str, Call], Workplace]
 
 
-class Desk:
-    """The real workplace. The evaluator is made when the first item comes."""
+class ForJobs:
+    """Computes items only. The evaluator is made when the first one comes."""
 
     def __init__(self, config: Config, uid: str, exchange: Call):
-        from workers.worker import Worker
-
         self._config = config
-        self._worker = Worker(config, uid, exchange)
         self._evaluator: Any = None
 
     def step(self) -> bool:
-        return not self._worker.step().stop
+        return False
 
     def perform(self, item: dict[str, Any]) -> dict[str, Any]:
         if self._evaluator is None:
@@ -50,7 +47,20 @@ class Desk:
         return self._evaluator.perform(item)
 
 
-REAL = f"{Desk.__module__}:{Desk.__name__}"
+class ForRuns(ForJobs):
+    """Computes samples, and items behind them."""
+
+    def __init__(self, config: Config, uid: str, exchange: Call):
+        from workers.worker import Worker
+
+        super().__init__(config, uid, exchange)
+        self._worker = Worker(config, uid, exchange)
+
+    def step(self) -> bool:
+        return not self._worker.step().stop
+
+
+FOR_JOBS, FOR_RUNS = f"{__name__}:ForJobs", f"{__name__}:ForRuns"
 
 
 def make_workplace(program: str, config_text: str, uid: str, exchange: Call) -> Workplace:

@@ -1,0 +1,134 @@
+"""`evaluate` and `baselines` as jobs of their own, on a run, an exported theta or a configuration."""
+
+import json
+import time
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cluster import display, rundirectory
+from cluster.evaluate import evaluate, summary_of, theta_of, tune
+from cluster.interrupt import Interrupt
+from cluster.prepare import DEFAULT, absolute, stem
+from cluster.report import write_report
+from cluster.rundirectory import RunDirectory, exclusive
+from cluster.table import final_table
+from cluster.train import INTERRUPTED, process_start, teller
+from common import configfile
+from common.config import Config
+from common.errors import UserError
+from learner.checkpoints import load_theta
+
+
+class Request(NamedTuple):
+    target: str  # a run, a theta file or a configuration
+    config: str | None  # of a theta file
+    overrides: tuple[str, ...]
+    in_process: bool
+    json: bool
+
+
+class Subject(NamedTuple):
+    """What is evaluated, and the run directory that takes the results."""
+
+    run: RunDirectory
+    config: Config
+    theta: np.ndarray | None  # None: baselines alone
+    version: int | None
+
+
+def assess(request: Request, with_learned: bool) -> int:
+    """Returns the exit code."""
+    began = process_start()
+    subject = find_subject(request, with_learned)
+    run, config = subject.run, subject.config
+    if config.evaluation.tasks < 1:
+        raise UserError("evaluation.tasks = 0 leaves nothing to do: give --tasks of at least 1")
+    with exclusive(run, "evaluation.lock"), Interrupt() as interrupt, display.make() as show:
+        show.say(f"results in {run.evaluation}")
+        with make_pool(run, config, request.in_process) as pool:
+            tell = teller("evaluating" if with_learned else "tuning", interrupt, show)
+            if not (evaluate(*subject, pool.pool(), tell) if with_learned else tune(run, config, pool.pool(), tell)):
+                show.say("stopped; the same command goes on where it was")
+                return INTERRUPTED
+        page = write_report(run.path)
+        facts = {"run": run.name, "seconds_to_first_update": None, "seconds_total": time.time() - began}
+        facts |= summary_of(run, config, subject.theta) | {"report": str(page)}
+        show.say(final_table(run, config))
+        show.say(f"report: {page}")
+    if request.json:
+        print(json.dumps(facts), flush=True)
+    return 0
+
+
+def find_subject(request: Request, with_learned: bool) -> Subject:
+    """Raises UserError when the target is neither a run nor what else the command takes."""
+    target = Path(request.target)
+    if request.target in rundirectory.names() or (target / "config.toml").is_file():
+        return of_run(request, with_learned)
+    if with_learned and target.is_file():
+        theta = load_theta(target)
+        config = absolute(configfile.load(request.config or DEFAULT, request.overrides))
+        check_size(config, theta, target)
+        return Subject(
+            results_directory(f"{target.stem}-on-{stem(request.config or DEFAULT)}", config), config, theta, None
+        )
+    if not with_learned and (target.suffix == ".toml" or request.target in configfile.preset_names()):
+        config = absolute(configfile.load(request.target, request.overrides))
+        return Subject(results_directory(f"{target.stem}-baselines", config), config, None, None)
+    takes = "a run or an exported theta file" if with_learned else "a run, a TOML file or a preset"
+    runs = ", ".join(rundirectory.names()) or "none"
+    raise UserError(f"{request.target!r} is not {takes}: runs in {rundirectory.root()} are {runs}")
+
+
+def of_run(request: Request, with_learned: bool) -> Subject:
+    run = rundirectory.find(request.target)
+    before = run.config()
+    tree = configfile.parse(run.config_file.read_text(), str(run.config_file))
+    config = configfile.from_dict(configfile.merge(tree, request.overrides))
+    for section in ("task", "dataset", "optimizer", "estimator"):
+        if getattr(config, section) != getattr(before, section):
+            raise UserError(
+                f"[{section}] of a run cannot change in its evaluation, its rows would not be comparable: "
+                "export theta, and evaluate the file with --config"
+            )
+    theta, version = theta_of(run) if with_learned else (None, None)
+    return Subject(run, config, theta, version)
+
+
+def results_directory(name: str, config: Config) -> RunDirectory:
+    """A run directory without training, which keeps the results: made, or gone on with if its tasks are the same."""
+    if name not in rundirectory.names():
+        return rundirectory.create(name, config)
+    run = rundirectory.find(name)
+    before = run.config()
+    if (before.task, before.dataset, before.estimator) != (config.task, config.dataset, config.estimator):
+        return rundirectory.create(rundirectory.free_name(name), config)
+    run.write_config(config)
+    return run
+
+
+def check_size(config: Config, theta: np.ndarray, path: Path) -> None:
+    from common.optimizer import make_family
+
+    expected = make_family(config.optimizer).size
+    if len(theta) != expected:
+        raise UserError(
+            f"{path} holds {len(theta)} parameters, but the optimizer of the configuration has {expected}: "
+            "give the configuration it was trained with, with --config"
+        )
+
+
+def make_pool(run: RunDirectory, config: Config, in_process: bool) -> AbstractContextManager[Any]:
+    if in_process:
+        from common import runtime
+
+        runtime.prepare(pin=False)
+        from cluster.inprocess import JobsInProcess
+
+        return JobsInProcess(config)
+    from cluster.local import LocalFleet
+
+    return LocalFleet(run, config, config.workers.count)
