@@ -177,6 +177,7 @@ def train(key, rate, x, y):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_tuned_adam_ends_between_50_and_90_percent_with_its_rate_inside_the_grid():
     data = dataset()
     best, losses, accuracies = [], [], []
