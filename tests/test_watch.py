@@ -1,0 +1,85 @@
+"""The terminal dashboard: complete at both widths, honest about what it does not know."""
+
+from io import StringIO
+from pathlib import Path
+
+import pytest
+import synthetic
+from rich.console import Console
+
+from cluster.alarms import Moment
+from cluster.readings import Readings, parse
+from cluster.watch import CHARTS, frame, series, watch
+from common.config import Config
+from common.metrics import FleetMetrics, LearnerMetrics, exposition
+
+GONE = Readings(False, None)
+
+
+@pytest.fixture(autouse=True)
+def no_prometheus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUTERTRAIN_PROMETHEUS", "http://127.0.0.1:1")
+
+
+def living() -> Moment:
+    """A run at update 50 of 200 on two machines."""
+    history, learner, fleet = synthetic.history(50), LearnerMetrics(), FleetMetrics()
+    learner.start(Config())
+    learner.observe_update(history[-1], "train", 0.1)
+    learner.observe_verdict("accepted", 1000, None, 0)
+    learner.checkpoint_written(50, 1, 0.1, 1.0)
+    learner.set_batch(3, 1.0)
+    nodes = {"10.0.0.1": 4, "10.0.0.2": 3}
+    states = {"target": 8, "starting": 1, "running": 7, "leaving": 0, "given_up": 0, "restarts": 0}
+    fleet.observe_status({**states, "nodes": nodes})
+    values = [Readings(True, parse(exposition(m.registry))) for m in (learner, fleet)]
+    return Moment(history, values[0], values[1], history[-1]["time"] + 1)
+
+
+def shown(moment: Moment, width: int, height: int = 40) -> list[str]:
+    console = Console(width=width, height=height, record=True, file=StringIO(), color_system=None)
+    console.print(frame("night", moment, width, height))
+    return console.export_text().splitlines()
+
+
+@pytest.mark.parametrize(("width", "charts"), [(80, 4), (200, 6)])
+def test_a_frame_fits_its_terminal(width: int, charts: int) -> None:
+    lines = shown(living(), width)
+    assert max(map(len, lines)) <= width and len(lines) <= 40
+    text = "\n".join(lines)
+    assert sum(chart.title in text for chart in CHARTS) == charts
+    for part in ("night", "runs", "update 50 of 200", "epoch 1", "8 asked for", "7 running", "1 starting"):
+        assert part in text
+    assert "10.0.0.1 ▪▪▪▪ 4" in text and "accepted 1 (100.0%)" in text and "batch 3 of 8" in text
+
+
+def test_time_left_is_known_while_it_runs() -> None:
+    assert "left 3 min" in "\n".join(shown(living(), 100))  # 150 updates of 1.5 s
+    assert "left" not in "\n".join(shown(living()._replace(learner=GONE), 100))
+
+
+def test_alarms_are_shown() -> None:
+    text = "\n".join(shown(living()._replace(learner=Readings(True, None)), 80))
+    assert "no answer" in text and "! the learner does not answer" in text and "! 7 of 8 workers run" in text
+    assert "alarms 2" in text
+
+
+def test_a_run_that_has_not_begun() -> None:
+    text = "\n".join(shown(Moment([], GONE, GONE, 0.0), 80))
+    assert "not running   update 0 of 0" in text and "none yet" in text and "alarms none" in text
+
+
+def test_once_prints_one_frame_of_a_run_directory(tmp_path: Path) -> None:
+    run = synthetic.write_run(tmp_path / "night", synthetic.history(30), [], Config())
+    with open(tmp_path / "out", "w") as out:
+        watch(run, once=True, console=Console(width=80, file=out))
+    assert "update 30 of 30" in (tmp_path / "out").read_text()
+
+
+def test_series_of_a_history() -> None:
+    history = synthetic.history(4)
+    assert series(history, "loss") == [record["loss"] for record in history]
+    assert series(history, "windows.max") == [record["windows"]["max"] for record in history]
+    assert series(history, "rate") == [record["inner_steps"] / 1.5 for record in history[1:]]
+    gaps = series([*history, {"weight_rp": None}], "weight_rp.mean")
+    assert gaps[-1] != gaps[-1] and len(gaps) == 5
