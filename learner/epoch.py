@@ -42,14 +42,15 @@ def superseded(folder: Path, number: int) -> bool:
     return _path(folder, number + 1).exists()
 
 
-def lineage(folder: Path) -> dict[int, int]:
+def lineage(folder: Path, head: int | None = None) -> dict[int, int]:
     """Each epoch that counts -> the last of its versions that counts, newest epoch first; empty for a new run.
 
+    It ends in epoch `head`, or in the newest: what readers see.
     An epoch without a readable record was claimed and never lived: it does not count.
     """
     records = {n: r for n in _numbers(folder) if (r := _read(folder, n)) is not None}
     chain: dict[int, int] = {}
-    position: Position | None = Position(max(records), NO_END) if records else None
+    position = Position(head or max(records), NO_END) if records else None
     while position is not None:
         chain[position.epoch] = position.version
         parent = records[position.epoch]["parent"] if position.epoch in records else None

@@ -69,6 +69,8 @@ def replay(run: Path, until: int = NO_END) -> Replay:
     folder, chain = run / "journal", lineage(run / "epochs")
     done: Replay | None = None
     for epoch in sorted(chain):
+        if chain[epoch] == NO_END and not _start(folder, epoch).exists():
+            break  # claimed, and not begun
         record = checkpoint.load(_start(folder, epoch))
         config = configfile.from_dict(configfile.parse(record["config"], "the journal's configuration"))
         life = _Life(config, record["segments"])

@@ -66,7 +66,7 @@ class Learner:
         self._intake = Intake(self._bounds, ledger, around.observer)
         self._began = around.clock()
         self._keeper = Keeper(Durable(state.version, self._began), around.observer, around.clock)
-        self._state, self._batch = state, list[tuple[GradientSample, bytes]]()
+        self._state, self._batch, self._held = state, list[tuple[GradientSample, bytes]](), 0
         self._lock = threading.Lock()
         self._last: dict[str, Any] = {}
         self._draining = self._superseded = self._answered = False
@@ -118,7 +118,7 @@ class Learner:
             "finished": self.finished,
             "stopping": self.stopping,
             "superseded": self._superseded,
-            "batch": self._held(),
+            "batch": self._held,
             "batch_samples": self._config.outer.batch_samples,
             "verdicts": dict(self._intake.verdicts),
             "workers_known": len(self._intake.ledger),
@@ -138,23 +138,24 @@ class Learner:
             self._look_for_successor()
             verdict = self._intake.judge(sample, reason, size, self._standing())
             if verdict is Verdict.accepted and sample is not None:
-                self._batch.append((sample, payload))
-                if self._held() >= self._bounds.batch_samples:
-                    batch, self._batch = self._batch, []
-                    self._update(batch)
-                self._around.observer.set_batch(self._held(), self._published.probe_rate)
+                self._take(sample, payload)
+                self._around.observer.set_batch(self._held, self._published.probe_rate)
             return verdict
+
+    def _take(self, sample: GradientSample, payload: bytes) -> None:
+        self._batch.append((sample, payload))
+        self._held += samples_in(sample, self._bounds.pairs)
+        if self._held >= self._bounds.batch_samples:
+            batch, self._batch, self._held = self._batch, [], 0
+            self._update(batch)
 
     def _standing(self) -> Standing:
         closed = Verdict.wrong_epoch if self._superseded else Verdict.stale if self.finished else None
         return Standing(self._store.epoch, self._state.version, self._store.ancestors, closed)
 
-    def _held(self) -> int:
-        return sum(samples_in(sample, self._bounds.pairs) for sample, _ in self._batch)
-
     def _look_for_successor(self) -> None:
         """Once per batch, before the sample that would fill it: nothing is acknowledged that nobody will read."""
-        if not self._superseded and self._held() + 1 >= self._bounds.batch_samples and self._store.superseded():
+        if not self._superseded and self._held + 1 >= self._bounds.batch_samples and self._store.superseded():
             log.warning("a later learner has taken over this run: this one (epoch %d) stops", self._store.epoch)
             self._superseded = True
 

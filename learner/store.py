@@ -8,7 +8,7 @@ import numpy as np
 
 from common.config import Config
 from learner import checkpoints, epoch
-from learner.epoch import NO_END, Position
+from learner.epoch import Position
 from learner.failpoints import Reached
 from learner.history import History
 from learner.journal import Journal
@@ -23,20 +23,19 @@ class Entry(NamedTuple):
 
 
 class Store:
-    """One epoch of a run on disk. Only the learner that claimed the epoch writes through it."""
+    """One epoch of a run on disk. Only the learner that claimed the epoch writes through it.
+
+    `ancestors` are the earlier epochs that it descends from, with the last version of each that counts.
+    """
 
     def __init__(self, run: Path, number: int, config: Config, reached: Reached) -> None:
         self.epoch = number
-        self.chain = epoch.lineage(run / "epochs")
+        self._chain = epoch.lineage(run / "epochs", number)
+        self.ancestors = {older: last for older, last in self._chain.items() if older < number}
         self._epochs, self._folder = run / "epochs", run / "checkpoints"
         self._keep, self._reached = config.outer.keep_checkpoints, reached
         self._history = History(run / "history.jsonl")
         self._journal = Journal(run / "journal", number) if config.outer.journal else None
-
-    @property
-    def ancestors(self) -> dict[int, int]:
-        """Earlier epochs of the lineage -> the last version of each that counts."""
-        return {number: last for number, last in self.chain.items() if number < self.epoch}
 
     def superseded(self) -> bool:
         """Whether a later learner has taken over; storage that does not answer is no proof of one."""
@@ -75,5 +74,5 @@ class Store:
     def _checkpoint(self, record: dict[str, Any]) -> int:
         position = Position(self.epoch, record["version"])
         size = checkpoints.save(self._folder, position, record, self._reached)
-        checkpoints.retain(self._folder, self.chain | {self.epoch: NO_END}, self.epoch, self._keep)
+        checkpoints.retain(self._folder, self._chain, self.epoch, self._keep)
         return size

@@ -57,6 +57,7 @@ def test_the_lineage_follows_parents_from_the_newest_record(tmp_path):
         write(tmp_path, number, parent)
     chain = lineage(tmp_path)
     assert list(chain.items()) == [(4, NO_END), (3, 15), (1, 12)]
+    assert lineage(tmp_path, head=2) == {2: NO_END, 1: 10}
     on = [Position(4, 99), Position(3, 15), Position(1, 12), Position(1, 0)]
     off = [Position(3, 16), Position(2, 10), Position(2, 11), Position(1, 13), Position(5, 0)]
     assert all(counts(chain, p) for p in on) and not any(counts(chain, p) for p in off)
