@@ -7,8 +7,6 @@ worker holds. The answer is a packed `Reply`. Unpacking is strict: whatever is n
 `Malformed`, and sizes are checked before parsing. Nothing is deserialised by pickle.
 """
 
-import math
-import re
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any, NamedTuple
@@ -16,30 +14,21 @@ from typing import Any, NamedTuple
 import msgpack
 import numpy as np
 
+from common import fields
+from common.fields import Malformed, check
 from common.moments import Moments, empty
 
 SCHEMA = 1
 SAMPLE = "outertrain/sample"
 REPLY = "outertrain/reply"
 MAX_PAIRS = 4096  # of one payload: an aggregate of many workers' samples still fits
-FACTS = (  # what a worker may report beside a sample; the learner adds them up for the metrics
+FACTS = (  # what a worker may report beside a sample, for the metrics
     "inner_steps",
-    "diverged",  # inner problems that ended early
+    "diverged",  # inner problems that were given up
     "finished",  # inner problems that ended at inner_steps
-    "rp_nonfinite",  # coordinates
     "task_seconds",  # taking new tasks
-    "unroll_seconds",
     "exchange_seconds",  # of the exchange before this one
-    "compile_seconds",
-    "payload_bytes",
-    "retries",
 )
-_NAME = re.compile(r"[A-Za-z0-9._:/-]{1,64}")
-_LARGEST = 2**63 - 1
-
-
-class Malformed(ValueError):
-    """The bytes are not a record of this schema; the text says where they stop being one."""
 
 
 class Verdict(Enum):
@@ -155,25 +144,26 @@ def unpack_sample(payload: bytes, limit: int = 1 << 24) -> GradientSample:
     Raises:
       Malformed: larger than `limit` bytes, or not a sample of this schema.
     """
-    fields = _parse(payload, limit, SAMPLE, 16)
-    worker, sequence, epoch, version, digest, objective, windows, starts, plus, minus, rp, es, seconds, facts = fields
-    lengths = _integers(windows, "windows", 1)
+    worker, sequence, epoch, version, digest, objective, windows, starts, plus, minus, rp, es, seconds, facts = _parse(
+        payload, limit, SAMPLE, 16
+    )
+    lengths = fields.integers(windows, "windows", 1)
     pairs = len(lengths)
     vectors = _vectors(rp, es, pairs)
     return GradientSample(
-        worker=_name(worker, "worker"),
-        sequence=_integer(sequence, "sequence"),
-        epoch=_integer(epoch, "epoch"),
-        version=_integer(version, "version"),
-        digest=_name(digest, "digest"),
-        objective=_name(objective, "objective"),
+        worker=fields.name(worker, "worker"),
+        sequence=fields.integer(sequence, "sequence"),
+        epoch=fields.integer(epoch, "epoch"),
+        version=fields.integer(version, "version"),
+        digest=fields.name(digest, "digest"),
+        objective=fields.name(objective, "objective"),
         windows=lengths,
-        starts=_each(_integers(starts, "starts", 0), pairs, "starts"),
-        loss_plus=_each(_floats(plus, "loss_plus"), pairs, "loss_plus"),
-        loss_minus=_each(_floats(minus, "loss_minus"), pairs, "loss_minus"),
+        starts=fields.each(fields.integers(starts, "starts", 0), pairs, "starts"),
+        loss_plus=fields.each(fields.floats(plus, "loss_plus"), pairs, "loss_plus"),
+        loss_minus=fields.each(fields.floats(minus, "loss_minus"), pairs, "loss_minus"),
         rp=vectors[0],
         es=vectors[1],
-        seconds=_duration(seconds, "seconds"),
+        seconds=fields.duration(seconds, "seconds"),
         facts=_facts(facts),
     )
 
@@ -186,15 +176,15 @@ def pack_reply(reply: Reply) -> bytes:
 def unpack_reply(payload: bytes, limit: int = 1 << 28) -> Reply:
     """Raises Malformed."""
     verdict, epoch, version, digest, theta, stop, probe_rate = _parse(payload, limit, REPLY, 9)
-    _check(verdict is None or verdict in Verdict.__members__, "verdict is none of the known ones")
-    _check(theta is None or (type(theta) is bytes and len(theta) % 4 == 0), "theta is not a row of float32")
-    _check(type(stop) is bool, "stop is not a truth value")
-    _check(type(probe_rate) is float and 0 <= probe_rate <= 1, "probe_rate is not a share")
+    check(verdict is None or verdict in Verdict.__members__, "verdict is none of the known ones")
+    check(theta is None or (type(theta) is bytes and len(theta) % 4 == 0), "theta is not a row of float32")
+    check(type(stop) is bool, "stop is not a truth value")
+    check(type(probe_rate) is float and 0 <= probe_rate <= 1, "probe_rate is not a share")
     return Reply(
         verdict=None if verdict is None else Verdict(verdict),
-        epoch=_integer(epoch, "epoch"),
-        version=_integer(version, "version"),
-        digest=_name(digest, "digest"),
+        epoch=fields.integer(epoch, "epoch"),
+        version=fields.integer(version, "version"),
+        digest=fields.name(digest, "digest"),
         theta=theta,
         stop=stop,
         probe_rate=probe_rate,
@@ -202,67 +192,32 @@ def unpack_reply(payload: bytes, limit: int = 1 << 28) -> Reply:
 
 
 def _parse(payload: bytes, limit: int, kind: str, length: int) -> list[Any]:
-    _check(type(payload) is bytes, f"{type(payload).__name__} instead of bytes")
-    _check(len(payload) <= limit, f"{len(payload)} bytes are more than the limit of {limit}")
+    check(type(payload) is bytes, f"{type(payload).__name__} instead of bytes")
+    check(len(payload) <= limit, f"{len(payload)} bytes are more than the limit of {limit}")
     try:
-        fields = msgpack.unpackb(payload, max_array_len=MAX_PAIRS, max_map_len=len(FACTS), max_ext_len=0)
+        record = msgpack.unpackb(payload, max_array_len=MAX_PAIRS, max_map_len=len(FACTS), max_ext_len=0)
     except (ValueError, msgpack.UnpackException) as error:
         raise Malformed(f"not msgpack: {error or type(error).__name__}") from None
-    _check(type(fields) is list and len(fields) >= 2 and fields[0] == kind, f"not an {kind}")
-    _check(type(fields[1]) is int and fields[1] == SCHEMA, f"schema {fields[1]!r:.40} instead of {SCHEMA}")
-    _check(len(fields) == length, f"{len(fields)} fields instead of {length}")
-    return fields[2:]
-
-
-def _check(holds: bool, what: str) -> None:
-    if not holds:
-        raise Malformed(what)
-
-
-def _name(value: Any, what: str) -> str:
-    _check(type(value) is str and _NAME.fullmatch(value) is not None, f"{what} is not a name")
-    return value
-
-
-def _integer(value: Any, what: str, low: int = 0) -> int:
-    _check(type(value) is int and low <= value <= _LARGEST, f"{what} is not a whole number of {low} or more")
-    return value
-
-
-def _integers(values: Any, what: str, low: int) -> tuple[int, ...]:
-    _check(type(values) is list and len(values) >= 1, f"{what} is not a list of numbers")
-    return tuple(_integer(value, what, low) for value in values)
-
-
-def _floats(values: Any, what: str) -> tuple[float, ...]:
-    _check(type(values) is list and all(type(x) is float for x in values), f"{what} is not a list of floats")
-    return tuple(values)
-
-
-def _each(values: tuple, pairs: int, what: str) -> tuple:
-    _check(len(values) == pairs, f"{what} has {len(values)} entries for {pairs} pairs")
-    return values
-
-
-def _duration(value: Any, what: str) -> float:
-    _check(type(value) is float and math.isfinite(value) and value >= 0, f"{what} is not a duration")
-    return value
+    check(type(record) is list and len(record) >= 2 and record[0] == kind, f"not an {kind}")
+    check(type(record[1]) is int and record[1] == SCHEMA, f"schema {record[1]!r:.40} instead of {SCHEMA}")
+    check(len(record) == length, f"{len(record)} record instead of {length}")
+    return record[2:]
 
 
 def _facts(facts: Any) -> dict[str, float]:
-    _check(isinstance(facts, Mapping), "facts is not a map")
-    _check(all(name in FACTS for name in facts), "facts holds an unknown name")
-    return {name: _duration(value, name) for name, value in facts.items()}
+    check(isinstance(facts, Mapping), "facts is not a map")
+    check(all(name in FACTS for name in facts), "facts holds an unknown name")
+    return {name: fields.duration(value, name) for name, value in facts.items()}
 
 
 def _vectors(rp: Any, es: Any, pairs: int) -> tuple[Moments, Moments]:
     raw = {"rp": rp, "es": es}
     for name, moments in raw.items():
-        _check(type(moments) is list and len(moments) == 3, f"{name} is not [count, mean, M2]")
-        _check(_integer(moments[0], f"{name} count") <= pairs, f"{name} counts more than the {pairs} pairs")
+        check(type(moments) is list and len(moments) == 3, f"{name} is not [count, mean, M2]")
+        check(fields.integer(moments[0], f"{name} count") <= pairs, f"{name} counts more than the {pairs} pairs")
         _vector_fields(name, *moments)
     sizes = {len(vector) for moments in raw.values() for vector in moments[1:] if vector is not None}
-    _check(len(sizes) == 1 and 0 not in sizes, "the vectors are absent, empty or of different lengths")
+    check(len(sizes) == 1 and 0 not in sizes, "the vectors are absent, empty or of different lengths")
     size = sizes.pop() // 8
     return _moments(rp, size), _moments(es, size)
 
@@ -270,7 +225,7 @@ def _vectors(rp: Any, es: Any, pairs: int) -> tuple[Moments, Moments]:
 def _vector_fields(name: str, count: int, mean: Any, m2: Any) -> None:
     for what, vector, present in (("mean", mean, count >= 1), ("M2", m2, count >= 2)):
         right = type(vector) is bytes and len(vector) % 8 == 0 if present else vector is None
-        _check(right, f"{name} {what} is not a row of float64" if present else f"{name} {what} of {count} observations")
+        check(right, f"{name} {what} is not a row of float64" if present else f"{name} {what} of {count} observations")
 
 
 def _moments(raw: list[Any], size: int) -> Moments:
