@@ -22,7 +22,7 @@ from cluster.crew import Crew
 from cluster.duty import Duty
 from cluster.fleet import Fleet
 from cluster.rundirectory import RunDirectory
-from cluster.workplace import make_workplace
+from cluster.workplace import enter_user_folder, make_workplace
 from common import runtime, targets
 from common.errors import UserError
 from common.metrics import Endpoint, FleetMetrics
@@ -36,9 +36,10 @@ TICK_SECONDS = 0.25
 class LearnerActor:
     """`cluster.service.LearnerService` in a process of its own."""
 
-    def __init__(self, run: str, extra_updates: int = 0):
+    def __init__(self, run: str):
         from cluster.service import LearnerService
 
+        enter_user_folder()
         self._refusal: UserError | None = None
         try:
             self._service = LearnerService(RunDirectory(Path(run)))

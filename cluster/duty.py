@@ -15,6 +15,9 @@ from cluster.connection import Left
 from cluster.workplace import Workplace
 
 
+MOST_CREDIT = 10.0  # seconds of items that training may owe
+
+
 class Order(NamedTuple):
     """One item to be computed and the place for its result."""
 
@@ -40,6 +43,10 @@ class Duty:
         self._orders.put(Order(item, result))
         return result.result()
 
+    def waiting(self) -> int:
+        """Items that nobody has begun."""
+        return self._orders.qsize()
+
     def leave(self) -> None:
         """Called from another thread: the loop ends after what it is computing."""
         self.leaving.set()
@@ -47,14 +54,24 @@ class Duty:
 
     def run(self, workplace: Workplace) -> None:
         """Returns when told to leave. An item that raises ends the worker, which the fleet replaces and reports."""
-        credit = 0.0
-        while not self.leaving.is_set():
-            if self.training:
-                before = self._clock()
-                self._sample(workplace)
-                credit = min(credit + self._share * (self._clock() - before), 10.0)
-            if not self.training or credit > 0:
-                credit -= self._serve(workplace, wait=not self.training)
+        try:
+            credit = 0.0
+            while not self.leaving.is_set():
+                if self.training:
+                    before = self._clock()
+                    self._sample(workplace)
+                    credit = min(credit + self._share * (self._clock() - before), MOST_CREDIT)
+                if (not self.training or credit > 0) and not self.leaving.is_set():
+                    credit -= self._serve(workplace, wait=not self.training)
+        finally:
+            self._return_waiting()
+
+    def _return_waiting(self) -> None:
+        """Those who ordered what was not begun are told that it is cancelled."""
+        while self.waiting():
+            order = self._orders.get_nowait()
+            if order is not None:
+                order.result.cancel()
 
     def _sample(self, workplace: Workplace) -> None:
         try:

@@ -6,7 +6,7 @@ is not computed again, so a job that was cut off goes on where it stopped, and l
 
 import json
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
@@ -52,8 +52,8 @@ def cut_torn_line(file: BinaryIO) -> None:
 
 class Done(NamedTuple):
     item: Item
-    row: Row | None  # None: its worker was lost
-    reason: str = ""  # why
+    row: Row | None  # None: its worker was lost, or left
+    reason: str = ""  # why it was lost; "": it left, and the item was not begun
 
 
 class Pool(Protocol):
@@ -82,7 +82,7 @@ def run(items: Iterable[Item], results: Results, pool: Pool, progress: Callable[
     items = list(items)
     waiting = deque(results.missing(items))
     done = len(items) - len(waiting)
-    attempts: dict[str, int] = {}
+    attempts: Counter[str] = Counter()
     while done < len(items):
         if not progress(done, len(items)):
             return False
@@ -93,7 +93,7 @@ def run(items: Iterable[Item], results: Results, pool: Pool, progress: Callable[
                 results.add(row)
                 done += 1
                 continue
-            attempts[item["item"]] = attempts.get(item["item"], 0) + 1
+            attempts[item["item"]] += reason != ""
             if attempts[item["item"]] == ATTEMPTS:
                 raise UserError(f"{item['item']} failed {ATTEMPTS} times, the last time so: {reason}")
             waiting.append(item)

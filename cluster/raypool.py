@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from concurrent.futures import CancelledError
 from typing import Any
 
 import ray
@@ -45,7 +46,8 @@ class RayPool:
             return Done(item, ray.get(reference))
         except (RayActorError, RayTaskError) as error:
             self._workers.pop(uid, None)
-            return Done(item, None, last_line(self._reason() or str(error)))
+            left = isinstance(getattr(error, "cause", None), CancelledError)
+            return Done(item, None, "" if left else last_line(self._reason() or str(error)))
 
     def _reason(self) -> str | None:
         """Why a worker ended last: the fleet has its traceback."""

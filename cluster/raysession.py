@@ -11,7 +11,6 @@ from pathlib import Path
 
 from cluster.workplace import USER_FOLDER
 from common.config import Config
-from common.errors import UserError
 
 SETTINGS = {
     "RAY_AUTH_MODE": "token",
@@ -77,12 +76,3 @@ def stage(config: Config, scratch: Path) -> Path:
         elif (path / "__init__.py").exists():
             shutil.copytree(path, user / path.name, ignore=shutil.ignore_patterns("__pycache__"))
     return staged
-
-
-def check_user_modules(config: Config) -> None:
-    """Raises UserError where the user's task family could not be imported under its name, before anything starts."""
-    if ":" not in config.task.family:
-        return
-    module = config.task.family.partition(":")[0]
-    if module.split(".")[0] in ("common", "learner", "workers", "cluster"):
-        raise UserError(f"task.family: the module {module!r} would shadow ours: give it another name")

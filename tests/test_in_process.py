@@ -1,0 +1,101 @@
+"""A whole run in one process: the same seed gives the same theta, bit for bit, however often it was killed."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cluster import rundirectory
+from cluster.evaluate import theta_of
+from cluster.inprocess import InProcess
+from common.config import Config
+from common.configfile import from_dict
+from learner.history import read_history
+
+UPDATES = 12
+TREE = {
+    "task": {"family": "quadratic", "inner_steps": 9, "options": {"dimension": 2}},
+    "optimizer": {"family": "sgd", "learning_rate": 0.05},
+    "estimator": {"pairs": 2},
+    "curriculum": {"start": 2, "end": 4, "updates": 6},
+    "outer": {"updates": UPDATES, "batch_samples": 4, "learning_rate": 0.01},
+    "workers": {"count": 3},
+}
+
+
+@pytest.fixture(autouse=True)
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUTERTRAIN_RUNS", str(tmp_path / "runs"))
+
+
+def config(**sections: dict) -> Config:
+    return from_dict({name: {**TREE.get(name, {}), **sections.get(name, {})} for name in {*TREE, *sections}})
+
+
+def train(name: str, wanted: Config, steps: int | None = None) -> rundirectory.RunDirectory:
+    """Runs to the end, or for some samples; then leaves without a word, as a killed process does."""
+    run = rundirectory.find(name) if name in rundirectory.names() else rundirectory.create(name, wanted)
+    host = InProcess(run, wanted)
+    taken = 0
+    while taken != steps and host.advance():
+        taken += 1
+    host.__exit__() if steps is None else host._service._endpoint.close()
+    return run
+
+
+def test_same_seed_same_theta_and_another_seed_another() -> None:
+    first, second, other = (
+        theta_of(train(name, from_dict({**TREE, "seed": seed})))[0] for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    )
+    assert first.tobytes() == second.tobytes() != other.tobytes()
+
+
+@pytest.mark.parametrize("es, lives", [("truncated", (0, 1, 3, 5, 4)), ("persistent", (5,)), ("noise_reuse", (6,))])
+def test_left_anywhere_and_resumed_the_run_is_the_same(es: str, lives: tuple[int, ...]) -> None:
+    """`lives` are samples between two ends; a batch has 2 samples of 2 pairs."""
+    wanted = config(estimator={"pairs": 2, "es": es, "use": "merged" if es == "truncated" else "es"})
+    whole = train("whole", wanted)
+    for steps in lives:
+        train("torn", wanted, steps)
+    torn = train("torn", wanted)
+    assert theta_of(torn)[0].tobytes() == theta_of(whole)[0].tobytes()
+    lines = [[line[key] for key in ("version", "loss", "gradient_norm")] for line in read_history(torn.path)]
+    assert lines == [[line[key] for key in ("version", "loss", "gradient_norm")] for line in read_history(whole.path)]
+
+
+def test_staleness_is_zero_and_all_workers_take_turns() -> None:
+    lines = read_history(train("a", config()).path)
+    assert len(lines) == UPDATES
+    assert all(line["staleness"] == {"mean": 0.0, "max": 0} for line in lines)
+    assert {line["workers_seen"] for line in lines} <= {2, 3, 4}
+
+
+def test_killed_by_the_system_at_random_moments() -> None:
+    """The command itself, killed by SIGKILL while it writes, computes or starts, is resumed to the same theta."""
+    wanted = config(outer={**TREE["outer"], "updates": 30})
+    whole = train("whole", wanted)
+    run = rundirectory.create("killed", wanted)
+    command = [
+        sys.executable,
+        "-m",
+        "cluster.cli",
+        "train",
+        "--name",
+        "killed",
+        "--resume",
+        "--in-process",
+        "--no-evaluate",
+    ]
+    for version in (0, 17):
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+            while not any(int(p.stem[-7:]) > version for p in (run.path / "checkpoints").glob("e*.ckpt")):
+                assert process.poll() is None
+            process.send_signal(signal.SIGKILL)
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 0, done.stderr
+    theta, version = theta_of(run)
+    assert version == 30 and theta.tobytes() == theta_of(whole)[0].tobytes()
+    assert np.isfinite(theta).all()

@@ -1,0 +1,106 @@
+"""Jobs: every item once, whatever happens to those who compute them."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.jobs import ATTEMPTS, Done, InProcessPool, Results, run
+from common.errors import UserError
+
+
+def item(name: str) -> dict:
+    return {"item": name}
+
+
+def go(done: int, total: int) -> bool:
+    return True
+
+
+class FlakyPool:
+    """Loses some of its workers' items and answers in any order."""
+
+    def __init__(self, seed: int, loss: float):
+        self.random, self.loss = random.Random(seed), loss
+        self.held: list[dict] = []
+        self.losses: dict[str, int] = {}
+
+    def room(self) -> int:
+        return 3 - len(self.held)
+
+    def submit(self, item: dict) -> None:
+        self.held.append(item)
+
+    def collect(self) -> list[Done]:
+        self.random.shuffle(self.held)
+        item = self.held.pop()
+        lost = self.losses.get(item["item"], 0)
+        if lost < ATTEMPTS - 1 and self.random.random() < self.loss:
+            self.losses[item["item"]] = lost + 1
+            return [Done(item, None, "killed")]
+        return [Done(item, {"item": item["item"], "value": len(item["item"])})]
+
+
+@given(st.integers(0, 30), st.integers(0, 1000), st.floats(0, 1))
+def test_every_item_gets_one_row(tmp_path_factory, count: int, seed: int, loss: float) -> None:
+    path = tmp_path_factory.mktemp("job") / "rows.jsonl"
+    items = [item(f"i{k}") for k in range(count)]
+    assert run(items, Results(path), FlakyPool(seed, loss), go)
+    names = [json.loads(line)["item"] for line in path.read_text().splitlines()]
+    assert sorted(names) == sorted(i["item"] for i in items)
+
+
+def test_what_has_a_row_is_not_computed_again(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    computed = []
+
+    def perform(item: dict) -> dict:
+        computed.append(item["item"])
+        return {"item": item["item"]}
+
+    run([item("a"), item("b")], Results(path), InProcessPool(perform), go)
+    run([item("a"), item("b"), item("c")], Results(path), InProcessPool(perform), go)
+    assert computed == ["a", "b", "c"]
+
+
+def test_a_job_stops_when_it_is_told_to_and_goes_on_later(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    items = [item(f"i{k}") for k in range(5)]
+    pool = InProcessPool(lambda item: {"item": item["item"]})
+    assert not run(items, Results(path), pool, lambda done, total: done < 2)
+    assert len(path.read_text().splitlines()) == 2
+    seen = []
+    assert run(items, Results(path), pool, lambda done, total: seen.append((done, total)) is None)
+    assert seen[0] == (2, 5) and seen[-1] == (5, 5)
+
+
+def test_an_item_that_fails_again_and_again_ends_the_job_with_the_reason(tmp_path: Path) -> None:
+    class Deadly(FlakyPool):
+        def collect(self) -> list[Done]:
+            return [Done(self.held.pop(), None, "ValueError: no such optimizer")]
+
+    with pytest.raises(UserError, match="a failed 3 times, the last time so: ValueError: no such optimizer"):
+        run([item("a")], Results(tmp_path / "rows.jsonl"), Deadly(0, 0), go)
+
+
+def test_the_line_that_a_dying_process_was_writing_is_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    whole = b'{"item": "a", "x": 1}\n'
+    for torn in (b"", b'{"item": "b"', b'{"item": "b"}'):
+        path.write_bytes(whole + torn)
+        results = Results(path)
+        assert list(results.rows) == ["a"]
+        results.add({"item": "c"})
+        assert path.read_bytes() == whole + b'{"item": "c"}\n'
+    path.write_bytes(b"torn")
+    assert Results(path).rows == {}
+
+
+def test_the_first_row_of_a_name_counts(tmp_path: Path) -> None:
+    results = Results(tmp_path / "rows.jsonl")
+    results.add({"item": "a", "x": 1})
+    results.add({"item": "a", "x": 2})
+    assert Results(results.path).rows == {"a": {"item": "a", "x": 1}}

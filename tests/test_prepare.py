@@ -1,0 +1,60 @@
+"""Finding or making the run of a command."""
+
+from pathlib import Path
+
+import pytest
+
+from cluster import rundirectory
+from cluster.prepare import Request, newest, open_run
+from common.config import Config
+from common.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUTERTRAIN_RUNS", str(tmp_path / "runs"))
+    monkeypatch.chdir(tmp_path)
+
+
+def request(source: str | None = None, name: str | None = None, *overrides: str, resume: bool = False) -> Request:
+    return Request(source, name, overrides, resume=resume)
+
+
+def test_a_run_is_named_after_its_configuration_unless_it_has_a_name() -> None:
+    assert open_run(request()).name == "quickstart"
+    assert open_run(request("quickstart")).name == "quickstart-2"
+    assert open_run(request("paper", "mine")).name == "mine"
+    Path("own.toml").write_text("seed = 3")
+    run = open_run(request("own.toml", None, "outer.updates=5"))
+    assert run.name == "own" and run.config().seed == 3 and run.config().outer.updates == 5
+
+
+def test_paths_mean_the_same_in_every_process(tmp_path: Path) -> None:
+    run = open_run(request(None, None, "dataset.source=store", "dataset.path=images"))
+    assert run.config().dataset.path == str(tmp_path / "images")
+
+
+def test_resume_goes_on_with_the_newest_run_of_that_configuration() -> None:
+    with pytest.raises(UserError, match="no run 'quickstart'"):
+        open_run(request(resume=True))
+    for _ in range(3):
+        open_run(request())
+    assert newest("quickstart") == "quickstart-3"
+    assert open_run(request(resume=True)).name == "quickstart-3"
+    assert open_run(request(None, "quickstart-2", resume=True)).name == "quickstart-2"
+
+
+def test_resume_changes_what_may_change_and_refuses_what_decides_the_meaning_of_a_sample() -> None:
+    run = open_run(request(None, "a", "seed=5"))
+    open_run(request(None, "a", "outer.updates=999", resume=True))
+    assert run.config().outer.updates == 999 and run.config().seed == 5
+    before = run.config_file.read_bytes()
+    with pytest.raises(UserError, match=r"trained with another \[estimator\]"):
+        open_run(request(None, "a", "estimator.sigma=0.2", resume=True))
+    assert run.config_file.read_bytes() == before
+
+
+def test_a_bad_configuration_makes_no_directory() -> None:
+    with pytest.raises(UserError, match=r"unknown key outer.updatse: did you mean outer.updates"):
+        open_run(request(None, "a", "outer.updatse=1"))
+    assert rundirectory.names() == [] and Config() == Config()

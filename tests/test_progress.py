@@ -1,0 +1,51 @@
+"""The figures of a run, by hand numbers."""
+
+import pytest
+
+from cluster.progress import RECENT, duration, figure, line, summarise
+
+FLEET = {"target": 4, "running": 3}
+
+
+def record(version: int, time: float, loss: float | None = 1.0, weight: float = 0.5) -> dict:
+    return {
+        "version": version,
+        "time": time,
+        "loss": loss,
+        "weight_rp": {"mean": weight},
+        "staleness": {"mean": 0.25},
+        "samples": 8,
+        "inner_steps": 400,
+    }
+
+
+def test_rates_are_taken_between_the_updates_and_the_time_left_runs() -> None:
+    records = [record(v, 100.0 + 2 * v, loss=float(v)) for v in range(1, 6)]  # 0.5 updates a second
+    p = summarise(records, version=5, target=25, fleet=FLEET, now=113.0)
+    assert p.loss == pytest.approx(3.0) and p.weight_rp == 0.5 and p.staleness == 0.25
+    assert p.samples_per_second == pytest.approx(4 * 8 / 8) and p.steps_per_second == pytest.approx(4 * 400 / 8)
+    assert p.seconds_left == pytest.approx(20 / 0.5 - 3)
+    assert (p.workers, p.workers_wanted) == (3, 4)
+
+
+def test_only_recent_updates_count() -> None:
+    records = [record(v, float(v), loss=9.0) for v in range(50)] + [record(v, float(v)) for v in range(50, 50 + RECENT)]
+    assert summarise(records, 70, 100, FLEET, now=70.0).loss == 1.0
+
+
+def test_before_the_second_update_rates_are_unknown() -> None:
+    for records in ([], [record(1, 5.0, loss=None)]):
+        p = summarise(records, len(records), 10, FLEET, now=6.0)
+        assert p.samples_per_second is None and p.seconds_left is None and p.loss is None
+        assert "loss ?" in line(p) and "left ?" in line(p)
+
+
+def test_words() -> None:
+    assert [duration(s) for s in (None, 0.4, 59.6, 3599, 7260)] == [
+        "?",
+        "0 s",
+        "1 min 00 s",
+        "59 min 59 s",
+        "2 h 01 min",
+    ]
+    assert [figure(x) for x in (None, 0.012345, 12.345, 123456.0)] == ["?", "0.0123", "12.3", "123,456"]

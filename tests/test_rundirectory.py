@@ -1,0 +1,117 @@
+"""Run directories: they appear whole or not at all, have one user at a time, and say what is wrong with them."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cluster import rundirectory
+from cluster.rundirectory import create, discard, exclusive, find, free_name, names
+from common.config import Config
+from common.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("OUTERTRAIN_RUNS", str(tmp_path / "runs"))
+    return tmp_path / "runs"
+
+
+def test_a_new_run_holds_its_whole_configuration(runs: Path) -> None:
+    run = create("a", Config(seed=7))
+    assert run.path == runs / "a" and run.config() == Config(seed=7) and names() == ["a"]
+    assert find("a").path == find(str(runs / "a")).path == run.path
+
+
+def test_a_taken_name_is_refused_and_nothing_changes(runs: Path) -> None:
+    create("a", Config(seed=1))
+    before = {p: p.read_bytes() for p in runs.rglob("*") if p.is_file()}
+    with pytest.raises(UserError, match="the run 'a' exists already .*--resume, or choose another --name"):
+        create("a", Config(seed=2))
+    assert {p: p.read_bytes() for p in runs.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize("name", ["", ".hidden", "-x", "a/b", "a b", "..", "a\n"])
+def test_names_that_are_no_file_names_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match="cannot name a run"):
+        create(name, Config())
+
+
+@pytest.mark.parametrize(
+    "number, advice",
+    [(errno.ENOSPC, "the disk is full: make room"), (errno.EACCES, "not writable"), (errno.EROFS, "read-only")],
+)
+def test_storage_that_refuses_is_explained_and_leaves_nothing(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, number: int, advice: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    runs.mkdir()
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(UserError, match=advice):
+        create("a", Config())
+    assert list(runs.iterdir()) == []
+
+
+def test_a_file_in_the_way_is_explained(runs: Path) -> None:
+    runs.write_text("")
+    with pytest.raises(UserError, match="cannot make the run directory"):
+        create("a", Config())
+
+
+def test_an_unknown_run_is_answered_with_those_that_exist() -> None:
+    with pytest.raises(UserError, match="there is none yet"):
+        find("a")
+    create("b", Config())
+    with pytest.raises(UserError, match=r"no run 'a' .*: b$"):
+        find("a")
+
+
+def test_free_names_count_up() -> None:
+    assert free_name("a") == "a"
+    create("a", Config())
+    assert free_name("a") == "a-2"
+    create("a-2", Config())
+    assert free_name("a") == "a-3"
+
+
+def test_one_process_at_a_time_and_a_killed_one_lets_go() -> None:
+    run = create("a", Config())
+    code = (
+        "import sys, time; from pathlib import Path; from cluster.rundirectory import *\n"
+        f"with exclusive(RunDirectory(Path({str(run.path)!r}))): print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match="the run 'a' is in use by another process"), exclusive(run):
+            pass
+        with exclusive(run, "evaluation.lock"):
+            pass
+        other.kill()
+        other.wait()
+    with exclusive(run):
+        pass
+
+
+def test_only_runs_without_a_checkpoint_are_discarded() -> None:
+    run = create("a", Config())
+    (run.path / "checkpoints" / "e0001-v0000000.ckpt").write_bytes(b"")
+    discard(run)
+    assert names() == ["a"]
+    (run.path / "checkpoints" / "e0001-v0000000.ckpt").unlink()
+    discard(run)
+    assert names() == []
+
+
+def test_the_worker_target_survives_and_damage_is_named() -> None:
+    run = create("a", Config())
+    assert run.worker_target() == 0
+    run.save_worker_target(12)
+    assert rundirectory.find("a").worker_target() == 12
+    (run.path / "fleet.json").write_text("{}")
+    with pytest.raises(UserError, match=r"fleet.json is damaged .*: delete it and scale again"):
+        run.worker_target()
