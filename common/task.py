@@ -53,7 +53,6 @@ def make_task(config: Config, dataset: Dataset | None) -> TaskFamily:
 def classifier(config: Config, dataset: Dataset) -> TaskFamily:
     """Ten classes at random, all their images (section 4.2), and a small network to be trained on them."""
     task = config.task
-    network, spec = make_network(task, dataset.image_shape)
     classes = {split: outer_classes(dataset, split, config.dataset.seed) for split in ("outer_train", "outer_test")}
     for split, pool in classes.items():
         if len(pool) < task.classes:
@@ -65,6 +64,15 @@ def classifier(config: Config, dataset: Dataset) -> TaskFamily:
     def sample(random: np.random.Generator, outer_split: str) -> dict[str, Images]:
         chosen = random.choice(classes[outer_split], task.classes, replace=False)
         return {split: gather(dataset, chosen, split) for split in SPLITS}
+
+    return image_family(task, dataset.image_shape, sample)
+
+
+def image_family(
+    task: TaskConfig, image_shape: tuple[int, int, int], sample: Callable[[np.random.Generator, str], dict[str, Images]]
+) -> TaskFamily:
+    """The network of `task` on the images that `sample` gives; batches draw a class, then one of its images."""
+    network, spec = make_network(task, image_shape)
 
     def batch(data: dict[str, Images], key: jax.Array, split: str) -> tuple[jax.Array, jax.Array]:
         images = data[split]
