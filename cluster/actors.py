@@ -17,7 +17,7 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 
-from cluster.connection import Connection, Unreachable
+from cluster.connection import Call, Connection, Unreachable
 from cluster.crew import Crew
 from cluster.duty import Duty
 from cluster.fleet import Fleet
@@ -32,45 +32,56 @@ REPLY_SECONDS = 60.0  # an exchange that takes longer is repeated
 TICK_SECONDS = 0.25
 
 
-@ray.remote(num_cpus=0, max_task_retries=0, concurrency_groups={"exchange": 8, "control": 2})
-class LearnerActor:
-    """`cluster.service.LearnerService` in a process of its own."""
+class LearnerShell:
+    """`cluster.service.LearnerService`."""
 
     def __init__(self, run: str):
+        enter_user_folder()
         from cluster.service import LearnerService
 
-        enter_user_folder()
         self._refusal: UserError | None = None
         try:
             self._service = LearnerService(RunDirectory(Path(run)))
         except UserError as error:  # told to whoever asks; to raise it here would only make Ray start it again
             self._refusal = error
 
-    @ray.method(concurrency_group="control")
-    def ready(self) -> None:
-        """Raises UserError when this learner cannot work."""
+    def _check(self) -> None:
         if self._refusal is not None:
             raise self._refusal
 
+    @ray.method(concurrency_group="control")
+    def ready(self) -> None:
+        """Raises UserError when this learner cannot work."""
+        self._check()
+
     @ray.method(concurrency_group="exchange")
     def exchange(self, payload: bytes | None, epoch: int, version: int) -> bytes:
-        self.ready()
+        self._check()
         return self._service.learner.exchange(payload, epoch, version)
 
     @ray.method(concurrency_group="control")
     def status(self) -> dict[str, Any]:
-        self.ready()
+        self._check()
         return self._service.status()
+
+    @ray.method(concurrency_group="control")
+    def drain(self) -> None:
+        self._service.learner.drain()
 
     @ray.method(concurrency_group="control")
     def close(self) -> None:
         if self._refusal is None:
             self._service.close()
 
+    @ray.method(concurrency_group="control")
+    def log(self, lines: int) -> str:
+        """The end of the run's log."""
+        self._check()
+        return self._service.log(lines)
 
-@ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0, concurrency_groups={"run": 1, "items": 2, "control": 2})
-class WorkerActor:
-    """`cluster.duty.Duty` in a process of its own."""
+
+class WorkerShell:
+    """`cluster.duty.Duty`."""
 
     def __init__(self, program: str, config: str, uid: str):
         runtime.prepare()
@@ -80,13 +91,16 @@ class WorkerActor:
 
     @ray.method(concurrency_group="control")
     def node(self) -> str:
-        return ray.util.get_node_ip_address()
+        return str(ray.util.get_node_ip_address())
+
+    @ray.method(concurrency_group="control")
+    def pid(self) -> int:
+        return os.getpid()
 
     @ray.method(concurrency_group="run")
     def run(self) -> None:
         exchange = Connection(ask_learner(), self._duty.leaving)
-        workplace = make_workplace(self._program, self._config, self._uid, exchange)
-        self._duty.run(workplace)
+        self._duty.run(make_workplace(self._program, self._config, self._uid, exchange))
 
     @ray.method(concurrency_group="items")
     def perform(self, item: dict[str, Any]) -> dict[str, Any]:
@@ -97,15 +111,16 @@ class WorkerActor:
         self._duty.leave()
 
 
-def ask_learner():
+def ask_learner() -> Call:
     """The exchange of this namespace's learner, found again by name when it has moved."""
-    handle = None
+    handle: Any = None
 
     def call(payload: bytes | None, epoch: int, version: int) -> bytes:
         nonlocal handle
         try:
             handle = handle or ray.get_actor(LEARNER)
-            return ray.get(handle.exchange.remote(payload, epoch, version), timeout=REPLY_SECONDS)
+            answer: Any = ray.get(handle.exchange.remote(payload, epoch, version), timeout=REPLY_SECONDS)
+            return answer
         except (RayActorError, GetTimeoutError, ValueError) as error:  # ValueError: no actor of this name now
             handle = None
             raise Unreachable(str(error)) from None
@@ -113,14 +128,16 @@ def ask_learner():
     return call
 
 
-@ray.remote(num_cpus=0, max_task_retries=0, concurrency_groups={"control": 4})
-class FleetActor:
-    """`cluster.fleet.Fleet` in a process of its own, ticking in a thread, with a metrics endpoint."""
+class FleetShell:
+    """`cluster.fleet.Fleet`, ticking in a thread, with a metrics endpoint."""
 
-    def __init__(self, run: str, program: str, workers: int | None = None):
-        """`workers` is the target; without it, the last one that was asked for."""
+    def __init__(self, run: str, program: str, workers: int | None, options: dict[str, Any]):
+        """Args:
+        workers: the target; without it, the last one that was asked for.
+        options: Ray's, of each worker.
+        """
         directory = RunDirectory(Path(run))
-        self._crew = Crew(WorkerActor, program, directory.config_file.read_text())
+        self._crew = Crew(lambda uid: worker_actor(program, directory.config_file.read_text(), uid, options))
         target = directory.worker_target() if workers is None else workers
         self._fleet = Fleet(target, self._crew, directory.save_worker_target)
         self._metrics = FleetMetrics()
@@ -147,6 +164,11 @@ class FleetActor:
             self._fleet.scale(target)
 
     @ray.method(concurrency_group="control")
+    def drain(self) -> None:
+        with self._lock:
+            self._fleet.drain()
+
+    @ray.method(concurrency_group="control")
     def status(self) -> dict[str, Any]:
         with self._lock:
             return self._fleet.status()
@@ -156,3 +178,21 @@ class FleetActor:
         """Handles of the workers that run, by uid: for jobs."""
         with self._lock:
             return self._crew.handles(self._fleet.running())
+
+
+def actor(shell: type, options: dict[str, Any], **threads: int) -> Any:
+    """An actor class with this many threads in each group of methods. A call is never repeated by Ray: we do that."""
+    return ray.remote(num_cpus=0, max_task_retries=0, concurrency_groups=threads)(shell).options(**options)  # type: ignore[call-overload]
+
+
+def learner_actor(run: Path, **options: Any) -> Any:
+    return actor(LearnerShell, {"name": LEARNER, "max_restarts": -1, **options}, exchange=8, control=2).remote(str(run))
+
+
+def fleet_actor(run: Path, program: str, workers: int | None, worker_options: dict[str, Any], **options: Any) -> Any:
+    made = actor(FleetShell, {"name": FLEET, "max_restarts": -1, **options}, control=4)
+    return made.remote(str(run), program, workers, worker_options)
+
+
+def worker_actor(program: str, config: str, uid: str, options: dict[str, Any]) -> Any:
+    return actor(WorkerShell, {"max_restarts": 0, **options}, run=1, items=2, control=2).remote(program, config, uid)

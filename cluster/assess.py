@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cluster import display, rundirectory
-from cluster.evaluate import evaluate, summary_of, theta_of, tune
+from cluster.evaluate import Progress, evaluate, summary_of, theta_of, tune
 from cluster.interrupt import Interrupt
+from cluster.jobs import Pool
 from cluster.prepare import DEFAULT, absolute, stem
 from cluster.report import write_report
 from cluster.rundirectory import RunDirectory, exclusive
@@ -50,7 +51,7 @@ def assess(request: Request, with_learned: bool) -> int:
         show.say(f"results in {run.evaluation}")
         with make_pool(run, config, request.in_process) as pool:
             tell = teller("evaluating" if with_learned else "tuning", interrupt, show)
-            if not (evaluate(*subject, pool.pool(), tell) if with_learned else tune(run, config, pool.pool(), tell)):
+            if not compute(subject, pool.pool(), tell):
                 show.say("stopped; the same command goes on where it was")
                 return INTERRUPTED
         page = write_report(run.path)
@@ -61,6 +62,12 @@ def assess(request: Request, with_learned: bool) -> int:
     if request.json:
         print(json.dumps(facts), flush=True)
     return 0
+
+
+def compute(subject: Subject, pool: Pool, tell: Progress) -> bool:
+    """False when it was stopped."""
+    run, config, theta, version = subject
+    return tune(run, config, pool, tell) if theta is None else evaluate(run, config, theta, version, pool, tell)
 
 
 def find_subject(request: Request, with_learned: bool) -> Subject:

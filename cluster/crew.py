@@ -1,7 +1,7 @@
 """The fleet's workers as Ray actors: `cluster.fleet.Processes` over Ray."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import ray
@@ -22,12 +22,13 @@ class Hand(NamedTuple):
 class Crew:
     """Starts, watches and ends worker actors. Ending the process that holds a crew ends its workers."""
 
-    def __init__(self, actor_class: Any, program: str, config: str):
-        self._actor_class, self._program, self._config = actor_class, program, config
+    def __init__(self, make: Callable[[str], Any]):
+        """`make` starts the worker of a uid and returns its handle."""
+        self._make = make
         self._hands: dict[str, Hand] = {}
 
     def launch(self, uid: str) -> None:
-        actor = self._actor_class.options(scheduling_strategy="SPREAD").remote(self._program, self._config, uid)
+        actor = self._make(uid)
         self._hands[uid] = Hand(actor, actor.node.remote(), actor.run.remote())
 
     def ask_to_leave(self, uid: str) -> None:

@@ -2,7 +2,6 @@
 
 import sys
 import time
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 from cluster.progress import Progress, duration, figure, line
@@ -74,13 +73,11 @@ class TerminalDisplay:
         self._live = Live(self._bars, console=console, refresh_per_second=4)
 
     def __enter__(self) -> Self:
-        self._live.__enter__()
+        self._live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._live.__exit__(kind, error, trace)
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
 
     def say(self, text: str) -> None:
         self._live.console.print(text, highlight=False, markup=False, soft_wrap=True)

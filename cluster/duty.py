@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 from cluster.connection import Left
 from cluster.workplace import Workplace
 
-
 MOST_CREDIT = 10.0  # seconds of items that training may owe
 
 
@@ -28,12 +27,16 @@ class Order(NamedTuple):
 class Duty:
     """A loop over samples and items."""
 
-    def __init__(self, share: float = 0.25, clock: Callable[[], float] = time.monotonic):
-        """`share` is the part of the time that items may take from training."""
+    def __init__(self, share: float = 0.25, linger: float = 600.0, clock: Callable[[], float] = time.monotonic):
+        """Args:
+        share: the part of the time that items may take from training.
+        linger: seconds without an item, after training, at which the loop ends of its own accord.
+        """
         self.leaving = Event()
         self.samples = 0
         self.training = True
         self._share = share
+        self._linger = linger
         self._clock = clock
         self._orders: queue.Queue[Order | None] = queue.Queue()
 
@@ -53,7 +56,7 @@ class Duty:
         self._orders.put(None)  # wakes a loop that waits
 
     def run(self, workplace: Workplace) -> None:
-        """Returns when told to leave. An item that raises ends the worker, which the fleet replaces and reports."""
+        """Returns when told to leave, or when there is nothing more to do. An item that raises ends the worker, which the fleet replaces and reports."""
         try:
             credit = 0.0
             while not self.leaving.is_set():
@@ -83,8 +86,10 @@ class Duty:
     def _serve(self, workplace: Workplace, wait: bool) -> float:
         """Computes one item, if there is one, and returns the seconds it took."""
         try:
-            order = self._orders.get(block=wait)
+            order = self._orders.get(block=wait, timeout=self._linger)
         except queue.Empty:
+            if wait:
+                self.leaving.set()
             return 0.0
         if order is None:
             return 0.0

@@ -34,7 +34,7 @@ class Member(NamedTuple):
 class Failure(NamedTuple):
     """What became of a slot's last processes."""
 
-    count: int  # failures in a row
+    attempts: int  # that failed in a row
     retry_at: float
     reason: str  # the last traceback
 
@@ -110,7 +110,7 @@ def leavers(active: list[Member], surplus: int) -> tuple[str, ...]:
 
 
 def _may_start(failure: Failure | None, now: float, limits: Limits) -> bool:
-    return failure is None or (failure.count < limits.attempts and now >= failure.retry_at)
+    return failure is None or (failure.attempts < limits.attempts and now >= failure.retry_at)
 
 
 def started(state: State, uid: str, node: str, now: float) -> State:
@@ -126,21 +126,22 @@ def started(state: State, uid: str, node: str, now: float) -> State:
 
 
 def ended(state: State, event: Ended, now: float, limits: Limits) -> State:
-    """The process is gone."""
+    """The process is gone. One that left of its own accord found nothing to do: it is not replaced."""
     gone = [m for m in state.members if m.uid == event.uid]
     members = tuple(m for m in state.members if m.uid != event.uid)
-    failures = dict(state.failures)
+    failures, target = dict(state.failures), state.target
     for member in gone:
         if event.reason is None or member.phase is Phase.LEAVING:
             failures.pop(member.slot, None)
+            target -= member.phase is not Phase.LEAVING
         else:
             failures[member.slot] = _failure(failures.get(member.slot), member, event, now, limits)
-    return state._replace(members=members, failures=failures)
+    return state._replace(target=max(target, 0), members=members, failures=failures)
 
 
 def _failure(before: Failure | None, member: Member, event: Ended, now: float, limits: Limits) -> Failure:
     settled = member.phase is Phase.RUNNING and now - member.since >= limits.settle
-    count = 1 if settled or before is None else before.count + 1
+    count = 1 if settled or before is None else before.attempts + 1
     pause = min(limits.backoff * 2.0 ** (count - 1), limits.backoff_most)
     return Failure(limits.attempts if event.hopeless else count, now + pause, event.reason or "")
 
@@ -174,6 +175,10 @@ class Fleet:
             raise UserError(f"cannot scale to {target} workers: give 0 or more")
         self._save_target(target)
         self.state = self.state._replace(target=target, failures={})
+
+    def drain(self) -> None:
+        """All workers are to leave; the target that a restart finds stays."""
+        self.state = self.state._replace(target=0)
 
     def tick(self, now: float) -> Plan:
         """Takes in what has happened, then acts on the plan, which it returns."""
@@ -209,7 +214,7 @@ class Fleet:
     def status(self) -> dict:
         """Counts and reasons for people and scripts, JSON-able."""
         phases = Counter(m.phase.value for m in self.state.members)
-        given_up = [f for f in self.state.failures.values() if f.count >= self._limits.attempts]
+        given_up = [f for f in self.state.failures.values() if f.attempts >= self._limits.attempts]
         return {
             "target": self.state.target,
             **{phase.value: phases.get(phase.value, 0) for phase in Phase},

@@ -51,10 +51,9 @@ class LocalFleet:
         return self
 
     def _start(self) -> None:
-        from cluster.actors import FleetActor
+        from cluster.actors import fleet_actor
 
-        actor = FleetActor.options(name="fleet", max_restarts=-1)
-        self._fleet = actor.remote(str(self._run.path), self._program, self._workers)
+        self._fleet = fleet_actor(self._run.path, self._program, self._workers, {})
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
@@ -74,9 +73,9 @@ class LocalRun(LocalFleet):
         self._status = Status({"version": 0, "finished": False, "records": []}, {"target": config.workers.count})
 
     def _start(self) -> None:
-        from cluster.actors import LearnerActor
+        from cluster.actors import learner_actor
 
-        self._learner = LearnerActor.options(name="learner", max_restarts=-1).remote(str(self._run.path))
+        self._learner = learner_actor(self._run.path)
         super()._start()
         unwrap(self._learner.ready.remote)
 

@@ -106,3 +106,9 @@ def test_a_worker_that_is_told_to_leave_while_it_waits_for_the_learner_leaves() 
 
     duty.run(Waiting(Clock(), 1))
     assert duty.samples == 0
+
+
+def test_a_worker_without_anything_to_do_ends() -> None:
+    duty = Duty(linger=0.01)
+    duty.run(Workplace(Clock(), 1))
+    assert duty.samples == 1

@@ -67,5 +67,5 @@ def test_a_theta_file_gives_theta_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["x.py", "x.msgpack"])
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UserError, match="cannot write .*choose another place with -o"):
+    with pytest.raises(UserError, match=r"cannot write .*choose another place with -o"):
         write(Config(), np.zeros(1090, np.float32), "here", tmp_path / "missing" / name)

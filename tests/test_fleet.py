@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.fleet import Ended, Fleet, Limits, Member, Phase, Plan, Started, State, ended, plan, started
+from cluster.fleet import Ended, Failure, Fleet, Limits, Member, Phase, Plan, Started, State, ended, plan, started
 from common.errors import UserError
 
 LIMITS = Limits(grace=20, start=300, settle=30, backoff=1, backoff_most=8, attempts=5)
@@ -66,8 +66,6 @@ failures = st.dictionaries(
 
 
 def ended_failure(count: int, retry_at: float):
-    from cluster.fleet import Failure
-
     return Failure(count, retry_at, "reason")
 
 
@@ -99,7 +97,7 @@ def test_plan_keeps_its_laws(state: State, now: float) -> None:
     # a slot that waits or is given up is not launched
     for slot in todo.launch:
         failure = state.failures.get(slot)
-        assert failure is None or (failure.count < LIMITS.attempts and now >= failure.retry_at)
+        assert failure is None or (failure.attempts < LIMITS.attempts and now >= failure.retry_at)
     # only those whose time is over are killed
     late = {Phase.LEAVING: LIMITS.grace, Phase.STARTING: LIMITS.start}
     assert set(todo.kill) == {m.uid for m in state.members if m.phase in late and now - m.since >= late[m.phase]}
@@ -136,8 +134,8 @@ def test_a_failing_slot_waits_twice_as_long_each_time_and_is_given_up() -> None:
 
 def test_a_worker_that_ran_long_enough_starts_its_count_again() -> None:
     state = State(1, (member(0, since=0.0),), {0: ended_failure(4, 0.0)})
-    assert ended(state, Ended("w0", "boom"), LIMITS.settle - 1, LIMITS).failures[0].count == 5
-    assert ended(state, Ended("w0", "boom"), LIMITS.settle, LIMITS).failures[0].count == 1
+    assert ended(state, Ended("w0", "boom"), LIMITS.settle - 1, LIMITS).failures[0].attempts == 5
+    assert ended(state, Ended("w0", "boom"), LIMITS.settle, LIMITS).failures[0].attempts == 1
 
 
 def test_leaving_is_no_failure() -> None:
@@ -217,3 +215,21 @@ def test_a_negative_target_is_refused() -> None:
     with pytest.raises(UserError, match="cannot scale to -1"):
         fleet.scale(-1)
     assert saved == []
+
+
+def test_a_worker_that_leaves_of_its_own_accord_is_not_replaced() -> None:
+    fleet, machinery, saved = make(2)
+    fleet.tick(0)
+    machinery.start_all()
+    fleet.tick(1)
+    machinery.end(machinery.alive[0], None)
+    fleet.tick(2)
+    assert len(machinery.alive) == 1 and fleet.status()["target"] == 1 and saved == []
+
+
+def test_draining_does_not_touch_what_a_restart_finds() -> None:
+    fleet, machinery, saved = make(2)
+    fleet.tick(0)
+    fleet.drain()
+    fleet.tick(1)
+    assert sorted(machinery.asked) == sorted(machinery.alive) and saved == []

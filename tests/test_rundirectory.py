@@ -29,7 +29,7 @@ def test_a_new_run_holds_its_whole_configuration(runs: Path) -> None:
 def test_a_taken_name_is_refused_and_nothing_changes(runs: Path) -> None:
     create("a", Config(seed=1))
     before = {p: p.read_bytes() for p in runs.rglob("*") if p.is_file()}
-    with pytest.raises(UserError, match="the run 'a' exists already .*--resume, or choose another --name"):
+    with pytest.raises(UserError, match=r"the run 'a' exists already .*--resume, or choose another --name"):
         create("a", Config(seed=2))
     assert {p: p.read_bytes() for p in runs.rglob("*") if p.is_file()} == before
 
