@@ -26,23 +26,27 @@ SPLITS = ("train", "valid", "test")
 SPLIT_SEEDS = {"outer_train": 0, "outer_test": 1}
 POINTS = 25  # of a learning curve
 MEASURED = 2  # minibatches of each split at each point
-CACHED_TASKS = 2
+CACHED_BYTES = 200 * 2**20  # of tasks
 
 
 class Evaluator:
     """Runs items. Compiles one unroll per optimizer: the learning rate is theta, so a grid needs no more."""
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, task: TaskFamily | None = None):
+        """`task` stands in for the family that the config names."""
         self.config = config
         self.objective = config.estimator.objective
-        self.task = make_task(config, open_dataset(config.dataset) if config.task.family in IMAGE_FAMILIES else None)
+        needs_images = task is None and config.task.family in IMAGE_FAMILIES
+        self.task = task or make_task(config, open_dataset(config.dataset) if needs_images else None)
         self._measure = jax.jit(partial(measure, self.task, config.estimator.clamp))
         self._unrolls: dict[str, Unroll] = {}
         self._tasks: OrderedDict[tuple[int, str], Any] = OrderedDict()
 
     def perform(self, record: Mapping[str, Any]) -> Record:
         """The row of an item of any kind."""
-        return self.time(record) if record["kind"] == "timing" else self.run(from_record(record))
+        if record["kind"] == "timing":
+            return self.time(record)
+        return self.run(from_record(record))
 
     def run(self, item: Item) -> Record:
         """One unroll: a line of evaluation/<name>.jsonl."""
@@ -72,6 +76,8 @@ class Evaluator:
         """The timing protocol of `workers.timing` on the first task of the evaluation."""
         rates = {name: baselines.theta(name, baselines.TIMED_RATE) for name in record["baselines"]}
         thetas = {"learned": decode(record["theta"]), **rates}
+        if "adam8" in record:
+            thetas["adam8"] = decode(record["adam8"])
         cases = {}
         for name, theta in thetas.items():
             problem, state, _ = self.start(Item(name, self.config.evaluation.seed, theta=encode(theta)))
@@ -98,7 +104,7 @@ class Evaluator:
         if key not in self._tasks:
             random = np.random.default_rng([task, SPLIT_SEEDS[outer_split]])
             self._tasks[key] = jax.device_put(self.task.sample(random, outer_split))
-            while len(self._tasks) > CACHED_TASKS:
+            while len(self._tasks) > 1 and sum(map(_bytes, self._tasks.values())) > CACHED_BYTES:
                 self._tasks.popitem(last=False)
         return self._tasks[key]
 
@@ -108,6 +114,10 @@ class Evaluator:
             objective = Objective(self.objective, int(self.objective == "valid"), self.config.estimator.clamp)
             self._unrolls[optimizer] = Unroll(self.task, family, objective, self.config.workers.segment)
         return self._unrolls[optimizer]
+
+
+def _bytes(data: Any) -> int:
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(data))
 
 
 def parameters(item: Item) -> np.ndarray:

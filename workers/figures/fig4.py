@@ -1,0 +1,129 @@
+"""Figure 4: the variance of rp grows from far below to far above that of es (paper section 3).
+
+Along the outer-trainings of Figure 5, and against the window at a fixed theta: before and after outer-training.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from workers.estimators import antithetic_pair
+from workers.figures.figure import Record, Train, Verdict, evaluator_of, item, of_kind, rounded, row
+from workers.figures.statistics import bootstrap
+from workers.items import Item, decode
+
+CLAIM = "The variance of rp grows from far below to far above that of es, which stays as it is."
+NEEDS = ("fig5",)
+
+SCALES: dict[str, dict[str, Any]] = {
+    "mini": {"windows": [5, 10, 20, 40, 80, 160, 300], "pairs": 16},
+    "paper": {"windows": [10, 50, 200, 1000, 3000, 10000], "pairs": 64},
+}
+
+
+def items(scale: str, rows: Sequence[Mapping[str, Any]]) -> list[Record]:
+    from workers.figures.fig5 import best_training
+
+    trained = best_training(rows, "train")
+    if trained is None:
+        return []
+    versions = {"start": min(trained["thetas"], key=int), "end": max(trained["thetas"], key=int)}
+    return [
+        item(
+            "fig4",
+            "pairs",
+            f"{when}-T{window}",
+            trained["settings"],
+            when=when,
+            window=window,
+            pairs=SCALES[scale]["pairs"],
+            theta=trained["thetas"][version],
+        )
+        for when, version in versions.items()
+        for window in SCALES[scale]["windows"]
+    ]
+
+
+def perform(record: Mapping[str, Any], train: Train) -> Record:
+    """Variances per coordinate over pairs of fresh problems, and how far apart they are."""
+    evaluator, theta = evaluator_of(tuple(record["settings"])), decode(record["theta"])
+    sigma, random = evaluator.config.estimator.sigma, np.random.default_rng(record["window"])
+    rp, es = [], []
+    for k in range(record["pairs"]):
+        problem, state, _ = evaluator.start(Item("learned", k, theta=record["theta"], outer_split="outer_train"))
+        noise = random.standard_normal(len(theta))
+        unroll = evaluator.unroll("learned")
+        pair = antithetic_pair(unroll, theta, noise, sigma, problem, (state, state), record["window"], True)
+        assert pair.rp is not None and pair.es is not None
+        rp.append(np.nan_to_num(pair.rp, nan=1e30, posinf=1e30, neginf=-1e30))
+        es.append(pair.es)
+    pairs = np.stack([np.stack(rp), np.stack(es)], axis=1)  # [pairs, 2, P]
+    ratio = bootstrap(pairs, log_ratio)
+    quantiles = {
+        name: np.percentile(pairs[:, k].var(axis=0, ddof=1), [5, 25, 50, 75, 95]) for k, name in enumerate(("rp", "es"))
+    }
+    return row(record, **rounded(quantiles), log_ratio=rounded(ratio))
+
+
+def log_ratio(pairs: np.ndarray) -> float:
+    """Median over coordinates of log10 (variance of rp / variance of es), of pairs [n, 2, P]."""
+    variances = np.maximum(pairs.var(axis=0, ddof=1), 1e-30)
+    return float(np.median(np.log10(variances[0] / variances[1])))
+
+
+def histories(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [r for r in of_kind(rows, "fig5", "train") if r["objective"] == "train"]
+
+
+def growth(history: Mapping[str, Any]) -> tuple[float, float]:
+    """log10 of the ratio of the median variances, rp over es: in the first and in the last tenth of a training."""
+    rp, es = (np.array(history[f"var_{name}"], float)[:, 1] for name in ("rp", "es"))
+    ratio = np.log10(np.maximum(rp, 1e-30) / np.maximum(es, 1e-30))
+    tenth = max(1, len(ratio) // 10)
+    return float(np.nanmedian(ratio[:tenth])), float(np.nanmedian(ratio[-tenth:]))
+
+
+def verdict(rows: Sequence[Mapping[str, Any]]) -> Verdict:
+    along = np.array([growth(h) for h in histories(rows)])
+    parts = [
+        f"along outer-training the median variance of rp goes from 10^{along[:, 0].mean():.1f} times that of es "
+        f"({along[:, 0].min():.1f} to {along[:, 0].max():.1f} over {len(along)} starts) to 10^{along[:, 1].mean():.1f} times "
+        f"({along[:, 1].min():.1f} to {along[:, 1].max():.1f})"
+    ]
+    table = {(r["when"], r["window"]): r["log_ratio"] for r in of_kind(rows, "fig4", "pairs")}
+    windows = sorted({window for _, window in table})
+    for when in ("start", "end"):
+        first, last = table[when, windows[0]], table[when, windows[-1]]
+        parts.append(
+            f"at the {when}ing theta it is 10^{first[0]:.1f} ({first[1]:.1f} to {first[2]:.1f}) times at T = {windows[0]} "
+            f"and 10^{last[0]:.1f} ({last[1]:.1f} to {last[2]:.1f}) times at T = {windows[-1]}"
+        )
+    first, last = table["end", windows[0]], table["end", windows[-1]]
+    holds = first[2] < 0 < last[1] and bool((along[:, 0] < along[:, 1]).all())
+    return Verdict(bool(holds), "Over coordinates: " + "; ".join(parts) + ".")
+
+
+def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
+    from workers.figures import canvas
+
+    figure, panels = canvas.picture(
+        1, 3, ["a  along outer-training", "b  over the window, theta at the start", "c  over the window, trained theta"]
+    )
+    for k, history in enumerate(histories(rows)):
+        for name in ("rp", "es"):
+            band = np.array(history[f"var_{name}"], float)
+            label = canvas.NAMES[name] if k == 0 else None
+            panels[0].plot(history["versions"], band[:, 1], color=canvas.COLOURS[name], linewidth=0.8, label=label)
+    panels[0].set_yscale("log")
+    canvas.label(panels[0], "outer updates", "variance of one pair, median coordinate")
+    for axes, when in zip(panels[1:], ("start", "end")):
+        found = sorted((r for r in of_kind(rows, "fig4", "pairs") if r["when"] == when), key=lambda r: r["window"])
+        for name in ("rp", "es"):
+            q, x = np.array([r[name] for r in found]), [r["window"] for r in found]
+            axes.plot(x, q[:, 2], "o-", color=canvas.COLOURS[name], markersize=3, label=canvas.NAMES[name])
+            axes.fill_between(x, q[:, 0], q[:, 4], color=canvas.COLOURS[name], alpha=0.15, linewidth=0)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        canvas.label(axes, "window (inner steps)", "variance of one pair: median, 5 to 95 %")
+    return figure

@@ -1,0 +1,225 @@
+"""Figure 6: faster than tuned first-order methods on train loss, better on test loss, also in seconds (section 4.4).
+
+On tasks of unseen classes: the learned optimizers of Figure 5, Adam, RMSProp and SGD with momentum at the best rate of
+each task (11 rates, for train and for valid loss), and Adam with regularisation and decay, its eight hyper-parameters
+from a random search for train and for test loss.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from workers import baselines, search
+from workers.figures.fig5 import best_theta
+from workers.figures.figure import (
+    Record,
+    Settings,
+    Train,
+    Verdict,
+    config_of,
+    evaluator_of,
+    item,
+    of_kind,
+    rounded,
+    row,
+)
+from workers.figures.statistics import Interval, bootstrap, sign_test
+from workers.items import Item
+
+CLAIM = "The learned optimizer is faster than tuned first-order methods on train loss, in steps and in seconds, and better on test loss."
+NEEDS = ("fig5",)
+
+TUNED_FOR = {"train": "train", "valid": "test"}  # what is tuned for the left loss is shown on the right one
+SCALES: dict[str, dict[str, Any]] = {
+    "mini": {"base": ("mini",), "tasks": 20, "starts": 3, "plan": search.MINI},
+    "paper": {"base": ("paper",), "tasks": 100, "starts": 5, "plan": search.PAPER},
+}
+
+
+def items(scale: str, rows: Sequence[Mapping[str, Any]]) -> list[Record]:
+    chosen = SCALES[scale]
+    base, tasks = chosen["base"], list(tasks_of(chosen))
+    listed = [
+        item("fig6", "grid", f"grid-{name}-{task}", base, optimizer=name, task=task)
+        for task in tasks
+        for name in baselines.TUNED
+    ]
+    mine = of_kind(rows, "fig6", "search")
+    plan, length = chosen["plan"], config_of(base).task.inner_steps
+    found = search.items(plan, length, mine)
+    listed += [{**one, "figure": "fig6", "label": one["item"], "settings": list(base)} for one in found]
+    if any(one["item"] not in {row["item"] for row in rows} for one in listed):
+        return listed
+    if best_theta(rows, "train") is None:
+        return listed
+    listed += [curve for task in tasks for curve in curves(base, task, chosen["starts"], rows)]
+    thetas = {"learned": best_theta(rows, "train"), "adam8": search.best(mine, "train")}
+    return [
+        *listed,
+        item(
+            "fig6",
+            "timing",
+            "timing",
+            base,
+            theta=thetas["learned"],
+            adam8=thetas["adam8"],
+            baselines=list(baselines.TUNED),
+        ),
+    ]
+
+
+def tasks_of(chosen: Mapping[str, Any]) -> range:
+    first = config_of(chosen["base"]).evaluation.seed
+    return range(first, first + chosen["tasks"])
+
+
+def curves(base: Settings, task: int, starts: int, rows: Sequence[Mapping[str, Any]]) -> list[Record]:
+    """Every optimizer on one task, from several initialisations."""
+    mine = of_kind(rows, "fig6", "search")
+    listed = []
+    for tuned_for, shown in TUNED_FOR.items():
+        settings: dict[str, Record] = {
+            f"learned ({tuned_for})": {"optimizer": "learned", "theta": best_theta(rows, tuned_for)}
+        }
+        settings[f"adam8 ({shown})"] = {"optimizer": "adam8", "theta": search.best(mine, shown)}
+        for name in baselines.TUNED:
+            settings[f"{name} ({tuned_for})"] = {"optimizer": name, "rate": best_rate(rows, name, task, tuned_for)}
+        for name, what in settings.items():
+            fields = {"name": name, "task": task, "starts": starts, "theta": None, "rate": None, **what}
+            listed.append(item("fig6", "curve", f"curve-{name}-{task}".replace(" ", ""), base, **fields))
+    return listed
+
+
+def best_rate(rows: Sequence[Mapping[str, Any]], name: str, task: int, loss: str) -> float:
+    grid = next(r for r in of_kind(rows, "fig6", "grid") if (r["optimizer"], r["task"]) == (name, task))
+    return float(grid["rates"][int(np.argmin(grid[loss]))])
+
+
+def perform(record: Mapping[str, Any], train: Train) -> Record:
+    if record["kind"] == "search":
+        return search.perform(evaluator_of(tuple(record["settings"])), record)
+    return {"grid": grid, "curve": curve, "timing": timing}[record["kind"]](record)
+
+
+def grid(record: Mapping[str, Any]) -> Record:
+    """Mean losses of one baseline at every rate."""
+    evaluator = evaluator_of(tuple(record["settings"]))
+    rates = baselines.rates(evaluator.config.evaluation)
+    runs = [evaluator.run(Item(record["optimizer"], record["task"], rate=rate)) for rate in rates]
+    return row(
+        record,
+        rates=rates,
+        **{loss: rounded([run[f"mean_{loss}"] for run in runs]) for loss in ("train", "valid", "test")},
+    )
+
+
+def curve(record: Mapping[str, Any]) -> Record:
+    """Learning curves [initialisations, points] of one optimizer on one task, and their means."""
+    evaluator = evaluator_of(tuple(record["settings"]))
+    what = [record[key] for key in ("rate", "theta")]
+    runs = [evaluator.run(Item(record["optimizer"], record["task"], k, *what)) for k in range(record["starts"])]
+    lines = {loss: rounded([run[loss] for run in runs], 4) for loss in ("train", "test")}
+    means = {f"mean_{loss}": rounded([run[f"mean_{loss}"] for run in runs]) for loss in ("train", "test")}
+    return row(record, steps=runs[0]["steps"], **lines, **means)
+
+
+def timing(record: Mapping[str, Any]) -> Record:
+    timed = evaluator_of(tuple(record["settings"])).time(record)
+    return row(record, seconds=rounded(timed["seconds"]), quartiles=rounded(timed["quartiles"]))
+
+
+def means(rows: Sequence[Mapping[str, Any]], name: str, loss: str) -> np.ndarray:
+    """[tasks] mean over steps and initialisations."""
+    found = sorted((r for r in of_kind(rows, "fig6", "curve") if r["name"] == name), key=lambda r: r["task"])
+    return np.array([np.mean(r[f"mean_{loss}"]) for r in found])
+
+
+def seconds(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Per inner step, by optimizer."""
+    return dict(of_kind(rows, "fig6", "timing")[0]["seconds"])
+
+
+def means_in_time(rows: Sequence[Mapping[str, Any]], name: str, loss: str) -> np.ndarray:
+    """[tasks] mean loss over the seconds in which the fastest optimizer makes all its steps."""
+    found = sorted((r for r in of_kind(rows, "fig6", "curve") if r["name"] == name), key=lambda r: r["task"])
+    cost, steps = seconds(rows), found[0]["steps"]
+    instants = np.linspace(0, min(cost.values()) * steps[-1], 200)
+    own = np.array(steps) * cost[found[0]["optimizer"]]
+    return np.array([np.mean([np.interp(instants, own, line) for line in r[loss]]) for r in found])
+
+
+def comparisons(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, Interval, int]]:
+    """(baseline, what, mean difference baseline - learned over tasks, tasks won)."""
+    table = []
+    for tuned_for, shown in TUNED_FOR.items():
+        for name in (*baselines.TUNED, "adam8"):
+            rival = f"{name} ({shown if name == 'adam8' else tuned_for})"
+            for what, measure in (("steps", means), ("seconds", means_in_time)):
+                gap = measure(rows, rival, shown) - measure(rows, f"learned ({tuned_for})", shown)
+                table.append((rival, f"{shown} loss over {what}", bootstrap(gap), int((gap > 0).sum())))
+    return table
+
+
+def verdict(rows: Sequence[Mapping[str, Any]]) -> Verdict:
+    table = comparisons(rows)
+    tasks = len({r["task"] for r in of_kind(rows, "fig6", "curve")})
+    said = [
+        f"{rival}, {what}: {gap}, wins {wins} of {tasks} (p = {sign_test(wins, tasks):.2g})"
+        for rival, what, gap, wins in table
+    ]
+    holds = all(gap.low > 0 for _, _, gap, _ in table)
+    head = "Baseline minus learned (nats, 95 %): "
+    return Verdict(holds, head + "; ".join(said) + ".")
+
+
+def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
+    from workers.figures import canvas
+
+    titles = [
+        "a  train loss over steps",
+        "b  train loss over seconds",
+        "c  test loss over steps",
+        "d  test loss over seconds",
+    ]
+    titles += ["e  task by task, train loss", "f  task by task, test loss"]
+    figure, panels = canvas.picture(3, 2, titles)
+    for k, (tuned_for, shown) in enumerate(TUNED_FOR.items()):
+        for axes, scale in zip(panels[2 * k : 2 * k + 2], ("steps", "seconds")):
+            _draw_curves(axes, rows, tuned_for, shown, scale)
+        _draw_gaps(panels[4 + k], rows, tuned_for, shown)
+    return figure
+
+
+def _draw_curves(axes: Any, rows: Sequence[Mapping[str, Any]], tuned_for: str, shown: str, scale: str) -> None:
+    from workers.figures import canvas
+
+    names = {f"{name} ({tuned_for})": canvas.COLOURS[name] for name in baselines.TUNED}
+    names |= {f"adam8 ({shown})": canvas.COLOURS["adam8"]}
+    names |= {
+        f"learned ({t})": canvas.COLOURS[f"learned ({t})"] for t in (TUNED_FOR if shown == "test" else ("train",))
+    }
+    for name, colour in names.items():
+        found = [r for r in of_kind(rows, "fig6", "curve") if r["name"] == name]
+        lines = np.mean([r[shown] for r in found], axis=0)  # [initialisations, points], over tasks
+        x = np.array(found[0]["steps"]) * (seconds(rows)[found[0]["optimizer"]] if scale == "seconds" else 1)
+        axes.plot(x, np.median(lines, axis=0), color=colour, label=name, linewidth=1.2)
+        axes.fill_between(x, *np.percentile(lines, [25, 75], axis=0), color=colour, alpha=0.25, linewidth=0)
+    canvas.label(axes, {"steps": "inner step", "seconds": "seconds"}[scale], f"{shown} loss")
+
+
+def _draw_gaps(axes: Any, rows: Sequence[Mapping[str, Any]], tuned_for: str, shown: str) -> None:
+    from workers.figures import canvas
+
+    for name in ("adam", "adam8"):
+        rival = f"{name} ({shown if name == 'adam8' else tuned_for})"
+        gap = means(rows, rival, shown) - means(rows, f"learned ({tuned_for})", shown)
+        axes.hist(
+            gap,
+            bins=12,
+            color=canvas.COLOURS[name],
+            alpha=0.5,
+            label=f"{rival}: {int((gap > 0).sum())} of {len(gap)} won",
+        )
+    axes.axvline(0, color=canvas.INK, linewidth=0.8)
+    canvas.label(axes, f"baseline - learned ({tuned_for}), mean {shown} loss", "tasks")
