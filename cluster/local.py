@@ -11,6 +11,7 @@ from cluster.rundirectory import RunDirectory
 from cluster.workplace import FOR_JOBS, FOR_RUNS
 from common.config import Config
 from common.errors import UserError
+from common.targets import forget_targets
 
 POLL_SECONDS = 0.5
 
@@ -57,6 +58,7 @@ class LocalFleet:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+        forget_targets(self._run.path, self._run.name, "fleet")
 
     def pool(self) -> Pool:
         from cluster.raypool import RayPool
@@ -82,6 +84,7 @@ class LocalRun(LocalFleet):
     def __exit__(self, *_: object) -> None:
         with self._stack:
             unwrap(self._learner.close.remote)
+        forget_targets(self._run.path, self._run.name, "fleet")
 
     def advance(self) -> bool:
         time.sleep(POLL_SECONDS)

@@ -51,6 +51,11 @@ def remove_targets(paths: list[Path]) -> None:
         path.unlink(missing_ok=True)
 
 
+def forget_targets(run_dir: Path, run: str, role: str) -> None:
+    """Remove the files of a process that was ended from outside, on purpose."""
+    remove_targets([folder / target_name(run_dir, folder, run, role) for folder in folders(run_dir)])
+
+
 def target_name(run_dir: Path, folder: Path, run: str, role: str) -> str:
     return f"metrics-{role}.json" if folder == run_dir else f"outertrain-{run}-{role}.json"
 

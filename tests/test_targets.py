@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from common.targets import FOLDER_VARIABLE, read_address, remove_targets, target_text, write_targets
+from common.targets import FOLDER_VARIABLE, forget_targets, read_address, remove_targets, target_text, write_targets
 
 
 @pytest.fixture
@@ -40,6 +40,10 @@ def test_beside_prometheus_the_name_tells_the_run(
     assert paths == [run_dir / "metrics-fleet.json", beside / "outertrain-night-fleet.json"]
     assert paths[0].read_text() == paths[1].read_text()
     assert read_address(run_dir, "fleet") == "127.0.0.1:9000"
+    forget_targets(run_dir, "night", "learner")
+    assert all(path.exists() for path in paths)
+    forget_targets(run_dir, "night", "fleet")
+    assert not any(path.exists() for path in paths)
 
 
 def test_an_endpoint_on_all_interfaces_is_announced_by_an_address_that_others_reach() -> None:
