@@ -31,11 +31,11 @@ STEP_SCALE = 0.001  # of both outputs
 
 
 class MLPState(NamedTuple):
-    """N numbers of all tensors side by side, in the order of the pytree's leaves."""
+    """Leaves of the two trees belong to those of the parameters, n numbers each."""
 
     step: jax.Array  # [] int32, how many updates were made
-    momentum: jax.Array  # [5, N] float32 or wider, m <- d m + (1 - d) g
-    rms: jax.Array  # [5, N] float32 or wider, r <- d r + (1 - d) g^2
+    momentum: Any  # leaves [5, n] float32 or wider, m <- d m + (1 - d) g
+    rms: Any  # leaves [5, n] float32 or wider, r <- d r + (1 - d) g^2
 
 
 def features(momentum_features: bool = True, time_features: bool = True) -> tuple[int, int]:
@@ -70,22 +70,21 @@ def transform(
     layers = _layers(theta, segments(hidden, momentum_features, time_features))
 
     def init_fn(params: Any) -> MLPState:
-        like = _flat(jax.tree.leaves(params))
-        zeros = jnp.zeros((len(DECAYS), like.size), like.dtype)
+        zeros = jax.tree.map(lambda w: jnp.zeros_like(_row(w), shape=(len(DECAYS), jnp.size(w))), params)
         return MLPState(jnp.zeros((), jnp.int32), zeros, zeros)
 
     def update_fn(updates: Any, state: MLPState, params: Any = None) -> tuple[Any, MLPState]:
         if params is None:
             raise ValueError("the learned optimizer reads the parameters: call update(grads, state, params)")
-        leaves, tree = jax.tree.flatten(updates)
-        g, w = _flat(leaves), _flat(jax.tree.leaves(params))
-        decay = jnp.asarray(DECAYS, g.dtype)[:, None]
-        momentum = decay * state.momentum + (1 - decay) * g[None]
-        rms = decay * state.rms + (1 - decay) * (g * g)[None]
-        inputs = _inputs(g, w, momentum, rms, momentum_features)
-        scale = _inverse_rms(inputs, [leaf.size for leaf in leaves])
-        step = _apply(layers, inputs * scale, _time(state.step, g.dtype) if time_features else None)
-        return jax.tree.unflatten(tree, _split(step, leaves)), MLPState(state.step + 1, momentum, rms)
+        momentum = jax.tree.map(lambda m, g: _average(m, _row(g)), state.momentum, updates)
+        rms = jax.tree.map(lambda r, g: _average(r, _row(g) ** 2), state.rms, updates)
+
+        def one(g: jax.Array, w: jax.Array, m: jax.Array, r: jax.Array) -> jax.Array:
+            inputs = _inputs(_row(g), _row(w), m, r, momentum_features)
+            time = _time(state.step, inputs.dtype) if time_features else None
+            return _apply(layers, inputs, time).reshape(g.shape).astype(g.dtype)
+
+        return jax.tree.map(one, updates, params, momentum, rms), MLPState(state.step + 1, momentum, rms)
 
     return optax.GradientTransformation(init_fn, update_fn)
 
@@ -101,36 +100,23 @@ def _layers(theta: jax.Array, shapes: tuple[tuple[int, ...], ...]) -> list[jax.A
     return layers
 
 
-def _flat(leaves: list[jax.Array]) -> jax.Array:
-    """[N] float32, or float64 for 64-bit leaves: a decay of .9999 is 1 in half precision."""
-    flat = jnp.concatenate([leaf.ravel() for leaf in leaves])
-    return flat.astype(jnp.promote_types(flat.dtype, jnp.float32))
+def _row(leaf: jax.Array) -> jax.Array:
+    """[1, n] float32, or float64 for 64-bit leaves: a decay of .9999 is 1 in half precision."""
+    return jnp.ravel(leaf)[None].astype(jnp.promote_types(leaf.dtype, jnp.float32))
 
 
-def _split(flat: jax.Array, like: list[jax.Array]) -> list[jax.Array]:
-    parts, start = [], 0
-    for leaf in like:
-        parts.append(flat[start : start + leaf.size].reshape(leaf.shape).astype(leaf.dtype))
-        start += leaf.size
-    return parts
+def _average(old: jax.Array, new: jax.Array) -> jax.Array:
+    """[5, n]: moving averages of `new` [1, n] at the five decays."""
+    decay = jnp.asarray(DECAYS, new.dtype)[:, None]
+    return decay * old + (1 - decay) * new
 
 
 def _inputs(g: jax.Array, w: jax.Array, momentum: jax.Array, rms: jax.Array, momentum_features: bool) -> jax.Array:
-    """[features, N]: the inputs that differ between inner-parameters."""
+    """[features, n]: the inputs that differ between inner-parameters, from rows [1, n] and averages [5, n]."""
     inverse = jax.lax.rsqrt(rms + 1e-6)
     if momentum_features:
-        return jnp.concatenate([g[None], momentum * inverse, w[None], momentum, rms, inverse])
-    return jnp.concatenate([g[None], w[None], rms, inverse])
-
-
-def _inverse_rms(inputs: jax.Array, sizes: list[int]) -> jax.Array:
-    """[features, N]: 1 / sqrt(1e-5 + mean of x^2 over the tensor), the same for all entries of one tensor."""
-    squares, columns, start = inputs * inputs, [], 0
-    for size in sizes:
-        mean = jnp.mean(squares[:, start : start + size], axis=1, keepdims=True)
-        columns.append(jnp.broadcast_to(jax.lax.rsqrt(1e-5 + mean), (inputs.shape[0], size)))
-        start += size
-    return jnp.concatenate(columns, axis=1)
+        return jnp.concatenate([g, momentum * inverse, w, momentum, rms, inverse])
+    return jnp.concatenate([g, w, rms, inverse])
 
 
 def _time(step: jax.Array, dtype: Any) -> jax.Array:
@@ -138,10 +124,15 @@ def _time(step: jax.Array, dtype: Any) -> jax.Array:
 
 
 def _apply(layers: list[jax.Array], inputs: jax.Array, time: jax.Array | None) -> jax.Array:
-    """[N] update. The time inputs are equal for all inner-parameters, so they act as a bias of the hidden layer."""
+    """[n] update of one tensor from its inputs [features, n].
+
+    The scale of each feature is the same for the whole tensor, so it multiplies the kernel's rows instead of the
+    inputs: half the time of the reverse pass. The time inputs too are equal for all, and act as a bias.
+    """
     kernel, bias, out_kernel, out_bias = layers
-    n = inputs.shape[0]
-    shift = bias if time is None else bias + time @ kernel[n:]
-    hidden = jax.nn.relu(kernel[:n].T @ inputs + shift[:, None])
+    features = inputs.shape[0]
+    scale = jax.lax.rsqrt(1e-5 + jnp.mean(inputs * inputs, axis=1))
+    shift = bias if time is None else bias + time @ kernel[features:]
+    hidden = jax.nn.relu((kernel[:features] * scale[:, None]).T @ inputs + shift[:, None])
     direction, magnitude = out_kernel.T @ hidden + out_bias[:, None]
     return -STEP_SCALE * direction * jnp.exp(STEP_SCALE * magnitude)
