@@ -120,16 +120,16 @@ def inverse_variance(var_rp: np.ndarray, var_es: np.ndarray) -> np.ndarray:
 
 
 def _pool(variances: np.ndarray, rule: Rule) -> np.ndarray:
-    """Mean variance of each tensor, or of all coordinates, given to each of its coordinates.
+    """Total variance of each tensor, or of all coordinates, given to each of its coordinates.
 
     One infinite variance makes its whole tensor's infinite: what exploded in one coordinate is not trusted next to it.
     """
     if rule.granularity == "coordinate":
         return variances
     groups = rule.segments if rule.granularity == "tensor" else np.zeros(len(variances), int)
-    return (np.bincount(groups, variances) / np.maximum(np.bincount(groups), 1))[groups]
+    return np.bincount(groups, variances)[groups]
 
 
 def _blend(weight: np.ndarray, rp: Moments, es: Moments) -> np.ndarray:
     """weight * rp + (1 - weight) * es, where a weight of 0 silences even inf and NaN."""
-    return np.where(weight > 0, weight * rp.mean, 0.0) + np.where(weight < 1, (1 - weight) * es.mean, 0.0)
+    return np.where(weight > 0, weight * rp.mean, 0.0) + (1 - weight) * es.mean

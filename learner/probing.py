@@ -54,9 +54,9 @@ def rate(state: Probing, probe_rate: float) -> float:
 def observe(state: Probing, rp: Moments, es: Moments, floor: float) -> Probing:
     """The state after a batch with these moments (of `merge`, which bounds rp); call it after the batch was merged."""
     state = _absorb(state, rp)
-    var_rp, var_es = np.maximum(past_variance(state), floor), variance(es, floor)
-    if not np.isfinite(var_es).all():
+    if es.count < 2:
         return state
+    var_rp, var_es = np.maximum(past_variance(state), floor), variance(es, floor)
     weight = np.where(np.isinf(var_rp), 0.0, var_es / (np.where(np.isinf(var_rp), 1.0, var_rp) + var_es))
     return state._replace(recent=(*state.recent, float(weight.mean()))[-WINDOW:])
 
@@ -66,7 +66,7 @@ def _absorb(state: Probing, rp: Moments) -> Probing:
     if rp.count == 0:
         return state
     keep = np.exp(-rp.count / MEMORY)
-    finite = np.isfinite(rp.mean) & np.isfinite(rp.m2)
+    finite = np.isfinite(rp.mean)
     old, new = state.seen * keep, np.where(finite, float(rp.count), 0.0)
     count = old + new
     share = new / np.maximum(count, 1e-300)

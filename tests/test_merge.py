@@ -129,6 +129,12 @@ def test_fewer_than_two_observations_have_weight_0():
     np.testing.assert_allclose(crossed.gradient, crossed.es.mean)
 
 
+def test_without_rp_the_merge_is_es():
+    samples = [s._replace(rp=moments.empty(SIZE)) for s in random_batch()]
+    for use in ("rp", "es", "merged"):
+        np.testing.assert_array_equal(merge(samples, rule(use)).gradient, merge(samples, rule("es")).es.mean)
+
+
 def test_without_es_the_merge_is_rp():
     samples = [s._replace(es=moments.empty(SIZE)) for s in random_batch()]
     for use in ("rp", "merged"):
@@ -167,6 +173,11 @@ def test_cross_fitting_weighs_uneven_halves_by_their_size():
     assert merged.gradient[0] == pytest.approx(1, rel=1e-15)
     uneven = merge(batch(np.zeros((5, 1)), np.array([[1.0], [0.0], [1.0], [0.0], [1.0]])), rule("es", segments=[0]))
     assert uneven.gradient[0] == pytest.approx(0.6)
+
+
+def test_a_single_probe_does_not_tip_the_halves():
+    samples = batch([[9.0], None, None, None], [[1.0], [2.0], [3.0], [6.0]])
+    assert merge(samples, rule(cross_fit=True, segments=[0])).gradient[0] == pytest.approx(3)
 
 
 def test_cross_fitting_removes_the_dependence_of_weight_and_mean():

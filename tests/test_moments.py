@@ -51,6 +51,8 @@ def test_the_empty_set_is_neutral():
 def test_variance_is_unknown_below_two_observations_and_where_not_finite():
     assert np.isinf(variance(empty(2))).all()
     assert np.isinf(variance(of(ROWS[:1]))).all()
+    np.testing.assert_array_equal(variance(of(np.array([[1.0], [3.0]]))), [2])
+    np.testing.assert_array_equal(variance(Moments(3, np.zeros(2), np.array([np.inf, 2.0]))), [np.inf, 1])
     rows = np.ones((3, 4))
     rows[1] = [1, np.nan, np.inf, -np.inf]
     m = of(rows)
