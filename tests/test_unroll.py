@@ -1,0 +1,278 @@
+"""The unroll engine against a plain loop with optax that JAX differentiates by itself, in float64."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import small
+
+from common import unroll as engine
+from common.config import OptimizerConfig
+from common.optimizer import Family, make_family
+from common.task import TaskFamily
+from common.unroll import InnerState, Objective, Problem, Unroll, clamped_gradient
+
+SEGMENT, LONGEST = 4, 11
+WINDOWS = (1, 3, 4, 6, 8, 11)  # shorter than a segment, equal, multiples, and neither
+
+
+@pytest.fixture
+def x64():
+    with jax.enable_x64(True):
+        yield
+
+
+def alternating(theta):
+    """An optimizer whose whole state is an integer and a truth value."""
+
+    def update(updates, state, params=None):
+        count, odd = state
+        rate = theta[0] * jnp.where(odd, 1.0, 0.5) / (1 + count)
+        return jax.tree.map(lambda g: -rate * g, updates), (count + 1, ~odd)
+
+    return optax.GradientTransformation(lambda params: (jnp.int32(0), jnp.bool_(False)), update)
+
+
+def family_of(name):
+    if name == "alternating":
+        return Family(lambda key: jnp.array([0.3], jnp.float32), alternating, ((1,),))
+    return make_family(OptimizerConfig(family=name, learning_rate=0.05))
+
+
+class Case(NamedTuple):
+    task: str
+    family: str
+    objective: Objective = Objective()
+    theta: tuple[float, ...] | None = None
+
+
+CASES = {
+    "the learned optimizer on convolutions": Case("conv", "mlp"),
+    "the learned optimizer": Case("mlp", "mlp"),
+    "fresh validation batches": Case("mlp", "sgd", Objective("valid", 2)),
+    "adam": Case("quadratic", "adam"),
+    "integer states": Case("quadratic", "alternating"),
+    "divergence beyond the clamp": Case("quadratic", "sgd", Objective(clamp=60.0), (2.7, 0.1)),
+}
+
+
+def plain_step(case, theta, problem, w, optimizer, t):
+    """One step, straight from the definition: the gradient is taken where it is needed, optax applies it."""
+    task, transform = small.task(case.task), family_of(case.family).transform(theta)
+    loss = lambda w, batch: jnp.minimum(task.loss(w, batch), case.objective.clamp)  # noqa: E731
+    key = lambda n: jax.random.fold_in(problem.key, n)  # noqa: E731
+    gradient = jax.grad(loss)(w, task.batch(problem.data, key(2 * t), "train"))
+    updates, optimizer = transform.update(gradient, optimizer, w)
+    w = optax.apply_updates(w, updates)
+    if case.objective.batches == 0:
+        return w, optimizer, loss(w, task.batch(problem.data, key(2 * t + 2), "train"))
+    keys = [jax.random.fold_in(key(2 * t + 1), k) for k in range(case.objective.batches)]
+    losses = [loss(w, task.batch(problem.data, k, case.objective.split)) for k in keys]
+    return w, optimizer, sum(losses) / len(losses)
+
+
+class Subject(NamedTuple):
+    """A case, compiled both ways."""
+
+    case: Case
+    unroll: Unroll
+    theta: jax.Array
+    problem: Problem
+    state: Any  # in the middle of an inner problem
+    plain: Any  # (theta, problem, state, weights [LONGEST]) -> (weighted sum of losses, losses), and its gradient
+
+
+def compiled_plain(case):
+    def total(theta, problem, state, weights):
+        def step(carry, _):
+            w, optimizer, t = carry
+            w, optimizer, loss = plain_step(case, theta, problem, w, optimizer, t)
+            return (w, optimizer, t + 1), loss
+
+        losses = jax.lax.scan(step, (state.w, state.optimizer, state.step), length=LONGEST)[1]
+        return weights @ losses, losses
+
+    return jax.jit(jax.value_and_grad(total, has_aux=True))
+
+
+@pytest.fixture(scope="module", params=CASES)
+def subject(request):
+    case = CASES[request.param]
+    with jax.enable_x64(True):
+        family, problem = family_of(case.family), small.problem(case.task)
+        unroll = Unroll(small.task(case.task), family, case.objective, SEGMENT)
+        theta = np.float64(family.init(jax.random.key(5)) if case.theta is None else case.theta)
+        if case.family == "mlp":
+            theta *= 5  # larger steps than a fresh theta makes, so that curvature counts
+        state = middle(case, unroll, jnp.asarray(theta), problem)
+        return Subject(case, unroll, jnp.asarray(theta), problem, state, compiled_plain(case))
+
+
+def middle(case, unroll, theta, problem):
+    """Two steps into an inner problem, by the only functions that the tests compile anyway."""
+    random = np.random.default_rng(3)
+    shapes = jax.eval_shape(small.task(case.task).init, jax.random.key(0))
+    w = jax.tree.map(lambda s: jnp.asarray(random.normal(size=s.shape) / np.sqrt(s.size / s.shape[-1])), shapes)
+    optimizer = family_of(case.family).transform(theta).init(w)
+    state = InnerState(w, optimizer, jax.tree.map(jnp.zeros_like, w), jnp.int32(0))
+    return unroll.forward(theta, problem, state, 2)[1]
+
+
+def only(*names):
+    """Restricts a test to some of the cases."""
+    return pytest.mark.parametrize("subject", names, indirect=True)
+
+
+def assert_near(got, want, tolerance):
+    np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance * np.abs(want).max())
+
+
+PLAIN = only(*[name for name in CASES if "convolutions" not in name])  # JAX takes ten seconds for it there
+
+
+@PLAIN
+def test_losses_and_gradient_equal_those_of_a_plain_loop_for_any_window(subject, x64):
+    for window in WINDOWS:
+        losses, gradient, after = subject.unroll.losses_and_grad(subject.theta, subject.problem, subject.state, window)
+        weights = jnp.where(jnp.arange(LONGEST) < window, 1 / window, 0.0)
+        (value, plain), slope = subject.plain(subject.theta, subject.problem, subject.state, weights)
+        assert losses.shape == (window,) and int(after.step) == 2 + window
+        assert_near(losses, plain[:window], 1e-10)
+        assert losses.mean() == pytest.approx(float(value), rel=1e-10)
+        assert_near(gradient, slope, 1e-8)
+        assert np.any(gradient)
+
+
+def test_the_reverse_pass_agrees_with_finite_differences(subject, x64):
+    random = np.random.default_rng(0)
+    for window in (3, 11):
+        gradient = subject.unroll.losses_and_grad(subject.theta, subject.problem, subject.state, window)[1]
+        for _ in range(2):
+            direction = random.normal(size=subject.theta.size)
+            direction = 1e-5 * (direction / np.linalg.norm(direction) + gradient / np.linalg.norm(gradient))
+            up, down = (
+                subject.unroll.forward(subject.theta + d, subject.problem, subject.state, window)[0].mean()
+                for d in (direction, -direction)
+            )
+            assert_near(gradient @ direction, (up - down) / 2, 1e-5)
+
+
+@PLAIN
+def test_forward_and_states_equal_a_python_loop_with_optax(subject, x64):
+    step = jax.jit(lambda *args: plain_step(subject.case, *args))
+    w, optimizer, losses = subject.state.w, subject.state.optimizer, []
+    for t in range(2, 8):
+        w, optimizer, loss = step(subject.theta, subject.problem, w, optimizer, t)
+        losses.append(float(loss))
+    got, after = subject.unroll.forward(subject.theta, subject.problem, subject.state, 6)
+    np.testing.assert_allclose(got, losses, rtol=1e-10)
+    for a, b in zip(jax.tree.leaves((after.w, after.optimizer)), jax.tree.leaves((w, optimizer))):
+        np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-12)
+
+
+@only("the learned optimizer", "adam")
+def test_two_windows_end_where_one_does(subject, x64):
+    arguments = subject.theta, subject.problem
+    whole, end = subject.unroll.forward(*arguments, subject.state, 11)
+    first, middle = subject.unroll.forward(*arguments, subject.state, 5)
+    second, _, same = subject.unroll.losses_and_grad(*arguments, middle, 6)
+    np.testing.assert_array_equal(np.concatenate([first, second]), whole)
+    jax.tree.map(np.testing.assert_array_equal, same, end)
+
+
+@only("the learned optimizer", "adam")
+def test_dropped_tapes_are_made_again_with_the_same_bits(subject, x64, monkeypatch):
+    arguments, calls = (subject.theta, subject.problem, subject.state, 11), []
+    compiled = subject.unroll._forward
+    monkeypatch.setattr(subject.unroll, "_forward", lambda *a: calls.append(a) or compiled(*a))
+    losses, gradient, _ = subject.unroll.losses_and_grad(*arguments)
+    assert len(calls) == 3
+    monkeypatch.setattr(engine, "TAPE_BYTES", 1)
+    again, same, _ = subject.unroll.losses_and_grad(*arguments)
+    assert len(calls) == 3 + 3 + 2  # the newest tape is kept
+    np.testing.assert_array_equal(losses, again)
+    np.testing.assert_array_equal(gradient, same)
+
+
+@only("divergence beyond the clamp")
+def test_a_diverged_problem_counts_with_the_clamp(subject, x64):
+    losses, _ = subject.unroll.forward(subject.theta, subject.problem, subject.state, 11)
+    assert losses[0] < 60.0 and np.all(losses[1:] == 60.0)
+
+
+@pytest.fixture(scope="module")
+def single():
+    """The learned optimizer as it is used: float32, started by the engine."""
+    return Unroll(small.task("mlp"), family_of("mlp"), Objective(), SEGMENT)
+
+
+def test_the_start_is_the_tasks_own_with_the_gradient_on_its_first_batch(single):
+    task, problem = small.task("mlp"), small.problem("mlp")
+    state = single.start(problem, jax.random.key(7))
+    w = task.init(jax.random.key(7))
+    jax.tree.map(np.testing.assert_array_equal, state.w, w)
+    batch = task.batch(problem.data, jax.random.fold_in(problem.key, 0), "train")
+    for a, b in zip(jax.tree.leaves(state.gradient), jax.tree.leaves(jax.jit(jax.grad(task.loss))(w, batch))):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+    assert int(state.step) == 0 and not any(np.any(x) for x in jax.tree.leaves(state.optimizer))
+
+
+def test_twenty_windows_on_new_problems_compile_nothing_new(single):
+    theta = family_of("mlp").init(jax.random.key(0))
+    for window in range(1, 21):
+        problem = small.problem("mlp", window)
+        state = single.start(problem, jax.random.key(window))
+        losses, gradient, state = single.losses_and_grad(theta, problem, state, window)
+        assert losses.dtype == gradient.dtype == np.float32
+        single.forward(theta * 1.1, problem, state, 21 - window)
+    assert [f._cache_size() for f in (single.start, single._forward, single._reverse)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("w, inside", [(1.0, True), (1.9, True), (2.0, False), (3.0, False), (np.inf, False)])
+def test_beyond_the_clamp_the_value_is_the_clamp_and_all_derivatives_are_zero(w, inside, x64):
+    function = clamped_gradient(lambda w, batch: batch * w**3, 8.0)  # 8 at w = 2
+    (value, gradient), pull = jax.vjp(lambda w: function(w, jnp.float64(1.0)), jnp.float64(w))
+    assert value == (w**3 if inside else 8.0) and gradient == (3 * w**2 if inside else 0.0)
+    (product,) = pull((jnp.float64(0.5), jnp.float64(2.0)))
+    assert product == pytest.approx(0.5 * 3 * w**2 + 2.0 * 6 * w if inside else 0.0)
+
+
+@pytest.mark.parametrize("loss", [lambda w, b: jnp.log(w - b), lambda w, b: jnp.sqrt(w - b), lambda w, b: w / (w - w)])
+def test_a_loss_that_is_no_number_counts_as_the_clamp_without_gradient(loss, x64):
+    function = clamped_gradient(loss, 8.0)
+    (value, gradient), pull = jax.vjp(lambda w: function(w, jnp.float64(2.0)), jnp.float64(1.0))
+    assert value == 8.0 and gradient == 0.0
+    assert pull((jnp.float64(0.5), jnp.float64(2.0))) == (0.0,)
+
+
+def test_hessian_vector_products_of_a_clamped_gradient_are_exact(x64):
+    random = np.random.default_rng(0)
+    w, v = jnp.asarray(random.normal(size=(2, 5)))
+    loss = lambda w, batch: jnp.sum(batch * w**3) + jnp.prod(w)  # noqa: E731
+    batch = jnp.asarray(random.normal(size=5))
+
+    @jax.jit
+    def product(w):
+        return jax.vjp(lambda w: clamped_gradient(loss, 1e3)(w, batch), w)[1]((jnp.float64(0.7), v))[0]
+
+    want = jax.jit(lambda w: 0.7 * jax.grad(loss)(w, batch) + jax.hessian(loss)(w, batch) @ v)(w)
+    np.testing.assert_allclose(product(w), want, rtol=1e-12)
+
+
+def test_a_whole_unroll_over_losses_that_are_no_numbers_stays_finite():
+    task = TaskFamily(
+        sample=lambda random, split: {"low": np.float32(0.0)},
+        init=lambda key: {"w": jnp.ones(2)},
+        batch=lambda data, key, split: data,
+        loss=lambda w, batch: jnp.sum(jnp.log(w["w"] - batch["low"])),  # a number only above `low`
+    )
+    unroll = Unroll(task, family_of("sgd"), Objective(), SEGMENT)
+    problem = Problem({"low": jnp.float32(0.0)}, jax.random.key(0))
+    state = unroll.start(problem, jax.random.key(0))
+    losses, gradient, after = unroll.losses_and_grad(jnp.array([0.3, 0.0]), problem, state, 9)
+    assert losses[0] < 0 and np.all(losses[-3:] == 10.0)
+    assert np.all(np.isfinite(gradient)) and gradient[0] < 0
+    assert np.all(np.isfinite(after.w["w"]))
