@@ -73,12 +73,6 @@ class LearnerShell:
         if self._refusal is None:
             self._service.close()
 
-    @ray.method(concurrency_group="control")
-    def log(self, lines: int) -> str:
-        """The end of the run's log."""
-        self._check()
-        return self._service.log(lines)
-
 
 class WorkerShell:
     """`cluster.duty.Duty`."""

@@ -73,7 +73,7 @@ def summary_of(run: RunDirectory, config: Config, theta: np.ndarray | None) -> d
     from workers import scores
 
     digest = None if theta is None else hashlib.sha256(np.asarray(theta, "<f4").tobytes()).hexdigest()
-    rows = read_lines(run.evaluation / FILE)
+    rows: list[Any] = read_lines(run.evaluation / FILE)
     numbers: dict[str, Any] = {"theta_sha256": digest}
     if digest is not None and any(row["theta_sha256"] == digest for row in rows):
         numbers = scores.summarise(rows, config, digest, config.evaluation.baselines[0])

@@ -13,7 +13,6 @@ from cluster.workplace import USER_FOLDER
 from common.config import Config
 
 SETTINGS = {
-    "RAY_AUTH_MODE": "token",
     "RAY_worker_niceness": "0",  # Ray's default of 15 would starve the learner
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
@@ -31,10 +30,17 @@ def apply_settings() -> None:
         os.environ.setdefault(name, value)
 
 
+def has_token() -> bool:
+    """Whether this user holds a token for a cluster with authentication."""
+    named = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    return "RAY_AUTH_TOKEN" in os.environ or named.is_file()
+
+
 @contextmanager
 def local(cores: int, namespace: str, config: Config) -> Iterator[None]:
     """Starts Ray on loopback with a token that nobody else knows, and stops it with all its processes."""
     apply_settings()
+    os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     import ray
 

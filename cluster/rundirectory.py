@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,7 @@ class RunDirectory:
         self.evaluation = path / "evaluation"
         self.report = path / "report"
         self.summary = self.evaluation / "summary.json"
+        self.log_file = path / "log.txt"
         self._fleet_file = path / "fleet.json"
 
     def config(self) -> Config:
@@ -41,6 +43,13 @@ class RunDirectory:
 
     def write_config(self, config: Config) -> None:
         write_atomically(self.config_file, configfile.dump(config))
+
+    def log(self, lines: int) -> str:
+        """The end of the learner's log; "" before there is one."""
+        if not self.log_file.exists():
+            return ""
+        with open(self.log_file) as file:
+            return "".join(deque(file, maxlen=lines))
 
     def worker_target(self) -> int:
         """How many workers were last asked for."""

@@ -39,7 +39,6 @@ class LearnerService:
     def __init__(self, run: RunDirectory, beside: Callable[[], dict[str, bytes]] = dict):
         """Raises UserError when the configuration, the data, the run directory or the port cannot be used."""
         self._run, self._config = run, run.config()
-        self._log = run.path / "log.txt"
         config = self._config
         dataset = open_dataset(config.dataset) if config.task.family in IMAGE_FAMILIES else None
         make_task(config, dataset)  # a task that cannot be made is refused here, not by each worker
@@ -63,7 +62,7 @@ class LearnerService:
         self._targets = targets.write_targets(
             self._run.path, self._run.name, "learner", self._endpoint.address, self._endpoint.port
         )
-        self._handler = logging.FileHandler(self._log)
+        self._handler = logging.FileHandler(self._run.log_file)
         self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logging.getLogger().addHandler(self._handler)
 
@@ -76,10 +75,6 @@ class LearnerService:
             "records": list(self._metrics.recent),
             "metrics": f"http://{self._endpoint.address}:{self._endpoint.port}/metrics",
         }
-
-    def log(self, lines: int) -> str:
-        """The end of the run's log."""
-        return "".join(deque(self._log.open(), maxlen=lines))
 
     def close(self) -> None:
         """Makes the present state durable, if the disk has become free again, and ends the endpoint."""

@@ -1,7 +1,129 @@
-"""stub"""
+"""Runs on a Ray cluster (`launch`, `scale`, `stop`, `logs`, `list`), and looking at any run (`status`, `watch`)."""
 
 import argparse
+import json
+import sys
+
+from cluster.commands import options
 
 
 def add(commands: argparse._SubParsersAction) -> None:
-    pass
+    _add_launch(commands)
+    parser = commands.add_parser("scale", help="change the number of workers of a launched run")
+    options.run_name(parser)
+    parser.add_argument("workers", type=int, metavar="N")
+    parser.set_defaults(handler=scale)
+
+    parser = commands.add_parser("status", help="where a run stands")
+    options.run_name(parser)
+    parser.add_argument("--json", action="store_true", help="one line of JSON on standard output")
+    parser.set_defaults(handler=status)
+
+    parser = commands.add_parser("watch", help="a run's charts, workers and alarms, live")
+    options.run_name(parser)
+    parser.add_argument("--once", action="store_true", help="print one picture and end")
+    parser.set_defaults(handler=watch)
+
+    parser = commands.add_parser("stop", help="end a launched run with a checkpoint; launch --resume goes on")
+    options.run_name(parser)
+    parser.add_argument("--now", action="store_true", help="do not wait for the samples at hand")
+    parser.set_defaults(handler=stop)
+
+    parser = commands.add_parser("logs", help="a run's log, and why its last worker failed")
+    options.run_name(parser)
+    parser.add_argument("--lines", type=int, default=50, metavar="N", help="of the log's end (default: 50)")
+    parser.set_defaults(handler=logs)
+
+    parser = commands.add_parser("list", help="the runs in this directory and on this cluster")
+    parser.add_argument("--json", action="store_true", help="one line of JSON on standard output")
+    parser.set_defaults(handler=list_runs)
+
+
+def _add_launch(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("launch", help="start a run on the Ray cluster of this machine, and return")
+    options.config_source(parser)
+    parser.add_argument("--name", required=True, metavar="RUN")
+    options.workers(parser)
+    parser.add_argument("--updates", type=int, metavar="N", help="outer updates of the whole run (outer.updates)")
+    parser.add_argument("--resume", action="store_true", help="go on with the run of this name, if there is one")
+    parser.add_argument(
+        "--pack",
+        action="store_true",
+        help="fill node by node, so that an autoscaler can give nodes back (default: spread over all)",
+    )
+    parser.set_defaults(handler=launch)
+
+
+def launch(arguments: argparse.Namespace) -> None:
+    from cluster import remote, rundirectory
+    from cluster.commands.training import overrides_of
+    from cluster.prepare import Request, open_run
+    from common.errors import UserError
+
+    resume = arguments.resume and arguments.name in rundirectory.names()
+    run = open_run(Request(arguments.config, arguments.name, overrides_of(arguments), resume))
+    config = run.config()
+    try:
+        with remote.connected(run.name, config):
+            remote.launch(run, config.workers.count, not arguments.pack)
+    except UserError:
+        if not resume:
+            rundirectory.discard(run)
+        raise
+    say(f"{run.name} runs with {config.workers.count} workers; outertrain watch | scale | stop {run.name}")
+
+
+def scale(arguments: argparse.Namespace) -> None:
+    from cluster import remote
+
+    with remote.connected():
+        remote.scale(arguments.run, arguments.workers)
+    say(f"{arguments.run}: {arguments.workers} workers asked for; outertrain status {arguments.run}")
+
+
+def status(arguments: argparse.Namespace) -> None:
+    from cluster import rundirectory
+    from cluster.state import state_of, text
+
+    state = state_of(rundirectory.find(arguments.run))
+    print(json.dumps(state) if arguments.json else text(state))
+
+
+def watch(arguments: argparse.Namespace) -> None:
+    from cluster import rundirectory
+    from cluster.watch import watch as show
+
+    show(rundirectory.find(arguments.run).path, arguments.once)
+
+
+def stop(arguments: argparse.Namespace) -> None:
+    from cluster import display, remote
+
+    with remote.connected(), display.make() as show:
+        remote.stop(arguments.run, 0.0 if arguments.now else 60.0, show.say)
+    say(f"{arguments.run} is stopped with a checkpoint; go on with: outertrain launch --name {arguments.run} --resume")
+
+
+def logs(arguments: argparse.Namespace) -> None:
+    from cluster import remote, rundirectory
+
+    if arguments.run in rundirectory.names():
+        print(rundirectory.find(arguments.run).log(arguments.lines), end="")
+    with remote.connected():
+        if remote.running(arguments.run):
+            print(remote.last_failure(arguments.run) or "no worker has failed")
+
+
+def list_runs(arguments: argparse.Namespace) -> None:
+    from cluster import rundirectory
+    from cluster.state import state_of
+
+    states = [state_of(rundirectory.find(name)) for name in rundirectory.names()]
+    if arguments.json:
+        print(json.dumps(states))
+    for s in () if arguments.json else states:
+        print(f"{s['run']:30}  {s['state']:9}  update {s['version']}/{s['target']}  workers {s['workers']}")
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr)

@@ -1,6 +1,7 @@
 """`outertrain report`, `export` and `reproduce`: what a run leaves to look at and to take away."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -25,11 +26,11 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--version", type=int, metavar="V", help="outer update (default: the newest)")
     parser.set_defaults(handler=export)
 
-    parser = commands.add_parser("reproduce", help="recompute a figure of the paper")
-    parser.add_argument("figure", metavar="FIGURE", help="its number, such as 4")
-    options.workers(parser)
-    options.overrides(parser)
-    options.as_json(parser)
+    parser = commands.add_parser("reproduce", help="recompute figures of the paper; goes on where it was cut off")
+    parser.add_argument("figures", nargs="+", metavar="FIGURE", help="fig2 ... fig8, or all")
+    parser.add_argument("--scale", default="mini", metavar="SCALE", help="mini (minutes to hours, default) or paper")
+    parser.add_argument("-o", "--output", type=Path, default=Path("figures"), metavar="DIR", help="default: figures")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="default: all cores")
     parser.set_defaults(handler=reproduce)
 
 
@@ -52,6 +53,21 @@ def export(arguments: argparse.Namespace) -> None:
 
 
 def reproduce(arguments: argparse.Namespace) -> int:
-    from workers.figures import reproduce as run_figure
+    from cluster import display
+    from cluster.interrupt import Interrupt
+    from cluster.reproduce import LocalPool, reproduce
+    from workers.figures import catalogue
 
-    return run_figure(arguments.figure, arguments.workers, arguments.overrides, arguments.json)
+    names = catalogue.NAMES if arguments.figures == ["all"] else arguments.figures
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    with Interrupt() as interrupt, display.make() as show, LocalPool(arguments.workers) as pool:
+
+        def tell(name: str, done: int, total: int) -> bool:
+            show.counting(name, done, total)
+            return not interrupt.asked.is_set()
+
+        if not reproduce(names, arguments.scale, arguments.output, pool, tell):
+            show.say("stopped; the same command goes on where it was")
+            return 130
+        show.say(f"pictures and verdicts in {arguments.output}")
+    return 0

@@ -21,19 +21,20 @@ def add(commands: argparse._SubParsersAction) -> None:
 def handle(arguments: argparse.Namespace) -> int:
     from cluster.train import Request, train
 
-    overrides = list(arguments.overrides)
-    if arguments.workers is not None:
-        overrides.append(f"workers.count={arguments.workers}")
-    if arguments.updates is not None:
-        overrides.append(f"outer.updates={arguments.updates}")
     return train(
         Request(
             source=arguments.config,
             name=arguments.name,
-            overrides=tuple(overrides),
+            overrides=overrides_of(arguments),
             resume=arguments.resume,
             in_process=arguments.in_process,
             evaluate=not arguments.no_evaluate,
             json=arguments.json,
         )
     )
+
+
+def overrides_of(arguments: argparse.Namespace) -> tuple[str, ...]:
+    """`--set` and its short forms."""
+    short = {"workers.count": arguments.workers, "outer.updates": arguments.updates}
+    return (*arguments.overrides, *(f"{key}={value}" for key, value in short.items() if value is not None))

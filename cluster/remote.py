@@ -1,0 +1,160 @@
+"""Runs on a Ray cluster: a detached learner and a detached fleet, in a namespace per run.
+
+The commands work on a node of the cluster that sees the run directory, such as its head; from a laptop they go through
+`ray exec`. Learner and fleet live on the node where `launch` was given, workers wherever there is a free core.
+"""
+
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cluster import raysession, rundirectory
+from cluster.local import unwrap
+from cluster.rundirectory import RunDirectory
+from cluster.workplace import FOR_RUNS
+from common import targets
+from common.config import Config
+from common.errors import UserError
+
+PREFIX = "outertrain/"  # of our namespaces
+WORKER = {"num_cpus": 1}
+
+
+class Handles(NamedTuple):
+    """The two actors of a run."""
+
+    learner: Any
+    fleet: Any
+
+
+@contextmanager
+def connected(run: str | None = None, config: Config | None = None) -> Iterator[None]:
+    """A connection to the cluster that this machine is a node of; with `config`, actors find the user's modules.
+
+    Raises UserError when there is no cluster.
+    """
+    raysession.apply_settings()
+    os.environ.setdefault("RAY_AUTH_MODE", "token" if raysession.has_token() else "disabled")
+    import ray
+
+    scratch = Path(tempfile.mkdtemp(prefix="outertrain-"))
+    try:
+        ray.init(
+            address=os.environ.get("RAY_ADDRESS", "auto"),
+            namespace=PREFIX + (run or ""),
+            runtime_env={"working_dir": str(raysession.stage(config, scratch))} if config else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except ConnectionError as error:
+        raise UserError(
+            f"no Ray cluster answers on this machine ({str(error).splitlines()[0]}): start one with `ray up` or "
+            "`ray start --head`, set RAY_ADDRESS, or use `outertrain train`, which needs none"
+        ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def launch(run: RunDirectory, workers: int, spread: bool, program: str = FOR_RUNS, worker: dict | None = None) -> None:
+    """Starts learner and fleet and returns when the learner is ready. Raises UserError when it cannot work."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    from cluster.actors import fleet_actor, learner_actor
+
+    if running(run.name):
+        raise UserError(f"the run {run.name!r} is on this cluster already: scale it, watch it, or stop it first")
+    run.save_worker_target(workers)
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    options: dict[str, Any] = {"lifetime": "detached", "scheduling_strategy": here}
+    learner = learner_actor(run.path, **options)
+    try:
+        unwrap(learner.ready.remote)
+    except UserError:
+        ray.kill(learner)
+        raise
+    each = {**(worker or WORKER), "scheduling_strategy": "SPREAD" if spread else "DEFAULT"}
+    unwrap(fleet_actor(run.path, program, None, each, **options).status.remote)
+
+
+def handles(run: str) -> Handles:
+    """The actors of a run that this cluster has. Raises UserError when it has none."""
+    import ray
+
+    from cluster.actors import FLEET, LEARNER
+
+    try:
+        return Handles(ray.get_actor(LEARNER, PREFIX + run), ray.get_actor(FLEET, PREFIX + run))
+    except ValueError:
+        known = ", ".join(runs()) or "none"
+        raise UserError(
+            f"the run {run!r} is not on this cluster (there are: {known}): launch it with --resume"
+        ) from None
+
+
+def running(run: str) -> bool:
+    return run in runs()
+
+
+def runs() -> list[str]:
+    """Names of the runs on this cluster."""
+    import ray
+
+    found = {actor["namespace"] for actor in ray.util.list_named_actors(all_namespaces=True)}
+    return sorted(name.removeprefix(PREFIX) for name in found if name.startswith(PREFIX))
+
+
+def scale(run: str, workers: int) -> None:
+    unwrap(handles(run).fleet.scale.remote, workers)
+
+
+def last_failure(run: str) -> str | None:
+    """The traceback of the worker that failed last."""
+    failure: str | None = unwrap(handles(run).fleet.status.remote)["last_failure"]
+    return failure
+
+
+def stop(run: str, seconds: float, tell: Callable[[str], None]) -> None:
+    """Lets the workers leave, makes the last version durable, ends both actors.
+
+    Args:
+      seconds: how long workers may take; 0: end them now.
+    """
+    import ray
+    from ray.exceptions import RayActorError
+
+    from cluster.actors import FLEET, LEARNER
+
+    learner, fleet = handles(run)
+    with suppress(RayActorError):
+        if seconds > 0:
+            unwrap(learner.drain.remote)
+            unwrap(fleet.drain.remote)
+            _wait_until_empty(fleet, seconds, tell)
+        unwrap(learner.close.remote)
+    for actor in (fleet, learner):
+        ray.kill(actor)
+    while running(run):  # their names are free again, so that the run can be launched again
+        time.sleep(0.1)
+    for role in (LEARNER, FLEET):
+        targets.forget_targets(rundirectory.root() / run, run, role)
+
+
+def _wait_until_empty(fleet: Any, seconds: float, tell: Callable[[str], None]) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        status = unwrap(fleet.status.remote)
+        left = status["starting"] + status["running"] + status["leaving"]
+        if left == 0:
+            return
+        tell(f"{left} workers are leaving")
+        time.sleep(0.25)
