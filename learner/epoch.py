@@ -9,6 +9,7 @@ import json
 import os
 import re
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +36,12 @@ def claim(folder: Path, parent: Position | None, time: float) -> int:
         number += 1
     sync_folder(folder)
     return number
+
+
+def release(folder: Path, number: int) -> None:
+    """Gives back an epoch that its learner could not begin, so that it supersedes nobody."""
+    with suppress(OSError):
+        _path(folder, number).unlink(missing_ok=True)
 
 
 def superseded(folder: Path, number: int) -> bool:
@@ -79,10 +86,14 @@ def _create(path: Path, text: str) -> bool:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     except FileExistsError:
         return False
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
     return True
 
 

@@ -22,7 +22,10 @@ _WAITING = 1000  # lines kept while the disk is full
 
 
 class History:
-    """Appends lines. After a failed write the lines wait, and a torn one is closed off before the next."""
+    """Appends lines. After a failed write the lines wait, and a torn one is closed off before the next.
+
+    Not fsynced: a power cut may take the last lines, never a checkpoint.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path

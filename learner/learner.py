@@ -135,7 +135,8 @@ class Learner:
         sample, reason = self._intake.read(payload)
         size = len(payload) if isinstance(payload, bytes) else 0
         with self._lock:
-            self._look_for_successor()
+            if sample is not None and self._held + samples_in(sample, self._bounds.pairs) >= self._bounds.batch_samples:
+                self._look_for_successor()
             verdict = self._intake.judge(sample, reason, size, self._standing())
             if verdict is Verdict.accepted and sample is not None:
                 self._take(sample, payload)
@@ -154,8 +155,8 @@ class Learner:
         return Standing(self._store.epoch, self._state.version, self._store.ancestors, closed)
 
     def _look_for_successor(self) -> None:
-        """Once per batch, before the sample that would fill it: nothing is acknowledged that nobody will read."""
-        if not self._superseded and self._held + 1 >= self._bounds.batch_samples and self._store.superseded():
+        """Before a sample that would fill the batch: nothing is applied and acknowledged that nobody will read."""
+        if not self._superseded and self._store.superseded():
             log.warning("a later learner has taken over this run: this one (epoch %d) stops", self._store.epoch)
             self._superseded = True
 

@@ -45,11 +45,14 @@ def open_learner(
     state, ledger, beside = fresh, Ledger(), dict[str, bytes]()
     if found is not None:
         state, ledger, beside = _restored(found[1], fresh)
+    number = 0
     try:
-        store = _claim(run, config, None if found is None else found[0], around)
+        number = epoch.claim(run / "epochs", None if found is None else found[0], around.clock())
+        store = Store(run, number, config, around.reached)
         learner = Learner(config, digest, segments, state, ledger, store, around)
         store.begin(config, segments, record.make(store.epoch, digest, state, ledger, beside))
     except OSError as error:
+        epoch.release(run / "epochs", number)
         raise UserError(
             f"cannot write in {run} ({error.strerror}): make room or give permission, and start again"
         ) from None
@@ -76,8 +79,3 @@ def _restored(found: dict[str, Any], fresh: State) -> tuple[State, Ledger, dict[
     if not fitted:
         log.warning("outer.optimizer is another one than in the checkpoint: its state starts afresh")
     return state, Ledger.load(found["ledger"]), dict(found["beside"])
-
-
-def _claim(run: Path, config: Config, parent: Position | None, around: Surroundings) -> Store:
-    number = epoch.claim(run / "epochs", parent, around.clock())
-    return Store(run, number, config, around.reached)

@@ -87,3 +87,22 @@ def test_storage_without_exclusive_create_is_refused(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"lets two processes create the same file.*put the run directory on"):
         claim(tmp_path, None, 0.0)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_record_that_could_not_be_written_leaves_no_epoch(tmp_path, monkeypatch):
+    def refuse(_):
+        raise OSError(28, "No space left on device")
+
+    claim(tmp_path, None, 0.0)
+    monkeypatch.setattr(epoch.os, "fsync", refuse)
+    with pytest.raises(OSError, match="No space"):
+        claim(tmp_path, Position(1, 1), 0.0)
+    assert os.listdir(tmp_path) == ["e0001.json"]
+
+
+def test_an_epoch_that_was_given_back_supersedes_nobody(tmp_path):
+    claim(tmp_path, None, 0.0)
+    epoch.release(tmp_path, claim(tmp_path, None, 0.0))
+    assert not superseded(tmp_path, 1)
+    epoch.release(tmp_path, 7)
+    assert claim(tmp_path, None, 0.0) == 2

@@ -275,6 +275,13 @@ def test_an_aggregate_counts_as_many_samples(tmp_path):
     np.testing.assert_allclose(decode_theta(reply.theta), decode_theta(expected.theta), rtol=1e-6)
 
 
+def test_an_aggregate_that_fills_the_batch_is_not_applied_by_a_superseded_learner(tmp_path):
+    first = start(tmp_path)
+    start(tmp_path)
+    reply = send(first, sample("node", 0, pairs=4))
+    assert reply.verdict is Verdict.wrong_epoch and reply.version == 0
+
+
 def test_the_points_of_an_update_come_in_order(tmp_path):
     points = []
     learner = start(tmp_path, reached=points.append)

@@ -121,8 +121,10 @@ def test_storage_that_refuses_is_one_sentence(tmp_path, monkeypatch, code):
     assert listing(tmp_path) == before
 
 
-def test_a_full_disk_at_the_first_checkpoint_is_one_sentence(tmp_path, monkeypatch):
-    feed(start(tmp_path), 4)
+def test_a_full_disk_at_the_first_checkpoint_is_one_sentence_and_supersedes_nobody(tmp_path, monkeypatch):
+    learner = start(tmp_path)
+    feed(learner, 4)
+    before = listing(tmp_path)
 
     def refuse(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -131,7 +133,9 @@ def test_a_full_disk_at_the_first_checkpoint_is_one_sentence(tmp_path, monkeypat
         patched.setattr(checkpoint, "_write", refuse)
         with pytest.raises(UserError, match="No space left"):
             start(tmp_path)
-    assert ask(start(tmp_path)).version == 1
+    assert listing(tmp_path) == before
+    assert feed(learner, 4, first=4)[-1].version == 2
+    assert ask(start(tmp_path)).version == 2
 
 
 def test_older_checkpoints_go(tmp_path):
