@@ -55,7 +55,12 @@ def assess(request: Request, with_learned: bool) -> int:
                 show.say("stopped; the same command goes on where it was")
                 return INTERRUPTED
         page = write_report(run.path)
-        facts = {"run": run.name, "seconds_to_first_update": None, "seconds_total": time.time() - began}
+        facts = {
+            "run": run.name,
+            "version": subject.version,
+            "seconds_to_first_update": None,
+            "seconds_total": time.time() - began,
+        }
         facts |= summary_of(run, config, subject.theta) | {"report": str(page)}
         show.say(final_table(run, config))
         show.say(f"report: {page}")
@@ -93,8 +98,7 @@ def find_subject(request: Request, with_learned: bool) -> Subject:
 def of_run(request: Request, with_learned: bool) -> Subject:
     run = rundirectory.find(request.target)
     before = run.config()
-    tree = configfile.parse(run.config_file.read_text(), str(run.config_file))
-    config = configfile.from_dict(configfile.merge(tree, request.overrides))
+    config = configfile.load(str(run.config_file), request.overrides)
     for section in ("task", "dataset", "optimizer", "estimator"):
         if getattr(config, section) != getattr(before, section):
             raise UserError(

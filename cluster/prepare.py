@@ -1,7 +1,9 @@
 """Finding or making the run that a command is about, with its configuration checked before anything starts."""
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +28,14 @@ class Request(NamedTuple):
     json: bool = False
 
 
-def open_run(request: Request) -> RunDirectory:
+class Opened(NamedTuple):
+    """The run of a command, and how to leave things as they were if it cannot work after all."""
+
+    run: RunDirectory
+    undo: Callable[[], None]
+
+
+def open_run(request: Request) -> Opened:
     """The run to work on, whose directory holds its complete configuration.
 
     Raises:
@@ -35,27 +44,28 @@ def open_run(request: Request) -> RunDirectory:
     return resume(request) if request.resume else create(request)
 
 
-def create(request: Request) -> RunDirectory:
+def create(request: Request) -> Opened:
     source = request.source or DEFAULT
     config = absolute(configfile.load(source, request.overrides))
-    return rundirectory.create(request.name or rundirectory.free_name(stem(source)), config)
+    run = rundirectory.create(request.name or rundirectory.free_name(stem(source)), config)
+    return Opened(run, partial(rundirectory.discard, run))
 
 
-def resume(request: Request) -> RunDirectory:
+def resume(request: Request) -> Opened:
     """Keys that decide what a sample means stay as they were; others may change."""
     run = rundirectory.find(request.name or newest(stem(request.source or DEFAULT)))
     before = run.config()
-    tree = configfile.parse(run.config_file.read_text(), str(run.config_file))
-    config = absolute(configfile.from_dict(configfile.merge(tree, request.overrides)))
+    config = absolute(configfile.load(str(run.config_file), request.overrides))
     for section in DIGESTED:
         if getattr(config, section) != getattr(before, section):
             raise UserError(
                 f"the run {run.name!r} was trained with another [{section}], so its samples would mean something else: "
                 "leave that section as it is, or start a new run"
             )
-    if config != before:
-        run.write_config(config)
-    return run
+    if config == before:
+        return Opened(run, lambda: None)
+    run.write_config(config)
+    return Opened(run, partial(run.write_config, before))
 
 
 def newest(name: str) -> str:

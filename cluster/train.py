@@ -11,7 +11,7 @@ from cluster import display, progress
 from cluster.interrupt import Interrupt
 from cluster.local import Host, Status
 from cluster.prepare import Request, open_run
-from cluster.rundirectory import RunDirectory, discard, exclusive
+from cluster.rundirectory import RunDirectory, exclusive
 from common.config import Config
 from common.errors import UserError
 
@@ -21,15 +21,14 @@ INTERRUPTED = 130
 def train(request: Request) -> int:
     """Returns the exit code."""
     began = process_start()
-    run = open_run(request)
+    run, undo = open_run(request)
     with exclusive(run), Interrupt() as interrupt, display.make() as show:
         config = run.config()
         show.say(f"run {run.name}: {config.outer.updates} outer updates, results in {run.path}")
         try:
             whole = work(run, config, request, interrupt, show)
         except UserError:
-            if not request.resume:
-                discard(run)
+            undo()
             raise
         if not whole:
             show.say(f"stopped with a checkpoint; go on with: outertrain train --name {run.name} --resume")

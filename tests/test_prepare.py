@@ -6,7 +6,6 @@ import pytest
 
 from cluster import rundirectory
 from cluster.prepare import Request, newest, open_run
-from common.config import Config
 from common.errors import UserError
 
 
@@ -21,16 +20,16 @@ def request(source: str | None = None, name: str | None = None, *overrides: str,
 
 
 def test_a_run_is_named_after_its_configuration_unless_it_has_a_name() -> None:
-    assert open_run(request()).name == "quickstart"
-    assert open_run(request("quickstart")).name == "quickstart-2"
-    assert open_run(request("paper", "mine")).name == "mine"
+    assert open_run(request()).run.name == "quickstart"
+    assert open_run(request("quickstart")).run.name == "quickstart-2"
+    assert open_run(request("paper", "mine")).run.name == "mine"
     Path("own.toml").write_text("seed = 3")
-    run = open_run(request("own.toml", None, "outer.updates=5"))
+    run = open_run(request("own.toml", None, "outer.updates=5")).run
     assert run.name == "own" and run.config().seed == 3 and run.config().outer.updates == 5
 
 
 def test_paths_mean_the_same_in_every_process(tmp_path: Path) -> None:
-    run = open_run(request(None, None, "dataset.source=store", "dataset.path=images"))
+    run = open_run(request(None, None, "dataset.source=store", "dataset.path=images")).run
     assert run.config().dataset.path == str(tmp_path / "images")
 
 
@@ -40,12 +39,12 @@ def test_resume_goes_on_with_the_newest_run_of_that_configuration() -> None:
     for _ in range(3):
         open_run(request())
     assert newest("quickstart") == "quickstart-3"
-    assert open_run(request(resume=True)).name == "quickstart-3"
-    assert open_run(request(None, "quickstart-2", resume=True)).name == "quickstart-2"
+    assert open_run(request(resume=True)).run.name == "quickstart-3"
+    assert open_run(request(None, "quickstart-2", resume=True)).run.name == "quickstart-2"
 
 
 def test_resume_changes_what_may_change_and_refuses_what_decides_the_meaning_of_a_sample() -> None:
-    run = open_run(request(None, "a", "seed=5"))
+    run = open_run(request(None, "a", "seed=5")).run
     open_run(request(None, "a", "outer.updates=999", resume=True))
     assert run.config().outer.updates == 999 and run.config().seed == 5
     before = run.config_file.read_bytes()
@@ -57,4 +56,16 @@ def test_resume_changes_what_may_change_and_refuses_what_decides_the_meaning_of_
 def test_a_bad_configuration_makes_no_directory() -> None:
     with pytest.raises(UserError, match=r"unknown key outer.updatse: did you mean outer.updates"):
         open_run(request(None, "a", "outer.updatse=1"))
-    assert rundirectory.names() == [] and Config() == Config()
+    assert rundirectory.names() == []
+
+
+def test_what_was_done_to_the_directory_can_be_undone() -> None:
+    run, undo = open_run(request(None, "a"))
+    undo()
+    assert rundirectory.names() == []
+    run, _ = open_run(request(None, "a"))
+    before = run.config_file.read_bytes()
+    _, undo = open_run(request(None, "a", "outer.updates=7", resume=True))
+    assert run.config().outer.updates == 7
+    undo()
+    assert run.config_file.read_bytes() == before

@@ -61,14 +61,13 @@ def launch(arguments: argparse.Namespace) -> None:
     from common.errors import UserError
 
     resume = arguments.resume and arguments.name in rundirectory.names()
-    run = open_run(Request(arguments.config, arguments.name, overrides_of(arguments), resume))
+    run, undo = open_run(Request(arguments.config, arguments.name, overrides_of(arguments), resume))
     config = run.config()
     try:
         with remote.connected(run.name, config):
             remote.launch(run, config.workers.count, not arguments.pack)
     except UserError:
-        if not resume:
-            rundirectory.discard(run)
+        undo()
         raise
     say(f"{run.name} runs with {config.workers.count} workers; outertrain watch | scale | stop {run.name}")
 

@@ -1,0 +1,202 @@
+"""The command line: what it prints where, its exit codes, and one sentence for every mistake, with nothing lost."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cluster.cli import main
+
+SMALL = """
+[task]
+family = "quadratic"
+inner_steps = 8
+options = {dimension = 2}
+[optimizer]
+family = "sgd"
+learning_rate = 0.05
+[curriculum]
+start = 2
+end = 4
+updates = 3
+[outer]
+updates = 4
+batch_samples = 2
+[evaluation]
+tasks = 2
+initialisations = 1
+rate_count = 3
+"""
+IN_PROCESS = ["--in-process", "--workers", "1"]
+FIELDS = {
+    "seconds_to_first_update",
+    "seconds_total",
+    "tasks",
+    "learned_mean",
+    "baseline_mean",
+    "baseline_per_task_mean",
+    "ratio",
+    "wins",
+    "theta_sha256",
+}
+
+TIMES = {"seconds_to_first_update", "seconds_total"}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("OUTERTRAIN_RUNS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    Path("small.toml").write_text(SMALL)
+    return tmp_path
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_train_evaluates_reports_and_ends_with_one_line_of_json(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["train", "small.toml", *IN_PROCESS, "--json"]) == 0
+    out, err = capsys.readouterr()
+    facts = json.loads(out)
+    assert out.count("\n") == 1 and facts.keys() >= FIELDS
+    assert facts["tasks"] == 2 and 0 < facts["seconds_to_first_update"] < facts["seconds_total"]
+    assert "update 4/4" in err and "mean train loss over 2 unseen tasks" in err
+    assert (folder / "runs/small/report/index.html").stat().st_size > 1000
+    assert json.loads((folder / "runs/small/evaluation/summary.json").read_text()) == facts
+    assert main(["status", "small", "--json"]) == 0
+    state = json.loads(capsys.readouterr().out)
+    assert state["state"] == "finished" and state["version"] == state["target"] == 4
+    assert main(["list"]) == 0 and "small" in capsys.readouterr().out
+
+
+def test_a_finished_run_is_evaluated_again_exported_and_continued(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    for place in ("cluster.report.write_report", "cluster.assess.write_report"):
+        monkeypatch.setattr(place, lambda path: path / "report")
+    assert main(["evaluate", "small", "--in-process", "--json"]) == 0
+    of_run = json.loads(capsys.readouterr().out)
+    assert main(["export", "small", "-o", "learned.py"]) == 0 and Path("learned.py").exists()
+    assert main(["export", "small", "-o", "theta.msgpack"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "theta.msgpack", "--config", "small.toml", "--in-process", "--json"]) == 0
+    of_file = json.loads(capsys.readouterr().out)
+    assert of_file["run"] == "theta-on-small" and of_file["version"] is None
+    assert {k: of_file[k] for k in FIELDS - TIMES} == {k: of_run[k] for k in FIELDS - TIMES}
+    assert main(["train", "--name", "small", "--resume", "--updates", "6", *IN_PROCESS, "--no-evaluate", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["version"] == 6
+
+
+def test_baselines_are_tuned_without_a_run(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["baselines", "small.toml", "--baselines", "adam", "sgd", "--in-process"]) == 0
+    rows = (folder / "runs/small-baselines/evaluation/unrolls.jsonl").read_text().splitlines()
+    assert {json.loads(row)["optimizer"] for row in rows} == {"adam", "sgd"}
+
+
+@pytest.mark.parametrize(
+    "command, sentence",
+    [
+        (["train", "nothing.toml"], "cannot read the configuration 'nothing.toml'"),
+        (["train", "small.toml", "--set", "outer.updatse=3"], "unknown key outer.updatse: did you mean outer.updates?"),
+        (["train", "small.toml", "--set", "outer.updates=many"], "outer.updates = 'many' has the wrong type"),
+        (
+            ["train", "small.toml", "--set", "curriculum.end=9"],
+            "the window grows to 9 steps, longer than the inner problem",
+        ),
+        (["train", "small.toml", "--workers", "0"], "workers.count = 0: with no worker nothing is sampled"),
+        (["train", "small.toml", "--set", "estimator.sigma=0"], "estimator.sigma = 0 leaves es undefined"),
+        (["train", "small.toml", "--name", "a/b"], "'a/b' cannot name a run"),
+        (["train", "--resume"], "no run 'quickstart'"),
+        (["train", "small.toml", "--set", "task.family=mine:tasks", *IN_PROCESS], "cannot be loaded"),
+        (["train", "small.toml", "--set", "task.family=common:x", *IN_PROCESS], "would shadow ours"),
+        (["train", "small.toml", "--set", "outer.optimizer=adma", *IN_PROCESS], "outer.optimizer"),
+        (["train", "quickstart", "--set", "dataset.classes=20", *IN_PROCESS], "too few for tasks of 10"),
+        (["evaluate", "nothing"], "'nothing' is not a run or an exported theta file"),
+        (["evaluate", "small.toml"], "small.toml is not a usable record"),
+        (["baselines", "nothing"], "'nothing' is not a run, a TOML file or a preset"),
+        (["report", "nothing"], "no run 'nothing'"),
+        (["status", "nothing"], "no run 'nothing'"),
+        (["export", "nothing", "-o", "x.py"], "no run 'nothing'"),
+        (["reproduce", "fig99"], "there is no figure 'fig99'"),
+        (["data", "prepare", "empty", "store"], "empty"),
+    ],
+    ids=lambda value: " ".join(value[:4]) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_one_sentence_exit_code_2_and_nothing_else(
+    command: list[str], sentence: str, folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    before = tree(folder)
+    assert main(command) == 2
+    out, err = capsys.readouterr()
+    last = err.splitlines()[-1]
+    assert last.startswith("outertrain: ") and sentence in last
+    assert "Traceback" not in err and out == ""
+    assert tree(folder) == before
+
+
+@pytest.fixture
+def finished(folder: Path, capsys: pytest.CaptureFixture) -> Path:
+    assert main(["train", "small.toml", *IN_PROCESS, "--no-evaluate"]) == 0
+    capsys.readouterr()
+    return folder / "runs" / "small"
+
+
+def test_a_run_that_exists_in_use_damaged_or_foreign_is_refused(finished: Path, capsys: pytest.CaptureFixture) -> None:
+    def refused(sentence: str, *command: str) -> None:
+        before = tree(finished)
+        assert main(["train", *command, *IN_PROCESS]) == 2
+        assert sentence in capsys.readouterr().err
+        assert tree(finished) == before
+
+    refused("the run 'small' exists already", "small.toml", "--name", "small")
+    refused("was trained with another [estimator]", "--name", "small", "--resume", "--set", "estimator.sigma=0.5")
+    from cluster.rundirectory import RunDirectory, exclusive
+
+    with exclusive(RunDirectory(finished)):
+        refused("the run 'small' is in use by another process", "--name", "small", "--resume")
+    for path in (finished / "checkpoints").iterdir():
+        path.write_bytes(path.read_bytes()[:-1])
+    refused("no checkpoint of", "--name", "small", "--resume", "--updates", "9")
+
+
+def test_a_port_that_is_taken_is_named(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        before = tree(folder)
+        assert main(["train", "small.toml", "--set", f"metrics.port={port}", *IN_PROCESS]) == 2
+    assert f"metrics.port = {port} on 127.0.0.1 is taken" in capsys.readouterr().err
+    assert tree(folder) == before
+
+
+def test_help_answers_at_once() -> None:
+    def seconds() -> float:
+        before = time.perf_counter()
+        out = subprocess.run(
+            [sys.executable, "-m", "cluster.cli", "--help"], capture_output=True, text=True, check=True
+        )
+        assert "train" in out.stdout and "launch" in out.stdout
+        return time.perf_counter() - before
+
+    assert min(seconds() for _ in range(3)) < 0.5
+
+
+def test_without_a_cluster_its_commands_say_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    import cluster.remote as remote
+
+    def refuse(**_: object) -> None:
+        raise ConnectionError("Could not find any running Ray instance.")
+
+    monkeypatch.setattr("ray.init", refuse)
+    monkeypatch.setattr("ray.shutdown", lambda: None)
+    assert remote.PREFIX
+    for command in (["scale", "a", "3"], ["stop", "a"], ["launch", "small.toml", "--name", "a"]):
+        assert main(command) == 2
+        assert "no Ray cluster answers on this machine" in capsys.readouterr().err
+    assert not Path("runs/a").exists()
