@@ -57,8 +57,8 @@ class LocalFleet:
         self._fleet = fleet_actor(self._run.path, self._program, self._workers, {})
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
         forget_targets(self._run.path, self._run.name, "fleet")
+        self._stack.close()
 
     def pool(self) -> Pool:
         from cluster.raypool import RayPool
@@ -82,9 +82,9 @@ class LocalRun(LocalFleet):
         unwrap(self._learner.ready.remote)
 
     def __exit__(self, *_: object) -> None:
+        forget_targets(self._run.path, self._run.name, "fleet")
         with self._stack:
             unwrap(self._learner.close.remote)
-        forget_targets(self._run.path, self._run.name, "fleet")
 
     def advance(self) -> bool:
         time.sleep(POLL_SECONDS)
