@@ -1,0 +1,134 @@
+"""The inner gradient against the hardware, and a whole inner step against what one would write first."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from common import conv
+from common.config import TaskConfig
+from common.conv import ConvSpec
+from common.optimizer import Family
+from workers import timing
+from workers.bench import naive
+from workers.bench.figure import Measured, cpu, divided, medians, ratio
+from workers.bench.problems import PAPER, QUICKSTART, Case, learned, problem_of, subject
+
+PRODUCTS = (256, 512, 1024)  # sizes of the square products, the best of which is the machine's limit
+GRADIENT_SECONDS = 0.2  # about what one timed loop of gradients takes on a slow core
+SLOW_STEPS = 2  # of the scan with XLA's convolution, seconds each
+
+
+def operations(spec: ConvSpec, batch: int) -> int:
+    """Of one gradient: three products per convolution, two in the first (nobody needs the gradient of an image)."""
+    (h, w, channels), total = spec.image_shape, 0
+    for i, (units, stride) in enumerate(zip(spec.units, spec.strides)):
+        h, w = -(-h // stride), -(-w // stride)
+        total += 2 * h * w * 9 * channels * units * (2 if i == 0 else 3)
+        channels = units
+    return total * batch
+
+
+def spec_of(case: Case) -> ConvSpec:
+    return ConvSpec(case.data.image_shape, case.task.units, case.task.strides, case.task.classes)
+
+
+def paper(rounds: int) -> Measured:
+    return of_the_best_product(PAPER, rounds)
+
+
+def quickstart(rounds: int) -> Measured:
+    return of_the_best_product(QUICKSTART, rounds)
+
+
+def strides_211(rounds: int) -> Measured:
+    return of_the_best_product(QUICKSTART._replace(task=TaskConfig(strides=(2, 1, 1))), rounds)
+
+
+def strides_222(rounds: int) -> Measured:
+    return of_the_best_product(QUICKSTART._replace(task=TaskConfig(strides=(2, 2, 2))), rounds)
+
+
+def of_the_best_product(case: Case, rounds: int) -> Measured:
+    """Operations per second of the gradient inside a loop, over those of the best matrix product."""
+    work = operations(spec_of(case), case.task.batch_size)
+    steps = max(2, int(GRADIENT_SECONDS * 5e10 / work))
+    cases = {str(n): square_product(n) for n in PRODUCTS} | {"gradient": gradients(case, steps)}
+    seconds = timing.interleaved(cases, rounds, cpu)
+    best = [max(product_operations(n) / seconds[str(n)][r] for n in PRODUCTS) for r in range(rounds)]
+    rates = [steps * work / s for s in seconds["gradient"]]
+    details = {"gradient_gflops": float(np.median(rates)) / 1e9, "product_gflops": float(np.median(best)) / 1e9}
+    details["milliseconds"] = 1e3 * float(np.median(seconds["gradient"])) / steps
+    return Measured(divided(rates, best), details)
+
+
+def product_operations(n: int) -> int:
+    """Of all repetitions of one timed product: about 4e9, so that the clock's steps do not matter."""
+    return 2 * n**3 * max(1, 2 * 1024**3 // n**3)
+
+
+def square_product(n: int) -> Callable[[], jax.Array]:
+    a = jax.random.normal(jax.random.key(0), (n, n)) / np.sqrt(n)
+    product = jax.jit(lambda a, x: jax.lax.fori_loop(0, product_operations(n) // (2 * n**3), lambda _, x: a @ x, x))
+    return lambda: product(a, a).block_until_ready()
+
+
+def gradients(case: Case, steps: int, second_order: bool = False) -> Callable[[], jax.Array]:
+    """So many gradient steps on one batch in a loop; `second_order` also pushes a direction through each."""
+    spec, task = spec_of(case), case.family()
+    problem = problem_of(task)
+    images, labels = task.batch(problem.data, jax.random.key(3), "train")
+    w = conv.init(spec, jax.random.key(2))
+
+    def gradient(w: conv.Weights) -> conv.Weights:
+        return jax.grad(conv.loss, argnums=1)(spec, w, images, labels)
+
+    def body(_: int, carry: tuple[conv.Weights, conv.Weights]) -> tuple[conv.Weights, conv.Weights]:
+        w, v = carry
+        g, hv = jax.jvp(gradient, (w,), (v,)) if second_order else (gradient(w), v)
+        return jax.tree.map(lambda w, g: w - 0.01 * g, w, g), jax.tree.map(lambda v, h: 0.9 * v + 0.001 * h, v, hv)
+
+    loop = jax.jit(lambda w, n: jax.lax.fori_loop(0, n, body, (w, w)))
+    return lambda: jax.block_until_ready(loop(w, steps))
+
+
+def hessian_product(rounds: int, case: Case = PAPER, steps: int = 4) -> Measured:
+    """A gradient with its Hessian-vector product over a gradient alone."""
+    return ratio(gradients(case, steps, second_order=True), gradients(case, steps), rounds)
+
+
+def adam() -> Family:
+    return Family(lambda key: jnp.zeros(1), lambda theta: optax.adam(1e-3), ((1,),))
+
+
+def against_scan(rounds: int) -> Measured:
+    return against_naive(naive.scanned, SLOW_STEPS, rounds)
+
+
+def against_loop(rounds: int) -> Measured:
+    return against_naive(naive.looped, 10, rounds)
+
+
+def against_naive(run: Callable, slow_steps: int, rounds: int, case: Case = PAPER, fast_steps: int = 10) -> Measured:
+    """Seconds per inner step of the reference over ours: batch, gradient, Adam, loss."""
+    task = case.family()
+    ours = subject(task, adam())
+    reference = run(
+        naive.naive_task(task, case.task, case.data.image_shape), optax.adam(1e-3), ours.problem, slow_steps
+    )
+    cases = {"reference": lambda: reference(ours.state.w), "ours": lambda: ours.forward(fast_steps)}
+    seconds = timing.interleaved(cases, rounds, cpu)
+    per_step = {
+        "reference": [s / slow_steps for s in seconds["reference"]],
+        "ours": [s / fast_steps for s in seconds["ours"]],
+    }
+    return Measured(divided(per_step["reference"], per_step["ours"]), {"seconds_per_step": medians(per_step)})
+
+
+def learned_against_adam(rounds: int, case: Case = PAPER, steps: int = 10) -> Measured:
+    """A whole inner step with the learned optimizer over one with optax.adam."""
+    task = case.family()
+    mine, theirs = subject(task, learned()), subject(task, adam())
+    return ratio(lambda: mine.forward(steps), lambda: theirs.forward(steps), rounds)

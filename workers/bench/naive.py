@@ -1,0 +1,81 @@
+"""The references: an inner step and an outer gradient as one would write them first, in plain JAX and optax."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from common.config import TaskConfig
+from common.optimizer import Family
+from common.task import TaskFamily
+from common.unroll import Problem
+
+
+def loss(strides: tuple[int, ...], image_shape: tuple[int, int, int], w: dict[str, jax.Array], batch: Any) -> jax.Array:
+    """The classifier of common.conv with XLA's own convolution, images [B, H, W, C]."""
+    images, labels = batch
+    x = images.reshape(-1, *image_shape).astype(jnp.float32) / 127.5 - 1
+    for i, stride in enumerate(strides):
+        kernel, bias = w[f"conv{i}/kernel"], w[f"conv{i}/bias"]
+        layout = ("NHWC", "HWIO", "NHWC")
+        x = jax.lax.conv_general_dilated(x, kernel, (stride, stride), "SAME", dimension_numbers=layout)
+        x = jax.nn.relu(x + bias[None, None, None, :])
+    logits = x.mean((1, 2)) @ w["linear/kernel"] + w["linear/bias"][None, :]
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+
+def naive_task(task: TaskFamily, config: TaskConfig, image_shape: tuple[int, int, int]) -> TaskFamily:
+    """`task` with this loss."""
+    return task._replace(loss=partial(loss, config.strides, image_shape))
+
+
+def step(task: TaskFamily, optimizer: optax.GradientTransformation, problem: Problem, carry: Any, t: jax.Array) -> Any:
+    """One inner step: ((w, optimizer state), t) -> the same after it, and the loss before it."""
+    w, state = carry
+    batch = task.batch(problem.data, jax.random.fold_in(problem.key, t), "train")
+    value, gradient = jax.value_and_grad(task.loss)(w, batch)
+    updates, state = optimizer.update(gradient, state, w)
+    return (optax.apply_updates(w, updates), state), value
+
+
+def scanned(task: TaskFamily, optimizer: optax.GradientTransformation, problem: Problem, steps: int) -> Callable:
+    """w -> losses [steps]: the steps in one `lax.scan`."""
+
+    @jax.jit
+    def run(w: Any, problem: Problem) -> jax.Array:
+        body = partial(step, task, optimizer, problem)
+        return jax.lax.scan(body, (w, optimizer.init(w)), jnp.arange(steps))[1]
+
+    return lambda w: run(w, problem).block_until_ready()
+
+
+def looped(task: TaskFamily, optimizer: optax.GradientTransformation, problem: Problem, steps: int) -> Callable:
+    """w -> losses [steps]: a Python loop over one jitted step."""
+    one = jax.jit(partial(step, task, optimizer))
+
+    def run(w: Any) -> jax.Array:
+        carry, losses = (w, optimizer.init(w)), []
+        for t in range(steps):
+            carry, value = one(problem, carry, t)
+            losses.append(value)
+        return jnp.stack(losses).block_until_ready()
+
+    return run
+
+
+def outer_gradient(task: TaskFamily, family: Family, problem: Problem, steps: int) -> Callable:
+    """(theta, w) -> gradient [P] of the mean loss: JAX differentiates the scan, reverse over reverse, all kept."""
+
+    @jax.jit
+    def run(theta: jax.Array, w: Any, problem: Problem) -> jax.Array:
+        def mean_loss(theta: jax.Array) -> jax.Array:
+            optimizer = family.transform(theta)
+            body = partial(step, task, optimizer, problem)
+            return jax.lax.scan(body, (w, optimizer.init(w)), jnp.arange(steps))[1].mean()
+
+        return jax.grad(mean_loss)(theta)
+
+    return lambda theta, w: run(theta, w, problem).block_until_ready()

@@ -1,0 +1,132 @@
+"""What a worker takes of its machine: memory, compilations, and what a second one is worth on a second core."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from common.config import Config, CurriculumConfig
+from workers.bench.figure import Measured
+from workers.bench.problems import PAPER, Case, Noise, learned, subject
+from workers.bench.unrolls import SIGMA
+from workers.estimators import antithetic_pair
+from workers.worker import Worker, theta_of
+
+WINDOW = 10_000
+WINDOWS = 20
+SECONDS = 4.0  # of one round of the workers' race
+COMPILED = "/jax/core/compile/backend_compile_duration"
+
+
+def memory(rounds: int) -> Measured:
+    """Peak resident MB of one pair at window 10,000 above the worker that is about to compute it.
+
+    What the window costs is paid by a network of the same parameters on tiny images (10,000 steps of the paper's take an
+    hour), and what a step costs by two segments of the paper's own.
+    """
+    tiny = Case(replace(PAPER.task, batch_size=1), Noise((8, 8, 3), 1300))
+    large, small = (subject(case.family(), learned()) for case in (PAPER, tiny))
+    idle = resident("VmRSS")
+    for one, window in ((large, one_more_than_a_segment(large)), (small, WINDOW)):
+        noise = np.random.default_rng(0).standard_normal(one.theta.size)
+        states = (one.state, one.state)
+        antithetic_pair(one.unroll, np.asarray(one.theta), noise, SIGMA, one.problem, states, window, with_rp=True)
+    return Measured([resident("VmHWM") - idle], {"idle_mb": idle})
+
+
+def one_more_than_a_segment(one: Any) -> int:
+    return int(one.unroll.segment) + 1
+
+
+def resident(field: str) -> float:
+    """MB, from the kernel's account of this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field + ":")) / 1024
+
+
+def compilations(rounds: int, config: Config | None = None) -> Measured:
+    """XLA compilations in 20 windows with jitter after the first one, new tasks included."""
+    ramp = CurriculumConfig(start=10, end=120, updates=WINDOWS, jitter=0.2)
+    worker = idle_worker(replace(config or Config(), curriculum=ramp))
+    worker.sample()
+    windows: list[int] = []
+    with counted(COMPILED) as events:
+        for version in range(1, WINDOWS + 1):
+            worker.version = version
+            windows += worker.sample().windows
+    return Measured([float(len(events))], {"windows": windows})
+
+
+def idle_worker(config: Config) -> Worker:
+    """A worker that holds parameters and talks to nobody."""
+    worker = Worker(config, "bench", lambda payload, epoch, version: b"")
+    worker.theta, worker.epoch, worker.version = theta_of(config), 0, 0
+    return worker
+
+
+@contextmanager
+def counted(name: str) -> Iterator[list[float]]:
+    """Durations of all events of this name while it is open."""
+    events: list[float] = []
+
+    def listen(event: str, duration_secs: float, **_: str | int) -> None:
+        if event == name:
+            events.append(duration_secs)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield events
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def two_workers(rounds: int, seconds: float = SECONDS) -> Measured:
+    """Inner steps per second of two workers on a core each, over those of one (the mean of either alone)."""
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    if len(cores) < 2:
+        return Measured([float("nan")], {"why": "this machine lends us one core only"})
+    racers = [Racer(core) for core in cores]
+    try:
+        values = []
+        for _ in range(rounds):
+            alone = [race([racer], seconds) for racer in racers]
+            values.append(race(racers, seconds) / float(np.mean(alone)))
+        return Measured(values, {"load": os.getloadavg()[0], "steps_per_second_alone": float(np.mean(alone))})
+    finally:
+        for racer in racers:
+            racer.end()
+
+
+class Racer:
+    """A worker in a process of its own, on one core, that takes samples for so long as it is told."""
+
+    def __init__(self, core: int):
+        command = [sys.executable, "-m", "workers.bench.racer", str(core)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.result()
+
+    def go(self, seconds: float) -> None:
+        assert self._process.stdin is not None
+        print(seconds, file=self._process.stdin, flush=True)
+
+    def result(self) -> float:
+        """Inner steps per second."""
+        assert self._process.stdout is not None
+        return float(self._process.stdout.readline())
+
+    def end(self) -> None:
+        self._process.communicate()
+
+
+def race(racers: list[Racer], seconds: float) -> float:
+    """Inner steps per second of all of them together."""
+    for racer in racers:
+        racer.go(seconds)
+    return sum(racer.result() for racer in racers)

@@ -1,0 +1,106 @@
+"""What the outer gradient costs in forward steps, and the small parts of an inner step."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from common.unroll import InnerState, Problem, Unroll, inner_batch
+from workers import timing
+from workers.bench import naive
+from workers.bench.figure import Measured, cpu, divided, medians, ratio
+from workers.bench.problems import PAPER, QUICKSTART, Case, Subject, learned, subject
+from workers.estimators import antithetic_pair
+
+SIGMA = 0.1
+ERROR_STEPS = 50
+REFERENCE_STEPS = 50
+
+
+class OneTape(Unroll):
+    """Keeps the tape of one segment only, as if memory were that short."""
+
+    def _tapes_kept(self, state: InnerState) -> int:
+        return 1
+
+
+def kept(rounds: int) -> Measured:
+    """The quickstart's network, window 500."""
+    return in_forward_steps(learned_on(QUICKSTART), 500, rounds)
+
+
+def replayed(rounds: int) -> Measured:
+    """The quickstart's network, window 10,000: tapes of two thirds of the segments are made again."""
+    return in_forward_steps(learned_on(QUICKSTART), 10_000, rounds)
+
+
+def paper_kept(rounds: int) -> Measured:
+    """The paper's network: each of its steps costs the same at any window whose tapes are kept."""
+    return in_forward_steps(learned_on(PAPER), 50, rounds)
+
+
+def paper_replayed(rounds: int) -> Measured:
+    """The paper's network at the proportions of window 10,000: the tapes of one segment in twelve are kept."""
+    return in_forward_steps(learned_on(PAPER, OneTape, segment=5), 60, rounds)
+
+
+def learned_on(case: Case, make: type[Unroll] = Unroll, segment: int = 50) -> Subject:
+    return subject(case.family(), learned(), make, segment)
+
+
+def in_forward_steps(unroll: Subject, window: int, rounds: int) -> Measured:
+    """Losses and outer gradient of a window over its losses alone."""
+    return ratio(lambda: unroll.backward(window), lambda: unroll.forward(window), rounds)
+
+
+def pair(rounds: int, window: int = 500) -> Measured:
+    """Both estimators of one antithetic pair over one forward unroll."""
+    one = learned_on(QUICKSTART)
+    theta, noise = np.asarray(one.theta), np.random.default_rng(0).standard_normal(one.theta.size)
+    both = partial(antithetic_pair, one.unroll, theta, noise, SIGMA, one.problem, (one.state, one.state), window, True)
+    return ratio(both, lambda: one.forward(window), rounds)
+
+
+def batch_share(rounds: int, case: Case = PAPER, steps: int = 20, batches: int = 500) -> Measured:
+    """Percent of an inner step that taking its batch needs."""
+    one = learned_on(case)
+    task = one.unroll.task
+
+    @jax.jit
+    def take(problem: Problem, n: int) -> Any:
+        return jax.lax.fori_loop(
+            0, n, lambda t, _: inner_batch(task, problem, t), inner_batch(task, problem, jnp.int32(0))
+        )
+
+    cases = {
+        "batch": lambda: jax.block_until_ready(take(one.problem, batches)),
+        "step": lambda: one.forward(steps),
+    }
+    seconds = timing.interleaved(cases, rounds, cpu)
+    each = {"batch": [s / batches for s in seconds["batch"]], "step": [s / steps for s in seconds["step"]]}
+    return Measured(divided(each["batch"], each["step"], factor=100), {"seconds": medians(each)})
+
+
+def rounding(rounds: int, steps: int = ERROR_STEPS) -> Measured:
+    """Percent: distance of the float32 outer gradient from the float64 one, over the length of the latter."""
+    one, errors = learned_on(QUICKSTART), []
+    for seed in range(rounds):
+        theta = learned().init(jax.random.key(seed))
+        single = one._replace(theta=theta).backward(steps)
+        with jax.enable_x64(True):
+            wide = one._replace(theta=theta.astype(jnp.float64), state=widened(one.state)).backward(steps)
+        errors.append(100 * float(np.linalg.norm(single - wide) / np.linalg.norm(wide)))
+    return Measured(errors, {"window": steps})
+
+
+def widened(state: InnerState) -> InnerState:
+    return jax.tree.map(lambda x: x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x, state)
+
+
+def against_reverse_over_reverse(rounds: int, steps: int = REFERENCE_STEPS) -> Measured:
+    """JAX's own derivative of a `lax.scan` of our step's network over ours."""
+    one = learned_on(QUICKSTART)
+    reference = naive.outer_gradient(one.unroll.task, learned(), one.problem, steps)
+    return ratio(lambda: reference(one.theta, one.state.w), lambda: one.backward(steps), rounds)
