@@ -19,7 +19,7 @@ TASKS = {
 }
 
 
-def config(task: str = "quadratic", optimizer: str = "sgd", **sections) -> Config:
+def config(task: str = "quadratic", optimizer: str = "sgd", /, **sections) -> Config:
     """A small run; windows of three steps without jitter."""
     return replace(
         Config(

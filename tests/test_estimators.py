@@ -1,0 +1,194 @@
+"""Laws of the gradient estimators on the quadratic, whose expectations are known exactly (tests/quadratics.py).
+
+A statistical assertion is "within 4 standard errors". For a normal mean that is a false alarm in 6.3e-5 of all draws;
+the seeds are fixed, so a passing draw stays one, and all of them together (about 40 coordinates) would fail for a right
+program with probability 0.3 %.
+"""
+
+import numpy as np
+import pytest
+import quadratics
+import small
+
+from common.config import CurriculumConfig, EstimatorConfig, TaskConfig
+from common.moments import of, variance
+from common.optimizer import make_family
+from common.unroll import Objective, Unroll
+from learner.merge import inverse_variance
+from workers.estimators import antithetic_pair
+from workers.trajectory import Sampler
+
+THETA, SIGMA = np.array([0.15, 0.5]), 0.1
+STEPS, TRUNCATIONS = 2, 3  # T, and truncations of one whole problem
+LENGTH = STEPS * TRUNCATIONS
+
+
+def config(**estimator):
+    task = TaskConfig(family="quadratic", options={"dimension": 2}, inner_steps=LENGTH)
+    curriculum = CurriculumConfig(start=STEPS, end=STEPS, jitter=0.0)
+    return small.config(task=task, curriculum=curriculum, estimator=EstimatorConfig(sigma=SIGMA, **estimator))
+
+
+@pytest.fixture(scope="module")
+def unroll():
+    return Unroll(small.task("quadratic"), make_family(config().optimizer), Objective(), 4)
+
+
+def sampler(unroll, **estimator):
+    return Sampler(config(**estimator), small.task("quadratic"), unroll, "a worker", 2)
+
+
+@pytest.fixture(scope="module")
+def middle(unroll):
+    """A trajectory after its first truncation: w has moved and the momentum is not zero."""
+    return sampler(unroll).advance(0, sampler(unroll).begin(0, 1), THETA, 0, 0, True)[1]
+
+
+@pytest.fixture(scope="module")
+def draws(unroll, middle):
+    """Many independent pairs from that one incoming state: the noise is the sampler's own."""
+    draw = sampler(unroll)
+    return [draw.advance(0, middle, THETA, 0, sequence, True)[0] for sequence in range(1, 1201)]
+
+
+def assert_within_four_standard_errors(rows, expected):
+    error = np.std(rows, axis=0, ddof=1) / np.sqrt(len(rows))
+    assert np.all(np.abs(np.mean(rows, axis=0) - expected) < 4 * error), (np.mean(rows, axis=0), expected, error)
+    assert np.all(error < 0.15 * np.abs(expected).max()), "too few draws to tell anything"
+
+
+def test_a_pair_is_what_equation_and_closed_form_say(unroll, middle):
+    start, noise = quadratics.of(middle.problem, middle.plus), np.array([0.7, -1.3])
+    pair = antithetic_pair(unroll, THETA, noise, SIGMA, middle.problem, (middle.plus, middle.plus), STEPS, True)
+    for sign, branch in ((1, pair.plus), (-1, pair.minus)):
+        theta = THETA + sign * SIGMA * noise
+        loss, end = quadratics.unrolled(start, theta, STEPS)
+        assert branch.loss == pytest.approx(loss, rel=1e-5)
+        assert branch.last == pytest.approx(0.5 * np.sum(end.curvature * end.error**2), rel=1e-5)
+        np.testing.assert_allclose(branch.gradient, quadratics.gradient(start, theta, STEPS), rtol=1e-4)
+        np.testing.assert_allclose(quadratics.of(middle.problem, branch.state).error, end.error, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(pair.rp, np.mean([pair.plus.gradient, pair.minus.gradient], 0, np.float64))
+    np.testing.assert_array_equal(pair.es, (pair.plus.loss - pair.minus.loss) * noise / (2 * SIGMA))
+
+
+def test_both_estimators_integrate_to_the_smoothed_gradient_exactly(unroll, middle):
+    """No statistics: the noise runs through the points of a quadrature that is exact for these polynomials."""
+    points, weights = quadratics.nodes(2, 6)
+    states = (middle.plus, middle.plus)
+    pairs = [antithetic_pair(unroll, THETA, n, SIGMA, middle.problem, states, STEPS, True) for n in points]
+    expected = quadratics.smoothed_gradient(quadratics.of(middle.problem, middle.plus), THETA, SIGMA, STEPS)
+    np.testing.assert_allclose(weights @ [pair.rp for pair in pairs], expected, rtol=1e-4)
+    np.testing.assert_allclose(weights @ [pair.es for pair in pairs], expected, rtol=1e-4)
+    plain = quadratics.gradient(quadratics.of(middle.problem, middle.plus), THETA, STEPS)
+    assert np.all(np.abs(plain / expected - 1) > 0.05)  # smoothing matters here, so the test can tell
+
+
+def test_given_the_incoming_state_both_estimators_are_unbiased(middle, draws):
+    expected = quadratics.smoothed_gradient(quadratics.of(middle.problem, middle.plus), THETA, SIGMA, STEPS)
+    assert_within_four_standard_errors([advance.pair.rp for advance in draws], expected)
+    assert_within_four_standard_errors([advance.es for advance in draws], expected)
+
+
+def true_variances(start):
+    """Of one rp and one es, [2] each, and their fourth central moments, by quadrature."""
+    n, weight = quadratics.nodes(2, 20)
+    plus, minus = THETA + SIGMA * n, THETA - SIGMA * n
+    rp = (quadratics.gradient(start, plus, STEPS) + quadratics.gradient(start, minus, STEPS)) / 2
+    losses = [quadratics.unrolled(start, theta, STEPS)[0] for theta in (plus, minus)]
+    es = (losses[0] - losses[1])[:, None] * n / (2 * SIGMA)
+    return [(weight @ (x - weight @ x) ** 2, weight @ (x - weight @ x) ** 4) for x in (rp, es)]
+
+
+def test_reported_variances_are_the_sample_variances_and_near_the_true_ones(middle, draws):
+    rows = {"rp": np.array([a.pair.rp for a in draws]), "es": np.array([a.es for a in draws])}
+    truth = dict(zip(("rp", "es"), true_variances(quadratics.of(middle.problem, middle.plus))))
+    for name, sample in rows.items():
+        second, fourth = truth[name]
+        reported = variance(of(sample))
+        np.testing.assert_allclose(reported, np.var(sample, axis=0, ddof=1), rtol=1e-12)
+        assert np.all(np.abs(reported - second) < 4 * np.sqrt((fourth - second**2) / len(sample)))
+
+
+def test_merging_independent_estimators_by_true_variances_follows_the_harmonic_law(middle, draws):
+    """rp of one pair and es of the next one, which are independent: the variance is 1 / (1 / var_rp + 1 / var_es)."""
+    (var_rp, _), (var_es, _) = true_variances(quadratics.of(middle.problem, middle.plus))
+    weight = inverse_variance(var_rp, var_es)
+    rp, es = (np.array(rows) for rows in ([a.pair.rp for a in draws[:-1]], [a.es for a in draws[1:]]))
+    merged = weight * rp + (1 - weight) * es
+    squares = (merged - merged.mean(0)) ** 2
+    harmonic = 1 / (1 / var_rp + 1 / var_es)
+    assert np.all(np.abs(squares.mean(0) - harmonic) < 4 * squares.std(0) / np.sqrt(len(squares)))
+    assert np.all(harmonic < np.minimum(var_rp, var_es)) and np.all((weight > 0) & (weight < 1))
+    expected = quadratics.smoothed_gradient(quadratics.of(middle.problem, middle.plus), THETA, SIGMA, STEPS)
+    assert_within_four_standard_errors(merged, expected)
+
+
+def whole_problems(unroll, count, with_rp, **estimator):
+    """Sums of both estimators over all truncations of one problem, many times from its start at a fixed theta."""
+    draw = sampler(unroll, **estimator)
+    first, es, rp = draw.begin(0, 1), [], []
+    for i in range(count):
+        trajectory, advances = first, []
+        for k in range(TRUNCATIONS):
+            advance, trajectory = draw.advance(0, trajectory, THETA, 0, i * TRUNCATIONS + k, with_rp)
+            advances.append(advance)
+        assert advances[-1].finished and not any(a.finished for a in advances[:-1])
+        es.append(sum(a.es for a in advances))
+        rp.append(sum(a.pair.rp for a in advances) if with_rp else 0)
+    return quadratics.of(first.problem, first.plus), np.array(es), np.array(rp)
+
+
+def test_over_carried_truncations_their_sum_misses_the_whole_gradient_by_the_known_bias(unroll):
+    start, es, rp = whole_problems(unroll, 500, True)
+    noise, losses, weight = quadratics.truncated_path(start, THETA, SIGMA, STEPS, TRUNCATIONS)
+    before = np.cumsum(noise, axis=0) - noise  # of the earlier truncations, whose effect no truncation sees
+    bias = -np.einsum("n,kn,knp->p", weight, losses, before) / SIGMA / TRUNCATIONS
+    whole = np.einsum("n,kn,knp->p", weight, losses, before + noise) / SIGMA / TRUNCATIONS
+    for rows in (es / TRUNCATIONS, rp / TRUNCATIONS):
+        assert_within_four_standard_errors(rows - whole, bias)
+    error = np.std(rp / TRUNCATIONS, axis=0) / np.sqrt(len(rp))
+    assert np.all(np.abs(bias) > [20, 10] * error)  # it is there, and not in doubt
+
+
+def test_persistent_es_is_unbiased_for_the_whole_problem(unroll):
+    start, es, _ = whole_problems(unroll, 800, False, es="persistent", use="es")
+    noise, losses, weight = quadratics.truncated_path(start, THETA, SIGMA, STEPS, TRUNCATIONS)
+    total = np.einsum("n,kn,knp->p", weight, losses, np.cumsum(noise, axis=0)) / SIGMA / TRUNCATIONS
+    assert_within_four_standard_errors(es, total)
+
+
+def test_noise_reuse_es_is_unbiased_for_the_whole_problem(unroll):
+    start, es, _ = whole_problems(unroll, 800, False, es="noise_reuse", use="es")
+    assert_within_four_standard_errors(es, quadratics.smoothed_gradient(start, THETA, SIGMA, LENGTH))
+
+
+def test_without_noise_rp_is_plain_truncated_backpropagation(unroll, middle):
+    states = (middle.plus, middle.plus)
+    pair = antithetic_pair(unroll, THETA, np.ones(2), 0.0, middle.problem, states, STEPS, True)
+    start = quadratics.of(middle.problem, middle.plus)
+    np.testing.assert_allclose(pair.rp, quadratics.gradient(start, THETA, STEPS), rtol=1e-4)
+    assert pair.es is None and pair.plus is pair.minus
+
+
+def test_skipping_rp_leaves_losses_and_es_as_they_are(unroll, middle):
+    arguments = (unroll, THETA, np.array([0.3, 1.0]), SIGMA, middle.problem, (middle.plus, middle.plus), STEPS)
+    whole, skipped = antithetic_pair(*arguments, True), antithetic_pair(*arguments, False)
+    assert skipped.rp is None and skipped.plus.gradient is None
+    np.testing.assert_array_equal(skipped.es, whole.es)
+    assert (skipped.plus.loss, skipped.minus.last) == (whole.plus.loss, whole.minus.last)
+
+
+def test_the_two_branches_may_start_from_states_of_their_own(unroll, middle):
+    first = sampler(unroll).begin(0, 1)
+    pair = antithetic_pair(unroll, THETA, np.ones(2), SIGMA, middle.problem, (middle.plus, first.minus), STEPS, False)
+    for branch, sign, state in ((pair.plus, 1, middle.plus), (pair.minus, -1, first.minus)):
+        loss, _ = quadratics.unrolled(quadratics.of(middle.problem, state), THETA + sign * SIGMA, STEPS)
+        assert branch.loss == pytest.approx(loss, rel=1e-5)
+
+
+def test_an_exploding_rp_is_reported_and_es_stays_bounded(unroll, middle):
+    """A rate at which this quadratic explodes: rp may be anything, es is held by the clamp."""
+    theta, states = np.array([1e6, 0.0]), (middle.plus, middle.plus)
+    pair = antithetic_pair(unroll, theta, np.array([-9.0, 0.5]), SIGMA, middle.problem, states, 4, True)
+    assert np.all(np.isfinite(pair.es)) and np.all(np.abs(pair.es) <= 10 * 9.0 / (2 * SIGMA))
+    assert pair.plus.loss == pair.minus.loss == 10.0
