@@ -86,7 +86,8 @@ class Sampler:
     def _diverged(self, pair: Pair, persistent: bool) -> bool:
         """The loss ended at its clamp. A persistent pair goes on until both did: from there their difference is zero."""
         ends = (pair.plus.last, pair.minus.last) if persistent else (pair.plus.last,)
-        return all(last >= self.config.estimator.clamp for last in ends)
+        clamp = self.config.estimator.clamp * (1 - 1e-6)  # a mean of clamped float32 losses may round below it
+        return all(last >= clamp for last in ends)
 
     def random(self, index: int, number: int, stream: int) -> np.random.Generator:
         return np.random.default_rng([self.config.seed, self._worker, stream, index, number])
@@ -107,10 +108,10 @@ class Sampler:
         """The trajectories and the sequence number that `dump` was given."""
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             trajectories = []
-            for index in range(self.config.estimator.pairs):
+            for index in range(sum(name.endswith(".number") for name in arrays)):  # none before the first sample
                 fresh = self.begin(index, int(arrays[f"{index}.number"]))
-                tree = jax.tree.structure((fresh.plus, fresh.minus))
-                leaves = [jax.numpy.asarray(arrays[f"{index}.{k}"]) for k in range(tree.num_leaves)]
-                plus, minus = jax.tree.unflatten(tree, leaves)
+                leaves, tree = jax.tree.flatten((fresh.plus, fresh.minus))
+                saved = [jax.numpy.asarray(arrays[f"{index}.{k}"].view(x.dtype)) for k, x in enumerate(leaves)]
+                plus, minus = jax.tree.unflatten(tree, saved)
                 trajectories.append(fresh._replace(plus=plus, minus=minus, noise=arrays[f"{index}.noise"]))
             return trajectories, int(arrays["sequence"])

@@ -1,0 +1,247 @@
+"""Trajectories: what is carried, when a problem ends, and that they go on bit for bit from a snapshot."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import small
+
+from common.config import CurriculumConfig, EstimatorConfig, TaskConfig
+from common.optimizer import make_family
+from common.task import TaskFamily
+from common.unroll import Objective, Unroll
+from workers.estimators import antithetic_pair
+from workers.trajectory import Sampler
+
+THETA = np.array([0.15, 0.5])
+CURRICULUM = CurriculumConfig(start=5, end=5, jitter=0.0)  # 5 + 5 + 2 of 12 steps
+KINDS = [{}, {"es": "persistent", "use": "es"}, {"es": "noise_reuse", "use": "es"}]
+
+
+@pytest.fixture(scope="module")
+def unroll():
+    return Unroll(small.task("quadratic"), make_family(small.config().optimizer), Objective(), 4)
+
+
+def sampler(unroll, uid="a worker", curriculum=CURRICULUM, seed=0, **estimator):
+    config = small.config(curriculum=curriculum, seed=seed, estimator=EstimatorConfig(**estimator))
+    return Sampler(config, unroll.task, unroll, uid, 2)
+
+
+def assert_same(a, b):
+    jax.tree.map(np.testing.assert_array_equal, plain(a), plain(b))
+
+
+def plain(tree):
+    return jax.tree.map(
+        lambda x: jax.random.key_data(x) if jnp.issubdtype(jnp.asarray(x).dtype, jax.dtypes.prng_key) else x, tree
+    )
+
+
+def differ(a, b):
+    return any(not np.array_equal(x, y) for x, y in zip(jax.tree.leaves(plain(a)), jax.tree.leaves(plain(b))))
+
+
+def run(draw, trajectory, count, theta=THETA, index=0, version=0, first=0, with_rp=False):
+    advances = []
+    for sequence in range(first, first + count):
+        advance, trajectory = draw.advance(index, trajectory, theta, version, sequence, with_rp)
+        advances.append(advance)
+    return advances, trajectory
+
+
+def test_a_problem_follows_from_seed_worker_index_and_number(unroll):
+    first = sampler(unroll).begin(0, 1)
+    assert (first.number, first.step) == (1, 0) and first.plus is first.minus and not first.noise.any()
+    assert_same(first, sampler(unroll).begin(0, 1))
+    others = [
+        sampler(unroll).begin(0, 2),
+        sampler(unroll).begin(1, 1),
+        sampler(unroll, uid="another").begin(0, 1),
+        sampler(unroll, seed=1).begin(0, 1),
+    ]
+    for other in others:
+        assert differ(first.problem.data, other.problem.data)
+        assert differ(first.problem.key, other.problem.key)
+        assert differ(first.plus.w, other.plus.w)
+
+
+@pytest.mark.parametrize("estimator", KINDS)
+def test_a_truncation_follows_from_seed_worker_index_and_sequence(unroll, estimator):
+    draw = sampler(unroll, **estimator)
+    start = draw.begin(0, 1)
+    one, same, other = (draw.advance(0, start, THETA, 0, sequence, False)[0].es for sequence in (3, 3, 4))
+    assert np.array_equal(one, same) and not np.array_equal(one, other)
+    assert not np.array_equal(one, draw.advance(1, start, THETA, 0, 3, False)[0].es)
+    for another in (sampler(unroll, uid="b", **estimator), sampler(unroll, seed=1, **estimator)):
+        assert not np.array_equal(one, another.advance(0, start, THETA, 0, 3, False)[0].es)
+
+
+def test_the_noise_is_standard_normal_and_independent_of_tasks_and_of_each_other(unroll):
+    draw = sampler(unroll)
+    noise = np.array([draw.random(i, n, stream=1).standard_normal(4) for i in range(4) for n in range(1000)])
+    assert np.all(np.abs(noise.mean(0)) < 4 / np.sqrt(4000))
+    assert np.all(np.abs(np.cov(noise.T) - np.eye(4)) < 4 * np.sqrt(2 / 4000))
+    lag = np.mean(noise[:-1] * noise[1:], axis=0)
+    assert np.all(np.abs(lag) < 4 / np.sqrt(4000))
+    assert len({draw.random(i, n, s).integers(2**62) for i in range(3) for n in range(3) for s in range(3)}) == 27
+
+
+def test_the_plus_state_is_carried_and_the_problem_ends_at_its_length(unroll):
+    draw = sampler(unroll)
+    first = draw.begin(0, 1)
+    advance, second = draw.advance(0, first, THETA, 0, 0, True)
+    assert second.plus is advance.pair.plus.state and second.number == 1 and second.step == 5
+    assert differ(advance.pair.plus.state.w, advance.pair.minus.state.w)
+    third_advance, third = draw.advance(0, second, THETA, 0, 1, True)
+    noise = draw.random(0, 1, stream=1).standard_normal(2)
+    pair = antithetic_pair(unroll, THETA, noise, 0.1, first.problem, (second.plus, second.plus), 5, True)
+    for name in ("rp", "es"):
+        np.testing.assert_array_equal(getattr(third_advance.pair, name), getattr(pair, name))
+    last, fresh = draw.advance(0, third, THETA, 0, 2, True)
+    assert [(a.start, a.steps, a.finished, a.diverged) for a in (advance, third_advance, last)] == [
+        (0, 5, False, False),
+        (5, 5, False, False),
+        (10, 2, True, False),
+    ]
+    assert_same(fresh, draw.begin(0, 2))
+
+
+def test_windows_follow_the_curriculum_with_jitter_of_their_own(unroll):
+    draw = sampler(unroll, curriculum=CurriculumConfig(start=4, end=8, updates=10, jitter=0.5))
+    start = draw.begin(0, 1)
+    steps = lambda version: [draw.advance(0, start, THETA, version, n, False)[0].steps for n in range(60)]  # noqa: E731
+    assert set(steps(0)) == {2, 3, 4, 5, 6} and set(steps(10)) == set(range(4, 13))
+    assert np.mean(steps(10)) == pytest.approx(8, abs=4 * 2.5 / np.sqrt(60))
+
+
+@pytest.mark.parametrize("estimator", [{}, {"es": "persistent", "use": "es"}])
+def test_a_diverged_problem_is_given_up_and_counted(unroll, estimator):
+    draw = sampler(unroll, **estimator)
+    advance, fresh = draw.advance(0, draw.begin(0, 1), np.array([1e6, 0.0]), 0, 0, False)
+    assert advance.diverged and not advance.finished and advance.pair.plus.last == 10.0
+    assert_same(fresh, draw.begin(0, 2))
+
+
+def test_a_problem_that_ends_at_its_clamp_at_full_length_is_finished_not_diverged(unroll):
+    draw = sampler(unroll, curriculum=CurriculumConfig(start=12, end=12, jitter=0.0))
+    advance, _ = draw.advance(0, draw.begin(0, 1), np.array([1e6, 0.0]), 0, 0, False)
+    assert advance.finished and not advance.diverged
+
+
+def one_sided(unroll, **estimator):
+    """A truncation in which one branch explodes and the other does not, at a theta found by its noise."""
+    draw = sampler(unroll, sigma=100.0, **estimator)
+    start = draw.begin(0, 1)
+    noise = draw.random(0, 0, stream=1).standard_normal(2)
+    return draw, start, THETA + 100.0 * noise, THETA - 100.0 * noise  # - then lands on THETA, + then does
+
+
+def test_the_truncated_estimators_give_up_by_the_branch_that_is_carried(unroll):
+    draw, start, plus_far, minus_far = one_sided(unroll)
+    far, _ = draw.advance(0, start, plus_far, 0, 0, False)
+    near, kept = draw.advance(0, start, minus_far, 0, 0, False)
+    assert (far.pair.plus.last, near.pair.minus.last) == (10.0, 10.0)
+    assert far.diverged and not near.diverged and kept.number == 1
+
+
+def test_a_persistent_pair_goes_on_until_both_branches_diverged(unroll):
+    draw, start, plus_far, _ = one_sided(unroll, es="persistent", use="es")
+    advance, kept = draw.advance(0, start, plus_far, 0, 0, False)
+    assert advance.pair.plus.last == 10.0 > advance.pair.minus.last
+    assert not advance.diverged and kept.number == 1
+
+
+@pytest.mark.parametrize("clamp", [10.0, 0.7, 0.3, 7.3])
+@pytest.mark.parametrize("batches", [0, 3])
+def test_divergence_is_seen_at_any_clamp_although_losses_are_float32(clamp, batches):
+    config = small.config(estimator=EstimatorConfig(clamp=clamp, outer_batches=batches))
+    task = TaskFamily(
+        sample=lambda random, split: {"x": np.float32(0)},
+        init=lambda key: jnp.ones(1),
+        batch=lambda data, key, split: data,
+        loss=lambda w, batch: 1e6 * jnp.sum(w**2),
+    )
+    unroll = Unroll(task, make_family(config.optimizer), Objective("train", batches, clamp), 4)
+    draw = Sampler(config, task, unroll, "a worker", 2)
+    assert draw.advance(0, draw.begin(0, 1), THETA, 0, 0, False)[0].diverged
+
+
+def test_persistent_es_carries_both_states_and_the_sum_of_its_noise(unroll):
+    draw = sampler(unroll, es="persistent", use="es", sigma=0.1)
+    advances, trajectory = run(draw, draw.begin(0, 1), 2)
+    noise = [draw.random(0, n, stream=1).standard_normal(2) for n in range(3)]
+    assert trajectory.plus is advances[1].pair.plus.state and trajectory.minus is advances[1].pair.minus.state
+    np.testing.assert_array_equal(trajectory.noise, noise[0] + noise[1])
+    last, fresh = draw.advance(0, trajectory, THETA, 0, 2, False)
+    pair = antithetic_pair(
+        unroll, THETA, noise[2], 0.1, trajectory.problem, (trajectory.plus, trajectory.minus), 2, False
+    )
+    want = (pair.plus.loss - pair.minus.loss) * sum(noise) / (2 * 0.1) * (2 / 12)
+    np.testing.assert_allclose(last.es, want, rtol=1e-12)
+    assert last.finished and not fresh.noise.any()
+
+
+def test_noise_reuse_es_keeps_one_draw_for_a_whole_problem(unroll):
+    draw = sampler(unroll, es="noise_reuse", use="es", sigma=0.1)
+    advances, trajectory = run(draw, draw.begin(0, 1), 2)
+    noise = draw.random(0, 0, stream=1).standard_normal(2)
+    np.testing.assert_array_equal(trajectory.noise, noise)
+    assert trajectory.minus is advances[1].pair.minus.state
+    for advance, steps in zip(advances, (5, 5)):
+        want = (advance.pair.plus.loss - advance.pair.minus.loss) * noise / (2 * 0.1) * (steps / 12)
+        np.testing.assert_allclose(advance.es, want, rtol=1e-12)
+    _, fresh = draw.advance(0, trajectory, THETA, 0, 2, False)
+    later, after = draw.advance(0, fresh, THETA, 0, 3, False)
+    np.testing.assert_array_equal(after.noise, draw.random(0, 3, stream=1).standard_normal(2))
+    assert later.start == 0
+
+
+@pytest.mark.parametrize("estimator", KINDS)
+def test_from_a_snapshot_it_goes_on_bit_for_bit_and_compiles_nothing(unroll, estimator):
+    draw = sampler(unroll, pairs=2, **estimator)
+    ends = [run(draw, draw.begin(index, 1), 5, index=index)[1] for index in range(2)]
+    assert [end.number for end in ends] == [2, 2] and [end.step for end in ends] == [10, 10]
+    compiled = unroll._forward._cache_size()
+    restored, sequence = sampler(unroll, pairs=2, **estimator).load(draw.dump(ends, 5))
+    assert sequence == 5
+    assert_same(restored, ends)
+    for index in range(2):
+        went_on, end = run(draw, ends[index], 3, index=index, first=5)
+        resumed, same = run(draw, restored[index], 3, index=index, first=5)
+        assert_same([a.es for a in went_on], [a.es for a in resumed])
+        assert_same(end, same)
+    assert unroll._forward._cache_size() == compiled
+
+
+def test_a_snapshot_before_the_first_sample_is_empty_and_loads(unroll):
+    draw = sampler(unroll)
+    assert draw.load(draw.dump([], 0)) == ([], 0)
+
+
+def test_a_snapshot_keeps_half_precision(unroll):
+    halved = unroll.task._replace(init=lambda key: {"w": jax.random.normal(key, (2,), jnp.bfloat16)})
+    config = small.config(curriculum=CURRICULUM)
+    draw = Sampler(config, halved, Unroll(halved, make_family(config.optimizer), Objective(), 4), "a worker", 2)
+    trajectory = draw.begin(0, 1)
+    (restored,), _ = draw.load(draw.dump([trajectory], 0))
+    assert restored.plus.w["w"].dtype == jnp.bfloat16
+    assert_same(restored, trajectory)
+
+
+def test_tasks_are_of_outer_train_classes_only(unroll):
+    asked = []
+    task = unroll.task._replace(sample=lambda random, split: asked.append(split) or unroll.task.sample(random, split))
+    draw = Sampler(small.config(), task, unroll, "a worker", 2)
+    for number in range(3):
+        draw.begin(0, number)
+    assert asked == ["outer_train"] * 3
+
+
+def test_the_length_of_a_problem_is_the_configs(unroll):
+    task = TaskConfig(family="quadratic", options={"dimension": 2}, inner_steps=7)
+    config = dataclasses.replace(sampler(unroll).config, task=task)
+    draw = Sampler(config, unroll.task, unroll, "a worker", 2)
+    assert [a.steps for a in run(draw, draw.begin(0, 1), 3)[0]] == [5, 2, 5]
