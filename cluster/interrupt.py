@@ -3,6 +3,8 @@
 import os
 import signal
 import sys
+from contextlib import suppress
+from pathlib import Path
 from threading import Event
 from types import FrameType
 from typing import Self
@@ -26,6 +28,24 @@ class Interrupt:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.asked.is_set():
-            os._exit(128 + number)  # a local Ray shares the fate of the process that started it
+            for pid in descendants(os.getpid()):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            os._exit(128 + number)
         self.asked.set()
         print("\nending after the samples at hand; once more: at once", file=sys.stderr, flush=True)
+
+
+def descendants(pid: int) -> list[int]:
+    """Children, their children, and so on: everything that this process has started and that has not left it."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has just ended
+            parent = int(stat.read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(stat.parent.name))
+    found, waiting = [], [pid]
+    while waiting:
+        below = children.get(waiting.pop(), [])
+        found += below
+        waiting += below
+    return found

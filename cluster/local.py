@@ -79,7 +79,7 @@ class LocalRun(LocalFleet):
 
         self._learner = learner_actor(self._run.path)
         super()._start()
-        unwrap(self._learner.ready.remote)
+        await_ready(self._learner)
 
     def __exit__(self, *_: object) -> None:
         forget_targets(self._run.path, self._run.name, "fleet")
@@ -98,6 +98,18 @@ class LocalRun(LocalFleet):
         with suppress(RayActorError):  # it is being restarted: what was known stays
             self._status = Status(unwrap(self._learner.status.remote), unwrap(self._fleet.status.remote))
         return self._status
+
+
+def await_ready(learner: Any) -> None:
+    """Raises UserError when the learner cannot work."""
+    from ray.exceptions import RayActorError
+
+    try:
+        unwrap(learner.ready.remote)
+    except RayActorError as error:
+        raise UserError(
+            f"the learner cannot start: {last_line(str(error))} (train --in-process shows the whole traceback)"
+        ) from None
 
 
 def unwrap(call: Callable[..., Any], *arguments: Any) -> Any:

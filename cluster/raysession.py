@@ -21,6 +21,7 @@ SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TQDM_PATCH_PRINT": "0",
 }
+SCRATCH = "outertrain-ray-"  # then the process id of the command: Ray's sockets, logs and sessions
 OBJECT_STORE_BYTES = 100 * 2**20  # messages are inline: the store stays empty
 
 
@@ -44,7 +45,8 @@ def local(cores: int, namespace: str, config: Config) -> Iterator[None]:
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     import ray
 
-    scratch = Path(tempfile.mkdtemp(prefix="outertrain-ray-"))
+    sweep()
+    scratch = Path(tempfile.mkdtemp(prefix=f"{SCRATCH}{os.getpid()}-"))
     try:
         ray.init(
             address="local",
@@ -62,6 +64,14 @@ def local(cores: int, namespace: str, config: Config) -> Iterator[None]:
     finally:
         ray.shutdown()
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def sweep() -> None:
+    """Removes what commands that were killed have left in the temporary folder."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*-*"):
+        owner = folder.name.removeprefix(SCRATCH).partition("-")[0]
+        if owner.isdigit() and folder.stat().st_uid == os.getuid() and not Path("/proc", owner).exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def stage(config: Config, scratch: Path) -> Path:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cluster import raysession, rundirectory
-from cluster.local import unwrap
+from cluster.local import await_ready, unwrap
 from cluster.rundirectory import RunDirectory
 from cluster.workplace import FOR_RUNS
 from common import targets
@@ -78,7 +78,7 @@ def launch(run: RunDirectory, workers: int, spread: bool, program: str = FOR_RUN
     options: dict[str, Any] = {"lifetime": "detached", "scheduling_strategy": here}
     learner = learner_actor(run.path, **options)
     try:
-        unwrap(learner.ready.remote)
+        await_ready(learner)
     except UserError:
         ray.kill(learner)
         raise
