@@ -1,0 +1,201 @@
+"""The worker against a scripted learner: what it sends, what it takes from replies, and how it goes on from a snapshot."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import small
+
+from common import moments
+from common.config import CurriculumConfig, EstimatorConfig, digest
+from common.dataset import open_dataset
+from common.errors import UserError
+from common.messages import FACTS, Reply, Verdict, encode_theta, pack_reply, pack_sample, unpack_sample
+from workers.trajectory import Sampler
+from workers.worker import Worker, theta_of
+
+THETA = np.array([0.15, 0.5], np.float32)
+
+
+def config(**estimator):
+    curriculum = CurriculumConfig(start=5, end=5, jitter=0.2)
+    return small.config(curriculum=curriculum, estimator=EstimatorConfig(**{"sigma": 0.1, "pairs": 3} | estimator))
+
+
+class Script:
+    """A learner that records what it is sent and answers version v with theta = THETA + v / 100."""
+
+    def __init__(self, run, stop_after=10**9, **reply):
+        self.digest, self.stop_after, self.reply = digest(run, ""), stop_after, reply
+        self.samples, self.known = [], []
+
+    def exchange(self, payload, epoch, version):
+        self.known.append((payload is not None, epoch, version))
+        if payload is not None:
+            self.samples.append(unpack_sample(payload))
+        now = len(self.samples) // 2  # a new version every second sample
+        theta = None if (epoch, version) == (1, now) else encode_theta(THETA + np.float32(now / 100))
+        stop = len(self.samples) >= self.stop_after
+        verdict = None if payload is None else Verdict.accepted
+        fields = {"digest": self.digest, "probe_rate": 1.0} | self.reply
+        return pack_reply(Reply(verdict=verdict, epoch=1, version=now, theta=theta, stop=stop, **fields))
+
+
+def worker_and_script(run=None, uid="w0", **script):
+    run = run or config()
+    learner = Script(run, **script)
+    return Worker(run, uid, learner.exchange), learner
+
+
+def told(sample):
+    """What must be equal in equal samples: everything but durations."""
+    kept = {key: value for key, value in sample.facts.items() if not key.endswith("seconds")}
+    return pack_sample(sample._replace(seconds=0.0, facts=kept))
+
+
+def test_it_asks_for_parameters_first_and_then_trades_samples_for_newer_ones():
+    worker, learner = worker_and_script(stop_after=5)
+    worker.run()
+    known = [(False, -1, -1), (True, 1, 0), (True, 1, 0), (True, 1, 1), (True, 1, 1), (True, 1, 2)]
+    assert learner.known == known
+    assert [(s.worker, s.sequence, s.epoch, s.version) for s in learner.samples] == [
+        ("w0", 1, 1, 0),
+        ("w0", 2, 1, 0),
+        ("w0", 3, 1, 1),
+        ("w0", 4, 1, 1),
+        ("w0", 5, 1, 2),
+    ]
+    np.testing.assert_array_equal(worker.theta, THETA + np.float32(0.02))
+
+
+def test_fetch_brings_parameters_without_a_sample():
+    worker, learner = worker_and_script()
+    reply = worker.fetch()
+    assert reply.verdict is None and learner.samples == [] and worker.sequence == 0
+    np.testing.assert_array_equal(worker.theta, THETA)
+
+
+def test_a_sample_is_one_pair_of_each_trajectory_and_their_statistics():
+    run = config()
+    worker, learner = worker_and_script(run)
+    for _ in range(5):
+        worker.step()
+    draw = Sampler(run, worker.sampler.task, worker.sampler.unroll, "w0", 2)
+    trajectories = [draw.begin(index, 1) for index in range(3)]
+    for n, sample in enumerate(learner.samples):
+        theta = np.asarray(THETA + np.float32(sample.version / 100))
+        advances = []
+        for index in range(3):
+            advance, trajectories[index] = draw.advance(index, trajectories[index], theta, sample.version, n, True)
+            advances.append(advance)
+        for got, rows in ((sample.rp, [a.pair.rp for a in advances]), (sample.es, [a.es for a in advances])):
+            assert got.count == 3
+            np.testing.assert_allclose(got.mean, np.mean(rows, axis=0), rtol=1e-12)
+            np.testing.assert_allclose(got.m2, 3 * np.var(rows, axis=0), rtol=1e-12)
+            np.testing.assert_allclose(moments.variance(got), np.var(rows, axis=0, ddof=1), rtol=1e-12)
+        assert sample.windows == tuple(a.steps for a in advances)
+        assert sample.starts == tuple(a.start for a in advances)
+        assert sample.loss_plus == tuple(a.pair.plus.loss for a in advances)
+        assert sample.loss_minus == tuple(a.pair.minus.loss for a in advances)
+        assert (sample.digest, sample.objective) == (digest(run, ""), "train")
+        assert sample.facts["inner_steps"] == 2 * sum(sample.windows)
+        assert sample.facts["finished"] == sum(a.finished for a in advances)
+    assert sum(s.facts["finished"] for s in learner.samples) >= 3  # of 12 steps each, in windows of 4 to 6
+    assert len({s.loss_plus for s in learner.samples}) == 4 and len(set(learner.samples[0].loss_plus)) == 3
+
+
+def test_facts_are_known_ones_and_durations_add_up():
+    worker, learner = worker_and_script()
+    worker.step(), worker.step(), worker.step()
+    for sample in learner.samples:
+        assert set(sample.facts) <= set(FACTS)
+        assert sample.seconds > 0 and all(sample.facts[k] >= 0 for k in ("task_seconds", "exchange_seconds"))
+    assert learner.samples[0].facts["task_seconds"] > 0  # its first tasks
+
+
+def test_divergence_is_counted():
+    run = config()
+    worker, learner = worker_and_script(dataclasses.replace(run))
+    worker.step()
+    worker.theta = np.array([1e6, 0.0], np.float32)
+    worker.step()
+    assert learner.samples[0].facts["diverged"] == 3 and learner.samples[0].loss_plus == (10.0,) * 3
+
+
+@pytest.mark.parametrize(
+    "estimator, rp, es",
+    [({}, 3, 3), ({"use": "es"}, 0, 3), ({"use": "rp"}, 3, 3), ({"use": "rp", "sigma": 0.0}, 3, 0)],
+)
+def test_which_estimators_a_sample_holds(estimator, rp, es):
+    worker, learner = worker_and_script(config(**estimator))
+    worker.step(), worker.step()
+    sample = learner.samples[0]
+    assert (sample.rp.count, sample.es.count) == (rp, es)
+    assert sample.facts["inner_steps"] == (2 if es else 1) * sum(sample.windows)
+
+
+def test_rp_is_computed_for_the_asked_share_of_samples_drawn_by_their_names():
+    run = config(pairs=1)
+    counts = []
+    for uid in ("w0", "w0", "w1"):
+        worker, learner = worker_and_script(run, uid, probe_rate=0.3)
+        for _ in range(101):
+            worker.step()
+        counts.append([s.rp.count for s in learner.samples])
+    assert counts[0] == counts[1] != counts[2]
+    assert abs(sum(counts[0]) - 30) < 4 * np.sqrt(100 * 0.3 * 0.7)
+
+
+def test_samples_follow_from_seed_and_name():
+    def samples(run, uid):
+        worker, learner = worker_and_script(run, uid)
+        for _ in range(3):
+            worker.step()
+        return [told(s._replace(worker="", digest="")) for s in learner.samples]
+
+    first = samples(config(), "w0")
+    assert first == samples(config(), "w0")
+    assert set(first).isdisjoint(samples(config(), "w1"))
+    assert set(first).isdisjoint(samples(dataclasses.replace(config(), seed=1), "w0"))
+
+
+@pytest.mark.parametrize("before", [1, 2, 6])
+@pytest.mark.parametrize("es", ["truncated", "persistent", "noise_reuse"])
+def test_a_new_worker_goes_on_from_a_snapshot_bit_for_bit(before, es):
+    """Before the first sample (one exchange), in the middle of a problem, and after some."""
+    run = config(es=es, use="es")
+    worker, learner = worker_and_script(run)
+    for _ in range(before):
+        worker.step()
+    heir = Worker(run, "w0", learner.exchange)
+    heir.restore(worker.snapshot())
+    heir.fetch()
+    left = [told(worker.sample()) for _ in range(4)]
+    assert [told(heir.sample()) for _ in range(4)] == left
+    assert heir.snapshot() == worker.snapshot()
+
+
+def test_a_learner_of_another_configuration_is_refused():
+    worker, _ = worker_and_script(digest="0" * 64)
+    with pytest.raises(UserError, match="differs from the learner's"):
+        worker.step()
+
+
+def test_it_works_on_images_with_the_validation_objective():
+    run = small.config("mlp", estimator=EstimatorConfig(objective="valid", outer_batches=1))
+    learner = Script(run)
+    worker = Worker(run, "w0", learner.exchange)
+    assert worker.digest == digest(run, open_dataset(run.dataset).fingerprint) != digest(run, "")
+    worker.theta = THETA
+    sample = worker.sample()
+    assert sample.objective == "valid" and sample.windows == (3,) and sample.es.mean.shape == (2,)
+    assert np.all(np.isfinite(sample.rp.mean)) and np.any(sample.rp.mean)
+    assert sample.loss_plus[0] == pytest.approx(np.log(3), abs=1.0)
+
+
+def test_the_start_of_theta_follows_from_the_seed_alone():
+    run = small.config("conv", "mlp")
+    theta = theta_of(run)
+    assert theta.shape == (1090,) and theta.dtype == np.float32
+    np.testing.assert_array_equal(theta, theta_of(dataclasses.replace(run, workers=config().workers)))
+    assert not np.array_equal(theta, theta_of(dataclasses.replace(run, seed=1)))
