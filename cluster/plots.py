@@ -69,6 +69,11 @@ def column(history: Sequence[Mapping[str, Any]], key: str, part: str | None = No
     return np.asarray([np.nan if cell is None else cell for cell in cells], dtype=float)
 
 
+def logarithmic(values: np.ndarray) -> np.ndarray:
+    """Values as a logarithmic axis can take them: not positive is NaN, and beyond 1e+-250 is drawn there."""
+    return np.clip(np.where(values > 0, values, np.nan), 1e-250, 1e250)
+
+
 def smooth(values: np.ndarray, share: float = 0.05) -> np.ndarray:
     """Running median over `share` of the values, at least 5: it has no lag and no overshoot."""
     half = max(2, int(len(values) * share / 2))
@@ -111,15 +116,12 @@ def variances(material: Material) -> Figure | None:
 
 
 def _variance_band(axes: Axes, history: Sequence[Mapping[str, Any]], version: np.ndarray, name: str) -> bool:
-    median = column(history, f"var_{name}", "q50")
-    low, high = (column(history, f"var_{name}", q) for q in ("q05", "q95"))
-    positive = np.isfinite(median) & (median > 0)
-    if not positive.any():
+    low, median, high = (logarithmic(column(history, f"var_{name}", q)) for q in ("q05", "q50", "q95"))
+    if np.isnan(median).all():
         return False
-    x, floor = version[positive], np.finfo(float).tiny
-    axes.fill_between(x, np.maximum(low[positive], floor), high[positive], color=COLOURS[name], alpha=0.15, linewidth=0)
+    axes.fill_between(version, low, high, color=COLOURS[name], alpha=0.15, linewidth=0)
     label = {"rp": "reparameterization", "es": "evolution strategies"}[name]
-    axes.plot(x, median[positive], color=COLOURS[name], label=label)
+    axes.plot(version, median, color=COLOURS[name], label=label)
     return True
 
 
@@ -161,7 +163,7 @@ def staleness(material: Material) -> Figure | None:
     x = column(material.history, "version")
     axes.plot(x, column(material.history, "staleness", "max"), ".", color="#8c959f", markersize=3, label="largest")
     axes.plot(x, smooth(column(material.history, "staleness", "mean")), color="#1a7f37", label="mean, running median")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, max(1.0, axes.get_ylim()[1]))
     _legend(axes)
     return figure
 
@@ -176,9 +178,7 @@ def norms(material: Material) -> Figure | None:
         ("update_norm", "update of theta", "#D55E00"),
         ("theta_norm", "theta", "#57606a"),
     ):
-        values = column(material.history, key)
-        values[values <= 0] = np.nan
-        axes.plot(x, values, color=colour, label=label, linewidth=1)
+        axes.plot(x, logarithmic(column(material.history, key)), color=colour, label=label, linewidth=1)
     axes.set_yscale("log")
     _legend(axes)
     return figure
@@ -301,6 +301,7 @@ PLOTS: Final = (
     Plot("train_steps", "Training loss over steps", _BAND, INNER, learning_curves("train", "steps")),
     Plot("train_seconds", "Training loss over time", _BAND, INNER, learning_curves("train", "seconds")),
     Plot("valid_steps", "Validation loss over steps", _BAND, INNER, learning_curves("valid", "steps")),
+    Plot("valid_seconds", "Validation loss over time", _BAND, INNER, learning_curves("valid", "seconds")),
     Plot("test_steps", "Test loss over steps", _BAND, INNER, learning_curves("test", "steps")),
     Plot(
         "differences",

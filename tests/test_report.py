@@ -3,6 +3,7 @@
 import base64
 import re
 from html.parser import HTMLParser
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,16 @@ def test_differences_are_positive_where_the_learned_optimizer_is_better(finished
     ]
     corners = np.concatenate([patch.get_path().vertices for patch in figure.axes[0].patches])
     assert corners[corners[:, 1] > 0, 0].min() >= 0 and corners[:, 1].max() <= 4
+
+
+def test_variances_up_to_the_largest_number_can_be_drawn() -> None:
+    largest = float(np.finfo(float).max)
+    history = synthetic.history(6)
+    history[3] |= {"var_rp": dict.fromkeys(history[3]["var_rp"], largest), "gradient_norm": largest}
+    for draw in (plots.variances, plots.norms):
+        figure = draw(Material(history, [], None, "train"))
+        assert figure is not None
+        figure.savefig(BytesIO(), format="png")
 
 
 def test_the_running_median_ignores_outliers_and_gaps() -> None:
