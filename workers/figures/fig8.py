@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from workers.figures.fig5 import PROBING
 from workers.figures.figure import Record, Train, Verdict, config_of, evaluator_of, item, of_kind, rounded, row
 from workers.figures.statistics import Interval, bootstrap, difference
 from workers.items import Item, encode
@@ -21,7 +22,7 @@ NEEDS = ()
 
 SCALES: dict[str, dict[str, Any]] = {
     "mini": {
-        "base": ("mini",),
+        "base": ("mini", PROBING),
         "windows": [6, 60, 300],  # 2 %, 20 % and 100 % of the problem
         "growing": (10, 150),
         "budget": 60_000,  # inner steps of all pairs of one training (a pair's two unrolls count once)
