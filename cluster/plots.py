@@ -148,12 +148,16 @@ def _banded(
     figure, axes = canvas("outer updates", ylabel)
     x = column(material.history, "version")
     low, high = (column(material.history, key, part) for part in band)
-    axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0, label=f"{band[0]} to {band[1]}")
+    axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0, label=_band_name(band))
     axes.plot(x, middle, color=colour, label=centre)
     if limits:
         axes.set_ylim(*limits)
     _legend(axes)
     return figure
+
+
+def _band_name(band: tuple[str, str]) -> str:
+    return "5 to 95 % of the coordinates" if band == ("q05", "q95") else "shortest to longest"
 
 
 def staleness(material: Material) -> Figure | None:
