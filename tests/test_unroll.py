@@ -13,7 +13,7 @@ from common import unroll as engine
 from common.config import OptimizerConfig
 from common.optimizer import Family, make_family
 from common.task import TaskFamily
-from common.unroll import InnerState, Objective, Problem, Unroll, clamped_gradient
+from common.unroll import InnerState, Objective, Problem, Unroll, clamped_gradient, clamped_loss
 
 SEGMENT, LONGEST = 4, 11
 WINDOWS = (1, 3, 4, 6, 8, 11)  # shorter than a segment, equal, multiples, and neither
@@ -233,7 +233,10 @@ def test_twenty_windows_on_new_problems_compile_nothing_new(single):
 
 @pytest.mark.parametrize("w, inside", [(1.0, True), (1.9, True), (2.0, False), (3.0, False), (np.inf, False)])
 def test_beyond_the_clamp_the_value_is_the_clamp_and_all_derivatives_are_zero(w, inside, x64):
-    function = clamped_gradient(lambda w, batch: batch * w**3, 8.0)  # 8 at w = 2
+    loss = lambda w, batch: batch * w**3  # noqa: E731  8 at w = 2
+    plain = jax.value_and_grad(lambda w: clamped_loss(loss, 8.0)(w, jnp.float64(1.0)))(jnp.float64(w))
+    assert plain == ((w**3, 3 * w**2) if inside else (8.0, 0.0))
+    function = clamped_gradient(loss, 8.0)
     (value, gradient), pull = jax.vjp(lambda w: function(w, jnp.float64(1.0)), jnp.float64(w))
     assert value == (w**3 if inside else 8.0) and gradient == (3 * w**2 if inside else 0.0)
     (product,) = pull((jnp.float64(0.5), jnp.float64(2.0)))
@@ -242,6 +245,7 @@ def test_beyond_the_clamp_the_value_is_the_clamp_and_all_derivatives_are_zero(w,
 
 @pytest.mark.parametrize("loss", [lambda w, b: jnp.log(w - b), lambda w, b: jnp.sqrt(w - b), lambda w, b: w / (w - w)])
 def test_a_loss_that_is_no_number_counts_as_the_clamp_without_gradient(loss, x64):
+    assert jax.value_and_grad(clamped_loss(loss, 8.0))(jnp.float64(1.0), jnp.float64(2.0)) == (8.0, 0.0)
     function = clamped_gradient(loss, 8.0)
     (value, gradient), pull = jax.vjp(lambda w: function(w, jnp.float64(2.0)), jnp.float64(1.0))
     assert value == 8.0 and gradient == 0.0
