@@ -9,27 +9,10 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
+from cluster.canvas import COLOURS, INK, NAMES, canvas, column, legend, log_if_wide, logarithmic, smooth, time_unit
 from cluster.comparison import Comparison, Unroll, best_unrolls, curves
-
-COLOURS: Final = {  # Okabe and Ito's, told apart by colour-blind readers too
-    "learned": "#0072B2",
-    "adam": "#D55E00",
-    "rmsprop": "#009E73",
-    "sgd": "#CC79A7",
-    "adam8": "#8A6D00",
-    "rp": "#D55E00",
-    "es": "#0072B2",
-}
-NAMES: Final = {
-    "learned": "learned",
-    "adam": "Adam",
-    "rmsprop": "RMSProp",
-    "sgd": "SGD + momentum",
-    "adam8": "Adam + reg + decay",
-}
-INK, FAINT = "#24292f", "#d8dee4"
 
 
 class Material(NamedTuple):
@@ -49,45 +32,13 @@ class Plot(NamedTuple):
     draw: Callable[[Material], Figure | None]
 
 
-def canvas(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(4.6, 3.2), dpi=200, layout="constrained")
-    axes = figure.subplots()
-    axes.set_xlabel(xlabel, color=INK)
-    axes.set_ylabel(ylabel, color=INK)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#8c959f")
-    axes.tick_params(colors=INK, labelsize=9)
-    axes.grid(color=FAINT, linewidth=0.6)
-    axes.set_axisbelow(True)
-    return figure, axes
-
-
-def column(history: Sequence[Mapping[str, Any]], key: str, part: str | None = None) -> np.ndarray:
-    """One column of the history as floats; what was not measured is NaN."""
-    cells = [record.get(key) for record in history]
-    cells = cells if part is None else [None if cell is None else cell.get(part) for cell in cells]
-    return np.asarray([np.nan if cell is None else cell for cell in cells], dtype=float)
-
-
-def logarithmic(values: np.ndarray) -> np.ndarray:
-    """Values as a logarithmic axis can take them: not positive is NaN, and beyond 1e+-250 is drawn there."""
-    return np.clip(np.where(values > 0, values, np.nan), 1e-250, 1e250)
-
-
-def smooth(values: np.ndarray, share: float = 0.05) -> np.ndarray:
-    """Running median over `share` of the values, at least 5: it has no lag and no overshoot."""
-    half = max(2, int(len(values) * share / 2))
-    windows = (values[max(0, i - half) : i + half + 1] for i in range(len(values)))
-    return np.asarray([np.nanmedian(w) if np.isfinite(w).any() else np.nan for w in windows])
-
-
 def outer_loss(material: Material) -> Figure | None:
     return _loss_against(material, column(material.history, "version"), "outer updates")
 
 
 def outer_loss_time(material: Material) -> Figure | None:
     seconds = column(material.history, "seconds")
-    unit, name = _time_unit(seconds)
+    unit, name = time_unit(seconds)
     return _loss_against(material, seconds / unit, f"time since the learner started ({name})")
 
 
@@ -98,7 +49,7 @@ def _loss_against(material: Material, x: np.ndarray, xlabel: str) -> Figure | No
     loss = column(material.history, "loss")
     axes.plot(x, loss, ".", color=COLOURS["learned"], alpha=0.3, markersize=4, label="one update")
     axes.plot(x, smooth(loss), color=COLOURS["learned"], label="running median")
-    _legend(axes)
+    legend(axes)
     return figure
 
 
@@ -111,7 +62,7 @@ def variances(material: Material) -> Figure | None:
         return None
     axes.set_yscale("log")
     axes.yaxis.set_minor_formatter(NullFormatter())
-    _legend(axes)
+    legend(axes)
     return figure
 
 
@@ -152,7 +103,7 @@ def _banded(
     axes.plot(x, middle, color=colour, label=centre)
     if limits:
         axes.set_ylim(*limits)
-    _legend(axes)
+    legend(axes)
     return figure
 
 
@@ -168,7 +119,7 @@ def staleness(material: Material) -> Figure | None:
     axes.plot(x, column(material.history, "staleness", "max"), ".", color="#8c959f", markersize=3, label="largest")
     axes.plot(x, smooth(column(material.history, "staleness", "mean")), color="#1a7f37", label="mean, running median")
     axes.set_ylim(0, max(1.0, axes.get_ylim()[1]))
-    _legend(axes)
+    legend(axes)
     return figure
 
 
@@ -184,7 +135,7 @@ def norms(material: Material) -> Figure | None:
     ):
         axes.plot(x, logarithmic(column(material.history, key)), color=colour, label=label, linewidth=1)
     axes.set_yscale("log")
-    _legend(axes)
+    legend(axes)
     return figure
 
 
@@ -215,7 +166,7 @@ def evaluations(material: Material) -> Figure | None:
     axes.plot(x, [np.mean(groups[v]) for v in x], "o-", color=COLOURS["learned"], markersize=4, label="learned")
     for b in material.comparison.baselines if material.comparison else ():
         axes.axhline(b.per_task.mean(), color=COLOURS[b.optimizer], linestyle="--", label=NAMES[b.optimizer])
-    _legend(axes)
+    legend(axes)
     return figure
 
 
@@ -233,8 +184,8 @@ def learning_curves(split: str, axis: str) -> Callable[[Material], Figure | None
             low, high = np.percentile(rows, [25, 75], axis=0)
             axes.fill_between(x, low, high, color=COLOURS[name], alpha=0.2, linewidth=0)
         axes.set_xlim(left=0)
-        _log_if_wide(axes)
-        _legend(axes)
+        log_if_wide(axes)
+        legend(axes)
         return figure
 
     return draw
@@ -252,7 +203,7 @@ def differences(material: Material) -> Figure | None:
         axes.hist(gap, edges, histtype="step", color=COLOURS[name], linewidth=1.5, label=_wins(name, gap))
     axes.axvline(0, color=INK, linewidth=1)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    _legend(axes)
+    legend(axes)
     return figure
 
 
@@ -265,37 +216,6 @@ def _edges(values: np.ndarray) -> np.ndarray:
     low, high = min(values.min(), 0.0), max(values.max(), 0.0)
     width = max((high - low) / 16, 1e-6)
     return width * np.arange(np.floor(low / width), np.ceil(high / width) + 1)
-
-
-def _time_unit(seconds: np.ndarray) -> tuple[float, str]:
-    longest = float(np.nanmax(seconds, initial=0.0))
-    return (3600.0, "hours") if longest > 10800 else (60.0, "minutes") if longest > 180 else (1.0, "seconds")
-
-
-def _log_if_wide(axes: Axes) -> None:
-    low, high = axes.dataLim.ymin, axes.dataLim.ymax
-    if 0 < 5 * low < high:
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _legend(axes: Axes) -> None:
-    """Above the axes, where it covers no data."""
-    labels = axes.get_legend_handles_labels()[1]
-    columns = 2 if max(map(len, labels), default=0) < 22 else 1
-    axes.legend(
-        frameon=False,
-        fontsize=9,
-        labelcolor=INK,
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        ncols=columns,
-        borderaxespad=0.2,
-        handlelength=1.5,
-        columnspacing=1.2,
-    )
 
 
 OUTER, INNER = "Outer-training", "On tasks it has never seen"

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from cluster.canvas import NAMES
 from cluster.comparison import Baseline, Comparison, compare, read_unrolls
-from cluster.plots import INNER, NAMES, OUTER, PLOTS, Material, Plot
+from cluster.plots import INNER, OUTER, PLOTS, Material, Plot
 from common import configfile
 from common.config import Config
 from common.errors import UserError

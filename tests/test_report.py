@@ -11,7 +11,8 @@ import pytest
 import synthetic
 
 from cluster import plots
-from cluster.plots import PLOTS, Material, column, smooth
+from cluster.canvas import column, smooth
+from cluster.plots import PLOTS, Material
 from cluster.report import gather, write_report
 from common.config import Config
 from common.errors import UserError
