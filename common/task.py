@@ -76,7 +76,7 @@ def image_family(
 
     def batch(data: dict[str, Images], key: jax.Array, split: str) -> tuple[jax.Array, jax.Array]:
         images = data[split]
-        which, where = jax.random.uniform(key, (2, task.batch_size))
+        which, where = jax.random.uniform(key, (2, task.batch_size), jnp.float32)
         labels = (which * task.classes).astype(jnp.int32)
         return images.pixels[labels, (where * images.counts[labels]).astype(jnp.int32)], labels
 
