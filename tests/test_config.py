@@ -6,7 +6,6 @@ from typing import get_type_hints
 import pytest
 
 from common.config import (
-    DIGESTED,
     Config,
     CurriculumConfig,
     DatasetConfig,
@@ -21,6 +20,7 @@ from common.config import (
 )
 from common.errors import UserError
 
+DIGESTED = ("task", "dataset", "optimizer", "estimator", "curriculum")
 IMPOSSIBLE = [
     (TaskConfig, {"family": "convolution"}, "conv, mlp, quadratic"),
     (TaskConfig, {"family": "a:b:c"}, "module:function"),
