@@ -36,6 +36,7 @@ class LearnerShell:
     """`cluster.service.LearnerService`."""
 
     def __init__(self, run: str):
+        runtime.prepare(pin=False)
         enter_user_folder()
         from cluster.service import LearnerService
 
@@ -58,6 +59,10 @@ class LearnerShell:
     def exchange(self, payload: bytes | None, epoch: int, version: int) -> bytes:
         self._check()
         return self._service.learner.exchange(payload, epoch, version)
+
+    @ray.method(concurrency_group="control")
+    def pid(self) -> int:
+        return os.getpid()
 
     @ray.method(concurrency_group="control")
     def status(self) -> dict[str, Any]:
@@ -161,6 +166,10 @@ class FleetShell:
     def drain(self) -> None:
         with self._lock:
             self._fleet.drain()
+
+    @ray.method(concurrency_group="control")
+    def pid(self) -> int:
+        return os.getpid()
 
     @ray.method(concurrency_group="control")
     def status(self) -> dict[str, Any]:

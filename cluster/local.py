@@ -14,6 +14,7 @@ from common.errors import UserError
 from common.targets import forget_targets
 
 POLL_SECONDS = 0.5
+ACTORS = 2  # learner and fleet
 
 
 class Status(NamedTuple):
@@ -45,7 +46,7 @@ class LocalFleet:
         self._fleet: Any = None
 
     def __enter__(self) -> Self:
-        self._stack.enter_context(raysession.local(self._workers, self._run.name, self._config))
+        self._stack.enter_context(raysession.local(self._workers + ACTORS, self._run.name, self._config))
         with self._stack:
             self._start()
             self._stack = self._stack.pop_all()

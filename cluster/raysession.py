@@ -6,7 +6,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
 
 from cluster.workplace import USER_FOLDER
@@ -17,7 +17,6 @@ SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-    "RAY_prestart_worker_first_driver": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TQDM_PATCH_PRINT": "0",
 }
@@ -38,8 +37,11 @@ def has_token() -> bool:
 
 
 @contextmanager
-def local(cores: int, namespace: str, config: Config) -> Iterator[None]:
-    """Starts Ray on loopback with a token that nobody else knows, and stops it with all its processes."""
+def local(processes: int, namespace: str, config: Config) -> Iterator[None]:
+    """Starts Ray on loopback with a token that nobody else knows, and stops it with all its processes.
+
+    `processes` of them are started at once, before anybody asks for actors.
+    """
     apply_settings()
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
@@ -48,18 +50,18 @@ def local(cores: int, namespace: str, config: Config) -> Iterator[None]:
     sweep()
     scratch = Path(tempfile.mkdtemp(prefix=f"{SCRATCH}{os.getpid()}-"))
     try:
-        ray.init(
-            address="local",
-            num_cpus=cores,
-            namespace=namespace,
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env={"working_dir": str(stage(config, scratch))},
-            _temp_dir=str(scratch),
-            _system_config={"enable_metrics_collection": False},
-        )
+        with chdir(stage(config, scratch)):  # Ray puts the current folder at the front of its processes' import path
+            ray.init(
+                address="local",
+                num_cpus=processes,
+                namespace=namespace,
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _temp_dir=str(scratch),
+                _system_config={"enable_metrics_collection": False},
+            )
         yield
     finally:
         ray.shutdown()

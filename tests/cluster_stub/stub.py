@@ -9,7 +9,7 @@ from common import moments
 from common.config import Config
 from common.messages import GradientSample, pack_sample, unpack_reply
 
-SECONDS = 0.05  # of a sample
+SECONDS = 0.1  # of a sample
 
 
 class Stub:

@@ -1,0 +1,294 @@
+"""Faults of processes and machines on a Ray cluster of several nodes. Workers are stubs without JAX.
+
+The oracle of each test: theta equals the replay of the journal bit for bit, no sample is applied twice, and of every
+worker the applied samples are the first so many, without a gap: nothing that was acknowledged is lost.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster import raysession
+
+os.environ.update(raysession.SETTINGS | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4})
+os.environ["RAY_prestart_worker_first_driver"] = "0"
+
+import ray  # reads these settings when it is imported
+from ray.cluster_utils import Cluster
+
+from cluster import jobs, remote, rundirectory
+from cluster.evaluate import theta_of
+from cluster.local import unwrap
+from cluster.prepare import Request, open_run
+from cluster.raypool import RayPool
+from learner.history import read_history
+from learner.journal import replay
+
+pytestmark = [pytest.mark.cluster, pytest.mark.faults]
+
+STUB = Path(__file__).parent / "cluster_stub"
+CONFIG = """
+[task]
+family = "quadratic"
+inner_steps = 8
+[optimizer]
+family = "sgd"
+[curriculum]
+start = 2
+end = 4
+[outer]
+updates = 1000000
+batch_samples = 8
+journal = true
+"""
+MEMORY = 80 * 2**20
+
+
+def start_cluster(nodes: int) -> Cluster:
+    """A head without cores, and nodes with eight each."""
+    head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": MEMORY}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    for _ in range(nodes):
+        add_node(cluster)
+    os.environ["RAY_ADDRESS"] = cluster.address
+    return cluster
+
+
+def add_node(cluster: Cluster) -> Any:
+    return cluster.add_node(num_cpus=8, object_store_memory=MEMORY)
+
+
+@pytest.fixture(scope="module")
+def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("cluster")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("OUTERTRAIN_RUNS", str(folder / "runs"))
+    patch.setenv("RAY_ADDRESS", "")
+    patch.chdir(STUB)
+    (folder / "run.toml").write_text(CONFIG)
+    yield folder
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def cluster(surroundings: Path) -> Iterator[Cluster]:
+    cluster = start_cluster(2)
+    yield cluster
+    cluster.shutdown()
+
+
+class Scene:
+    """A launched run and what the tests want to know of it."""
+
+    def __init__(self, name: str):
+        self.name, self.run = name, rundirectory.find(name)
+        self.handles = remote.handles(name)
+
+    def fleet(self) -> dict[str, Any]:
+        return unwrap(self.handles.fleet.status.remote)
+
+    def learner(self) -> dict[str, Any]:
+        return unwrap(self.handles.learner.status.remote)
+
+    def workers(self) -> dict[str, int]:
+        """Process ids of the workers that run, by uid."""
+        found = unwrap(self.handles.fleet.workers.remote)
+        return {uid: unwrap(handle.pid.remote) for uid, handle in found.items()}
+
+    def reach(self, running: int, seconds: float = 60) -> float:
+        """Waits until so many workers run and no other lives; returns the seconds it took."""
+        wanted = {"running": running, "starting": 0, "leaving": 0}
+        return until(lambda: wanted.items() <= self.fleet().items(), seconds)
+
+    def go_on(self, updates: int = 3, seconds: float = 30) -> float:
+        """Waits for so many more updates."""
+        goal = self.learner()["version"] + updates
+        return until(lambda: self.learner()["version"] >= goal, seconds)
+
+
+def until(holds: Callable[[], bool], seconds: float) -> float:
+    began = time.monotonic()
+    while True:
+        try:
+            if holds():
+                return time.monotonic() - began
+        except ray.exceptions.RayActorError:
+            pass  # being restarted: that is what is waited for
+        assert time.monotonic() - began < seconds, f"not within {seconds} s"
+        time.sleep(0.1)
+
+
+@contextmanager
+def launched(surroundings: Path, name: str, workers: int) -> Iterator[Scene]:
+    """A run of stubs on the cluster; at the end it is stopped, and the oracle is asked."""
+    request = Request(str(surroundings / "run.toml"), name, (f"workers.count={workers}",), name in rundirectory.names())
+    run, _ = open_run(request)
+    config = run.config()
+    travels = replace(config, task=replace(config.task, family="stub:Stub"))  # so that the stub's file reaches all nodes
+    with remote.connected(name, travels):
+        remote.launch(run, workers, spread=True, program="stub:Stub")
+        scene = Scene(name)
+        scene.reach(workers, 120)
+        yield scene
+        remote.stop(name, 30, lambda text: None)
+        assert name not in remote.runs()
+    ask_oracle(run)
+
+
+def ask_oracle(run: rundirectory.RunDirectory) -> None:
+    told = replay(run.path)
+    theta, version = theta_of(run)
+    assert told.state.version == version and told.state.theta.tobytes() == theta.tobytes()
+    assert len(set(told.names)) == len(told.names)
+    taken = defaultdict(list)
+    for uid, sequence in told.names:
+        taken[uid].append(sequence)
+    held = run.config().outer.batch_samples  # a batch that was being collected may be lost with its learner
+    for uid, sequences in taken.items():
+        gaps = set(range(1, max(sequences) + 1)) - set(sequences)
+        assert len(gaps) <= held, (uid, gaps)
+
+
+def test_workers_killed_again_and_again_are_replaced(surroundings: Path, cluster: Cluster) -> None:
+    with launched(surroundings, "killed", 8) as scene:
+        for k in range(20):
+            uid, pid = sorted(scene.workers().items())[k % 8]
+            os.kill(pid, signal.SIGKILL)
+            until(lambda uid=uid: uid not in scene.workers(), 15)
+            if k % 5 == 4:
+                assert scene.reach(8, 60) < 30
+        scene.go_on()
+        assert scene.fleet()["restarts"] == 20 and scene.learner()["epoch"] == 1
+    told = replay(scene.run.path)
+    for uid in {uid for uid, _ in told.names}:  # the learner lived: of no worker is anything missing
+        own = sorted(sequence for name, sequence in told.names if name == uid)
+        assert own == list(range(1, len(own) + 1))
+
+
+def test_a_killed_learner_comes_back_and_its_workers_go_on_by_themselves(surroundings: Path, cluster: Cluster) -> None:
+    with launched(surroundings, "restarted", 4) as scene:
+        before = scene.workers()
+        for epoch in (2, 3):
+            scene.go_on()
+            version = scene.learner()["version"]
+            os.kill(unwrap(scene.handles.learner.pid.remote), signal.SIGKILL)
+            assert until(lambda epoch=epoch: scene.learner()["epoch"] == epoch, 30) < 30
+            parent = json.loads((scene.run.path / "epochs" / f"e{epoch:04d}.json").read_text())["parent"]
+            assert parent[1] >= version - 1
+            scene.go_on()
+        assert scene.workers() == before
+    assert {line["epoch"] for line in read_history(scene.run.path)} == {1, 2, 3}
+
+
+def test_a_killed_fleet_takes_its_workers_along_and_finds_its_target(surroundings: Path, cluster: Cluster) -> None:
+    with launched(surroundings, "fleetless", 4) as scene:
+        remote.scale("fleetless", 3)
+        scene.reach(3)
+        before = scene.workers()
+        os.kill(unwrap(scene.handles.fleet.pid.remote), signal.SIGKILL)
+        until(lambda: not any(alive(pid) for pid in before.values()), 30)
+        scene.reach(3)
+        assert not set(scene.workers()) & set(before)
+        scene.go_on()
+        assert scene.learner()["epoch"] == 1
+
+
+def test_the_workers_of_a_lost_node_come_back_elsewhere(surroundings: Path, cluster: Cluster) -> None:
+    lost = add_node(cluster)
+    with launched(surroundings, "moved", 6) as scene:
+        before = scene.workers()
+        cluster.remove_node(lost, allow_graceful=False)
+        until(lambda: len(set(before) - set(scene.workers())) >= 1, 60)
+        assert scene.reach(6, 60) < 60
+        scene.go_on()
+        assert scene.learner()["epoch"] == 1
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+def outertrain(*arguments: str) -> subprocess.CompletedProcess:
+    script = str(Path(sys.executable).parent / "outertrain")
+    return subprocess.run([script, *arguments], capture_output=True, text=True, timeout=120)
+
+
+def test_scaling_by_command_while_it_runs_and_two_runs_side_by_side(surroundings: Path, cluster: Cluster) -> None:
+    with launched(surroundings, "steady", 2) as steady:
+        with launched(surroundings, "scaled", 8) as scene:
+            for count in (0, 8, 4):
+                pids = scene.workers().values()
+                done = outertrain("scale", "scaled", str(count))
+                assert done.returncode == 0, done.stderr
+                scene.reach(count, 60)
+                if count == 0:
+                    until(lambda pids=pids: not any(alive(pid) for pid in pids), 10)
+                    assert load(unwrap(scene.handles.learner.pid.remote), 5.0) < 0.02
+            scene.go_on()
+            state = json.loads(outertrain("status", "scaled", "--json").stdout)
+            assert state["state"] == "running" and state["workers"] == 4 and state["epoch"] == 1
+            assert sorted(remote.runs()) == ["scaled", "steady"]
+            assert steady.fleet()["restarts"] == 0 and steady.fleet()["target"] == 2
+        steady.go_on()
+        assert outertrain("stop", "scaled").returncode == 2
+
+
+def load(pid: int, seconds: float) -> float:
+    """The share of a core that a process uses."""
+
+    def used() -> float:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    before = used()
+    time.sleep(seconds)
+    return (used() - before) / seconds
+
+
+def test_a_job_survives_the_loss_of_its_workers(surroundings: Path, cluster: Cluster) -> None:
+    with launched(surroundings, "busy", 4) as scene:
+        results = jobs.Results(scene.run.evaluation / "job.jsonl")
+        items = [{"item": f"i{k}"} for k in range(40)]
+        killed = []
+
+        def progress(done: int, total: int) -> bool:
+            if done >= 10 * (len(killed) + 1) and len(killed) < 2:
+                uid, pid = sorted(scene.workers().items())[0]
+                os.kill(pid, signal.SIGKILL)
+                killed.append(uid)
+            return True
+
+        assert jobs.run(items, results, RayPool(scene.handles.fleet), progress)
+        assert len(killed) == 2
+        lines = [json.loads(line)["item"] for line in results.path.read_text().splitlines()]
+        assert sorted(lines) == sorted(item["item"] for item in items)
+        scene.go_on()
+
+
+def test_after_the_loss_of_the_head_a_new_cluster_goes_on_from_the_run_directory(surroundings: Path) -> None:
+    first = start_cluster(1)
+    with pytest.raises(ConnectionAbortedError), launched(surroundings, "beheaded", 2) as scene:
+        scene.go_on()
+        version = scene.learner()["version"]
+        for node in (first.head_node, *first.worker_nodes):
+            node.kill_all_processes(check_alive=False, allow_graceful=False)
+        raise ConnectionAbortedError
+    second = start_cluster(1)
+    with launched(surroundings, "beheaded", 2) as scene:
+        assert scene.learner()["epoch"] == 2 and scene.learner()["version"] >= version - 1
+        scene.go_on()
+    second.shutdown()
