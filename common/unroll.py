@@ -136,11 +136,7 @@ def clamped_gradient(loss: Callable, clamp: float) -> Callable:
     inner `where` keeps NaN out of the derivative, the outer one out of the value.
     """
 
-    def value(w: Any, batch: Any) -> tuple[jax.Array, Any]:
-        raw, gradient = jax.value_and_grad(loss)(w, batch)
-        inside = jnp.isfinite(raw) & (raw < clamp)
-        zeroed = jax.tree.map(lambda g: jnp.where(inside, g, jnp.zeros_like(g)), gradient)
-        return jnp.where(inside, raw, jnp.asarray(clamp, raw.dtype)), zeroed
+    value = partial(_clamped, loss, clamp)
 
     @jax.custom_vjp
     def function(w: Any, batch: Any) -> tuple[jax.Array, Any]:
@@ -159,10 +155,29 @@ def clamped_gradient(loss: Callable, clamp: float) -> Callable:
     return function
 
 
+def clamped_loss(loss: Callable, clamp: float) -> Callable:
+    """(w, batch) -> min(loss, clamp), for an outer loss: one reverse pass, where `clamped_gradient` takes three."""
+    both = partial(_clamped, loss, clamp)
+
+    @jax.custom_vjp
+    def function(w: Any, batch: Any) -> jax.Array:
+        return both(w, batch)[0]
+
+    function.defvjp(both, lambda gradient, cotangent: (jax.tree.map(lambda g: cotangent * g, gradient), None))
+    return function
+
+
+def _clamped(loss: Callable, clamp: float, w: Any, batch: Any) -> tuple[jax.Array, Any]:
+    raw, gradient = jax.value_and_grad(loss)(w, batch)
+    inside = jnp.isfinite(raw) & (raw < clamp)
+    zeroed = jax.tree.map(lambda g: jnp.where(inside, g, jnp.zeros_like(g)), gradient)
+    return jnp.where(inside, raw, jnp.asarray(clamp, raw.dtype)), zeroed
+
+
 def make_step(task: TaskFamily, family: Family, objective: Objective) -> Callable:
     """(theta, problem, state) -> (next state, outer loss []): the inner training step."""
     inner = clamped_gradient(task.loss, objective.clamp)
-    outer = clamped_gradient(task.loss, objective.clamp)
+    outer = clamped_loss(task.loss, objective.clamp)
 
     def step(theta: jax.Array, problem: Problem, state: InnerState) -> tuple[InnerState, jax.Array]:
         updates, optimizer = family.transform(theta).update(state.gradient, state.optimizer, state.w)
@@ -170,7 +185,7 @@ def make_step(task: TaskFamily, family: Family, objective: Objective) -> Callabl
         loss, gradient = inner(w, inner_batch(task, problem, state.step + 1))
         if objective.batches:
             fresh = (outer_batch(task, problem, state.step, k, objective.split) for k in range(objective.batches))
-            loss = sum(outer(w, batch)[0] for batch in fresh) / objective.batches
+            loss = sum(outer(w, batch) for batch in fresh) / objective.batches
         return InnerState(w, optimizer, gradient, state.step + 1), loss
 
     return step
