@@ -93,6 +93,7 @@ def test_unpacking_bytes_gives_a_record_or_damaged(data):
     "data",
     [
         *(b"\xc1", b"\x91" * 100_000, b"\xd4\x05x", b"\xc7\x02\x01\x91\x01"),
+        checkpoint.msgpack.packb(checkpoint.msgpack.ExtType(5, checkpoint.msgpack.packb(["<f4", [1], b"\0" * 4]))),
         checkpoint.msgpack.packb(checkpoint.msgpack.ExtType(1, checkpoint.msgpack.packb(["<f4", [3], b"\0" * 8]))),
         checkpoint.msgpack.packb(checkpoint.msgpack.ExtType(1, checkpoint.msgpack.packb(["|O8", [1], b"\0" * 8]))),
     ],

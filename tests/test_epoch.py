@@ -17,6 +17,12 @@ def test_epochs_are_taken_in_turn(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["e0001.json", "e0002.json"]
 
 
+def test_a_gap_is_not_filled(tmp_path):
+    for number in (1, 3):
+        write(tmp_path, number, None)
+    assert claim(tmp_path, None, 0.0) == 4
+
+
 def test_a_later_epoch_supersedes(tmp_path):
     claim(tmp_path, None, 0.0)
     assert not superseded(tmp_path, 1)
@@ -72,6 +78,12 @@ def test_an_epoch_without_a_readable_record_never_lived(tmp_path, text):
     (tmp_path / "e0003.json").write_text(text)
     assert list(lineage(tmp_path)) == [2, 1]
     assert claim(tmp_path, Position(2, 8), 0.0) == 4
+
+
+def test_the_very_start_of_a_run_may_be_a_parent(tmp_path):
+    write(tmp_path, 1, None)
+    write(tmp_path, 2, [1, 0])
+    assert lineage(tmp_path) == {2: NO_END, 1: 0}
 
 
 def test_foreign_files_are_not_epochs(tmp_path):

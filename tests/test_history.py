@@ -51,6 +51,12 @@ def test_torn_and_foreign_lines_are_skipped_and_the_next_is_whole(tmp_path):
     assert places(tmp_path) == [(1, 1), (1, 2)]
 
 
+def test_another_life_appends_without_a_gap(tmp_path):
+    for version in (1, 2):
+        append(History(tmp_path / "history.jsonl"), line(1, version))
+    assert (tmp_path / "history.jsonl").read_bytes().count(b"\n") == 2
+
+
 def test_a_full_disk_loses_no_line(tmp_path, monkeypatch):
     """Half a line is written, then nothing for a while: when there is room again all lines are there, each once."""
     claim(tmp_path / "epochs", None, 0.0)
@@ -88,7 +94,7 @@ def test_a_batch_in_numbers():
         sample("a", 1, version=4, windows=(30,), loss_plus=(3.0,), loss_minus=(6.0,), facts={"diverged": 1.0}),
         sample("b", 0, version=7, windows=(50,), loss_plus=(5.0,), loss_minus=(1.0,), facts={"finished": 2.0}),
     ]
-    samples[1] = samples[1]._replace(rp=moments.of(np.full((1, SIZE), np.nan)))
+    samples[1] = samples[1]._replace(rp=moments.of(np.array([[0, 0, np.nan, 0, 0, 0]])))
     assert describe_samples(samples, 7, 1) == {
         "loss": 3.0,
         "loss_plus": 3.0,

@@ -8,6 +8,7 @@ from common import checkpoint
 from common.errors import UserError
 from learner import journal
 from learner.checkpoints import latest_checkpoint, load_theta
+from learner.epoch import Position, claim
 from learner.journal import Inconsistent, Journal, replay
 
 JOURNALED = config(journal=True, optimizer="adam")
@@ -53,6 +54,12 @@ def test_a_life_that_starts_elsewhere_is_an_error(tmp_path):
     checkpoint.save(path, record)
     with pytest.raises(Inconsistent, match="epoch 2 does not start where its parent ended"):
         replay(tmp_path)
+
+
+def test_an_epoch_that_was_claimed_and_never_begun_is_left_out(tmp_path):
+    feed(start(tmp_path, JOURNALED), 8)
+    claim(tmp_path / "epochs", Position(1, 2), 0.0)
+    assert replay(tmp_path).state.version == 2
 
 
 def test_a_damaged_entry_is_named(tmp_path):

@@ -22,9 +22,10 @@ class Listener(LearnerMetrics):
         super().__init__()
         self.calls = []
 
-    def checkpoint_written(self, version, *rest):
+    def checkpoint_written(self, version, size_bytes, seconds, time):
+        assert 0 < seconds < 60 < size_bytes
         self.calls.append(("written", version))
-        super().checkpoint_written(version, *rest)
+        super().checkpoint_written(version, size_bytes, seconds, time)
 
     def checkpoint_failed(self):
         self.calls.append("failed")
@@ -208,6 +209,8 @@ def test_a_line_of_history_per_update(tmp_path):
     lines = read_history(tmp_path)
     assert [(r["epoch"], r["version"], r["samples"]) for r in lines] == [(1, 1, 4), (1, 2, 4)]
     assert all(r["time"] - r["seconds"] == lines[0]["time"] - lines[0]["seconds"] for r in lines)
+    assert all(0 < r["seconds"] < 100 for r in lines)
+    assert 0 < learner.status()["durable_seconds_ago"] < learner.status()["seconds"] < 100
     assert lines[1]["verdicts"] == {"accepted": 8}
     assert learner.status()["last"] == lines[1]
 
@@ -258,6 +261,9 @@ def test_what_a_full_disk_refused_is_written_at_the_end(tmp_path, monkeypatch):
     disk.full = False
     learner.persist()
     assert learner.status()["durable_version"] == 1
+    disk.full = True
+    learner.persist()
+    assert learner.status()["checkpoint_error"] == ""  # nothing was left to write
     assert load_theta(latest_checkpoint(tmp_path)).tobytes() == ask(learner).theta
 
 

@@ -101,7 +101,7 @@ def test_norms_at_the_ends_of_float64():
 @pytest.mark.parametrize(("name", "gradient"), [("sgd", 1e39), ("adam", 1e30), ("sgd", 3e38)])
 def test_a_step_that_leaves_float32_is_refused(name, gradient):
     """Adam's second moment overflows first: kept, it would stop the coordinate for ever."""
-    good, bad, after = run(outer(name, learning_rate=10.0), [[1.0] * 3, [gradient] * 3, [1.0] * 3])
+    good, bad, after = run(outer(name, learning_rate=10.0), [[1.0] * 3, [1.0, gradient, 1.0], [1.0] * 3])
     assert bad.refused and not after.refused
     np.testing.assert_array_equal(bad.theta, good.theta)
     assert bad.update_norm == 0 and after.update_norm > 0

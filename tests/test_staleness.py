@@ -35,6 +35,7 @@ def test_an_honest_sample_is_accepted():
     assert judge(current()) is Verdict.accepted
     assert judge(current(rp=moments.empty(SIZE))) is Verdict.accepted
     assert judge(current(starts=(480,), windows=(20,))) is Verdict.accepted
+    assert judge(current(loss_plus=(10.0,), loss_minus=(10.0,))) is Verdict.accepted
 
 
 @pytest.mark.parametrize(
@@ -76,6 +77,8 @@ def test_another_run_is_recognised_before_anything_else():
         dict(objective="valid"),
         dict(windows=(501,)),
         dict(windows=(20,), starts=(481,)),
+        dict(pairs=2, windows=(20, 20), starts=(481, 0)),
+        dict(rp=Moments(1, np.zeros(SIZE), -np.eye(SIZE)[2])),
         dict(loss_plus=(10.1,)),
         dict(loss_minus=(10.1,)),
         dict(es=moments.empty(SIZE)),
@@ -127,6 +130,12 @@ def test_rp_may_explode_where_es_stands_in(value):
     alone = config({"use": "rp", "sigma": 0.0})
     made = current(es=moments.empty(SIZE), rp=moments.of(np.full((1, SIZE), value)))
     assert judge(made, alone) is (Verdict.accepted if np.isfinite(value) else Verdict.non_finite)
+
+
+def test_one_deviation_beyond_the_bound_is_enough():
+    for deviation in (2.01 * BOUND**2, -1.0):
+        made = current(pairs=2, es=Moments(2, np.zeros(SIZE), deviation * np.eye(SIZE)[1]))
+        assert judge(made, config({"pairs": 2})) is Verdict.malformed
 
 
 def test_without_noise_there_is_no_es():
