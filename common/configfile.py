@@ -94,7 +94,9 @@ def _build(cls: type, tree: Any, prefix: str) -> Any:
     for key, value in tree.items():
         kind = hints[key]
         values[key] = (
-            _build(kind, value, f"{prefix}{key}.") if is_dataclass(kind) else _convert(kind, value, prefix + key)
+            _build(kind, value, f"{prefix}{key}.")
+            if isinstance(kind, type) and is_dataclass(kind)
+            else _convert(kind, value, prefix + key)
         )
     return cls(**values)
 

@@ -91,7 +91,8 @@ class Unroll:
     ) -> tuple[np.ndarray, np.ndarray, InnerState]:
         """As `forward`, with the gradient [P] in theta of the mean of the losses between the two."""
         lengths = self._lengths(steps)
-        losses, borders, tapes = [], [], deque(maxlen=self._tapes_kept(state))
+        losses, borders = [], []
+        tapes: deque[Tape] = deque(maxlen=self._tapes_kept(state))
         for n in lengths:
             borders.append(state)
             state, loss, tape = self._forward(theta, problem, state, n)

@@ -19,8 +19,8 @@ class Trajectory(NamedTuple):
 
     number: int  # how many problems this trajectory has begun, this one included
     problem: Problem
-    plus: InnerState  # where the + branch goes on, and the - branch of the truncated estimators too
-    minus: InnerState  # where the - branch of the persistent estimators goes on
+    plus: InnerState  # where the + branch goes on
+    minus: InnerState  # where the - branch goes on; for the truncated estimators that is `plus` too
     noise: np.ndarray  # [P] persistent es: the sum of the problem's draws so far; noise reuse: its one draw
 
     @property
@@ -68,7 +68,7 @@ class Sampler:
         steps = window(self.config.curriculum, version, random.uniform(), length - trajectory.step)
         persistent = estimator.es != "truncated"
         noise = trajectory.noise if estimator.es == "noise_reuse" and trajectory.step > 0 else draw
-        states = (trajectory.plus, trajectory.minus if persistent else trajectory.plus)
+        states = (trajectory.plus, trajectory.minus)
         pair = antithetic_pair(self.unroll, theta, noise, estimator.sigma, trajectory.problem, states, steps, with_rp)
         carried = trajectory.noise + draw if estimator.es == "persistent" else noise
         es = pair.es

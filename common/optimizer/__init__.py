@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from math import log
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,7 @@ class Family(NamedTuple):
 def make_family(config: OptimizerConfig) -> Family:
     """The family that `config` names."""
     if config.family == "mlp":
-        options = dict(
+        options: dict[str, Any] = dict(
             hidden=config.hidden, momentum_features=config.momentum_features, time_features=config.time_features
         )
         return Family(partial(mlp.init, **options), partial(mlp.transform, **options), mlp.segments(**options))
