@@ -197,7 +197,7 @@ def slices(rows: Sequence[Mapping[str, Any]]) -> Interval | None:
     values = []
     for r in found:
         bend = [np.abs(np.diff(line, 2)).max() / max(np.ptp(line), 1e-12) for line in np.asarray(r["losses"])]
-        values.append(np.log(bend[-1] / bend[0]))
+        values.append(np.log(max(bend[-1], 1e-12) / max(bend[0], 1e-12)))
     return bootstrap(np.array(values), lambda x: float(np.exp(x.mean())))
 
 

@@ -183,8 +183,8 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> Verdict:
     )
     sentence = (
         f"From {start} the learned rate goes to {ranges}; the best single rate on the whole problem is {best:.2g} "
-        f"({interval.low:.2g} to {interval.high:.2g}). At {start} the summed gradients of T = {short} are {bootstrap(sums)}, "
-        f"the gradient of the whole problem is {bootstrap(whole)}; they have the same sign on {agree.value:.0%} of the problems."
+        f"({interval.low:.2g} to {interval.high:.2g}). At {start} the gradient of T = {short}, averaged over a problem, is "
+        f"{bootstrap(sums)}, that of the whole problem {bootstrap(whole)}: the same sign on {agree.value:.0%} of the problems."
     )
     distance = {w: np.abs(np.log(v / best)) for w, v in finals.items()}
     holds = distance[short].min() > distance[long].max() and finals[short].max() < start
@@ -195,6 +195,15 @@ def gradient_sums(rows: Sequence[Mapping[str, Any]], window: int) -> np.ndarray:
     """[problems] mean over a problem's truncations of the gradient in log rate."""
     found = [r for r in of_kind(rows, "fig3", "gradient") if r["window"] == window]
     return np.array([np.mean(r["gradients"]) for r in sorted(found, key=lambda r: r["problem"])])
+
+
+def rolling(losses: Sequence[float], decay: float = 0.8) -> list[float]:
+    """Exponential rolling average, as the paper draws it: a problem's truncations begin high and end low."""
+    average, averages = losses[0], []
+    for loss in losses:
+        average = decay * average + (1 - decay) * loss
+        averages.append(average)
+    return averages
 
 
 def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
@@ -211,14 +220,14 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
     for r in sorted(of_kind(rows, "fig3", "train"), key=lambda r: r["window"]):
         colour = canvas.shade(windows.index(r["window"]), len(windows))
         name = f"T = {r['window']}" if r["seed"] == 0 else None
-        panels[0].plot(r["steps"][1:], r["losses"], color=colour, linewidth=0.9, label=name)
+        panels[0].plot(r["steps"][1:], rolling(r["losses"]), color=colour, linewidth=0.9, label=name)
         panels[1].plot(r["steps"], r["rates"], color=colour, linewidth=0.9, label=name)
     canvas.label(panels[0], "inner steps in all", "mean loss of the truncations")
     start = of_kind(rows, "fig3", "gradient")[0]["rate"]
     panels[1].axhline(start, color=canvas.INK, linestyle="--", linewidth=0.8)
     panels[1].axhline(best_rate(rows)[0], color=canvas.PALETTE[1], linestyle=":", label="best single rate")
     panels[1].set_yscale("log")
-    canvas.label(panels[1], "inner steps in all", "learning rate")
+    canvas.label(panels[1], "inner steps in all", "learning rate", loc="lower right", ncols=2)
     _draw_gradients(panels[2], rows)
     found = of_kind(rows, "fig3", "rates")
     losses = np.array([r["losses"] for r in found])
