@@ -25,7 +25,7 @@ SCALES: dict[str, dict[str, Any]] = {
         "base": ("mini", PROBING),
         "windows": [6, 60, 300],  # 2 %, 20 % and 100 % of the problem
         "growing": (10, 150),
-        "budget": 60_000,  # inner steps of all pairs of one training (a pair's two unrolls count once)
+        "budget": 48_000,  # inner steps of all pairs of one training (a pair's two unrolls count once)
         "seeds": 3,
         "tasks": 8,
     },
