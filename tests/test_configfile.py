@@ -1,6 +1,6 @@
 """TOML to Config and back: nothing is lost, unknown and ill-typed keys are named, overrides win in order."""
 
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass, replace
 
 import pytest
 from hypothesis import given
@@ -18,9 +18,13 @@ def refusal(text="", *overrides):
     return str(error.value)
 
 
-def test_an_empty_file_gives_the_defaults_and_the_quickstart_is_near_them():
+def test_an_empty_file_gives_the_defaults():
     assert from_dict({}) == Config()
-    assert load("quickstart").task.strides == (2, 2, 1)
+
+
+def test_an_override_wins_over_the_preset_it_is_applied_to():
+    changed = load("quickstart", ["outer.updates=7"])
+    assert changed == replace(load("quickstart"), outer=replace(load("quickstart").outer, updates=7))
 
 
 def test_the_paper_preset_holds_the_papers_numbers():
