@@ -123,9 +123,8 @@ def test_a_whole_number_is_a_float_where_one_is_expected():
 
 def test_overrides_are_toml_or_bare_words_and_the_last_one_wins():
     overrides = ["outer.updates=3", "estimator.use=es", "task.units = [4, 4]", "task.strides=[1,2]", "outer.updates=7"]
-    config = load(
-        "quickstart", [*overrides, "task.family=a:b", "task.options.dimension=5", "outer.options={b1 = 0.5}", "seed=4"]
-    )
+    overrides += ["task.family=a:b", "task.options.dimension=5", "outer.options={b1 = 0.5}", "seed=4"]
+    config = from_dict(merge({}, overrides))
     assert config.outer == OuterConfig(updates=7, options={"b1": 0.5})
     assert config.task == TaskConfig(family="a:b", units=(4, 4), strides=(1, 2), options={"dimension": 5})
     assert config.estimator.use == "es" and config.seed == 4
