@@ -14,9 +14,6 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def bench(arguments: argparse.Namespace) -> int:
-    from common import runtime
-
-    runtime.prepare()
-    from workers.bench import run
+    from cluster.bench import run
 
     return run(arguments.figures, arguments.list, arguments.json)

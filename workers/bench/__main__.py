@@ -1,18 +1,17 @@
-"""`python -m workers.bench FIGURE [ROUNDS]`: measures one figure of the engine and writes its outcome as JSON."""
+"""`python -m workers.bench FIGURE`, a `Figure` as JSON: measures it and writes its outcome as JSON."""
 
 import json
 import sys
 
 from common import runtime
-from workers.bench.catalogue import FIGURES
-from workers.bench.figure import measure
+from workers.bench.figure import Figure, measure
 
 
-def main(name: str, rounds: str | None = None) -> None:
-    figure = next(figure for figure in FIGURES if figure.name == name)
+def main(text: str) -> None:
+    figure = Figure(*json.loads(text))
     runtime.prepare(pin=figure.pinned)
-    print(json.dumps(measure(figure, int(rounds) if rounds else None)), flush=True)
+    print(json.dumps(measure(figure)), flush=True)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1])

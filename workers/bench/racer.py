@@ -13,7 +13,7 @@ def main(core: int) -> None:
     runtime.prepare(pin=False)
     from dataclasses import replace
 
-    from workers.bench.resources import idle_worker
+    from workers.bench.processes import idle_worker
 
     worker = idle_worker(replace(Config(), curriculum=CurriculumConfig(start=50, end=50)))
     worker.sample()

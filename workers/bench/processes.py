@@ -1,4 +1,4 @@
-"""What a worker takes of its machine: memory, compilations, and what a second one is worth on a second core."""
+"""Compilations of a worker that goes on, and what a second worker is worth on a second core."""
 
 import os
 import subprocess
@@ -6,49 +6,17 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
 from common.config import Config, CurriculumConfig
 from workers.bench.figure import Measured
-from workers.bench.problems import PAPER, Case, Noise, learned, subject
-from workers.bench.unrolls import SIGMA
-from workers.estimators import antithetic_pair
 from workers.worker import Worker, theta_of
 
-WINDOW = 10_000
 WINDOWS = 20
 SECONDS = 4.0  # of one round of the workers' race
 COMPILED = "/jax/core/compile/backend_compile_duration"
-
-
-def memory(rounds: int) -> Measured:
-    """Peak resident MB of one pair at window 10,000 above the worker that is about to compute it.
-
-    What the window costs is paid by a network of the same parameters on tiny images (10,000 steps of the paper's take an
-    hour), and what a step costs by two segments of the paper's own.
-    """
-    tiny = Case(replace(PAPER.task, batch_size=1), Noise((8, 8, 3), 1300))
-    large, small = (subject(case.family(), learned()) for case in (PAPER, tiny))
-    idle = resident("VmRSS")
-    for one, window in ((large, one_more_than_a_segment(large)), (small, WINDOW)):
-        noise = np.random.default_rng(0).standard_normal(one.theta.size)
-        states = (one.state, one.state)
-        antithetic_pair(one.unroll, np.asarray(one.theta), noise, SIGMA, one.problem, states, window, with_rp=True)
-    return Measured([resident("VmHWM") - idle], {"idle_mb": idle})
-
-
-def one_more_than_a_segment(one: Any) -> int:
-    return int(one.unroll.segment) + 1
-
-
-def resident(field: str) -> float:
-    """MB, from the kernel's account of this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field + ":")) / 1024
 
 
 def compilations(rounds: int, config: Config | None = None) -> Measured:
