@@ -1,0 +1,44 @@
+"""The paper's preset, from the data to outer updates with the paper's network, by both roads into a class store."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from archives_helper import write_archives
+from test_tfds import web  # noqa: F401  the fixture that answers downloads
+
+from cluster.cli import main
+from common.classstore import ClassStore
+from learner.history import read_history
+
+SHORT = {
+    "dataset.path": "store",
+    "curriculum.start": 3,  # the paper's 50, too long for a test
+    "curriculum.end": 5,
+    "outer.updates": 2,
+    "outer.batch_samples": 2,
+    "evaluation.tasks": 0,
+}
+
+
+@pytest.mark.parametrize("road", ["archives", "tensorflow-datasets"])
+def test_it_makes_outer_updates_from_official_archives(
+    tmp_path: Path,
+    web: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    road: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OUTERTRAIN_RUNS", raising=False)
+    write_archives(web, size=32, train=3, test=1)
+    source = str(web) if road == "archives" else "tfds:imagenet_resized/32x32"
+    assert main(["data", "prepare", source, "store", "--data-dir", "tfds"]) == 0
+    assert ClassStore(Path("store"), 0.2).image_shape == (32, 32, 3)
+
+    settings = [part for key, value in SHORT.items() for part in ("--set", f"{key}={value}")]
+    assert main(["train", "paper", "--in-process", "--workers", "1", *settings]) == 0
+    first, second = read_history(Path("runs/paper"))
+    assert (first["version"], second["version"]) == (1, 2)
+    assert 2.0 < first["loss"] < 3.0  # ln 10 = 2.303, at the start of training on noise
+    assert first["theta_norm"] != second["theta_norm"]
+    assert "tensorflow" not in sys.modules
