@@ -53,6 +53,26 @@ def tune(run: RunDirectory, config: Config, pool: Pool, progress: Progress) -> b
     return jobs.run(items.fine_items(config, rows), results, pool, progress)
 
 
+class Interim:
+    """Evaluations of the learned optimizer while training goes on, every `evaluation.every` outer updates."""
+
+    def __init__(self, run: RunDirectory, config: Config, pool: Pool):
+        self._run, self._config, self._due = run, config, 0
+        self._job = jobs.Job([], Results(run.evaluation / FILE), pool)
+
+    def step(self, version: int) -> None:
+        """Called now and then with the learner's version; a moment's work when there is something to do."""
+        every = self._config.evaluation.every
+        if every and version >= self._due:
+            from workers import items
+
+            theta, newest = theta_of(self._run)
+            self._job.add(items.learned_items(self._config, theta, newest))
+            self._due = (newest // every + 1) * every
+        if not self._job.finished:
+            self._job.step()
+
+
 def theta_of(run: RunDirectory, version: int | None = None) -> tuple[np.ndarray, int]:
     """Theta [P] of the run's newest checkpoint, or of the one of a version, and its version.
 

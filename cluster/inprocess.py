@@ -10,8 +10,8 @@ from cluster.jobs import InProcessPool, Pool
 from cluster.local import Status
 from cluster.rundirectory import RunDirectory
 from cluster.service import LearnerService, kept_beside
+from cluster.workplace import ForJobs
 from common.config import Config
-from workers.evaluation import Evaluator
 from workers.worker import Worker
 
 TURN = "turn"
@@ -22,6 +22,7 @@ class JobsInProcess:
 
     def __init__(self, config: Config):
         self._config = config
+        self._workplace = ForJobs(config)
 
     def __enter__(self) -> Self:
         return self
@@ -30,7 +31,7 @@ class JobsInProcess:
         pass
 
     def pool(self) -> Pool:
-        return InProcessPool(Evaluator(self._config).perform)
+        return InProcessPool(self._workplace.perform)
 
 
 class InProcess(JobsInProcess):

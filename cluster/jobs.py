@@ -70,6 +70,46 @@ class Pool(Protocol):
         ...
 
 
+class Job:
+    """Items on their way to their rows. More may be added while it goes on."""
+
+    def __init__(self, items: Iterable[Item], results: Results, pool: Pool):
+        self.done = self.total = 0
+        self._results, self._pool = results, pool
+        self._waiting: deque[Item] = deque()
+        self._attempts: Counter[str] = Counter()
+        self.add(items)
+
+    def add(self, items: Iterable[Item]) -> None:
+        items = list(items)
+        missing = self._results.missing(items)
+        self._waiting += missing
+        self.total += len(items)
+        self.done += len(items) - len(missing)
+
+    @property
+    def finished(self) -> bool:
+        return self.done == self.total
+
+    def step(self) -> None:
+        """Hands over what there is room for and takes in what has ended. Raises UserError when an item fails for good."""
+        while self._waiting and self._pool.room() > 0:
+            self._pool.submit(self._waiting.popleft())
+        for ended in self._pool.collect():
+            self._take_in(ended)
+
+    def _take_in(self, ended: Done) -> None:
+        item, row, reason = ended
+        if row is not None:
+            self._results.add(row)
+            self.done += 1
+            return
+        self._attempts[item["item"]] += reason != ""
+        if self._attempts[item["item"]] == ATTEMPTS:
+            raise UserError(f"{item['item']} failed {ATTEMPTS} times, the last time so: {reason}")
+        self._waiting.append(item)
+
+
 def run(items: Iterable[Item], results: Results, pool: Pool, progress: Callable[[int, int], bool]) -> bool:
     """Computes all items without a result; True when every item has one.
 
@@ -79,26 +119,12 @@ def run(items: Iterable[Item], results: Results, pool: Pool, progress: Callable[
     Raises:
       UserError: an item failed again and again.
     """
-    items = list(items)
-    waiting = deque(results.missing(items))
-    done = len(items) - len(waiting)
-    attempts: Counter[str] = Counter()
-    while done < len(items):
-        if not progress(done, len(items)):
-            return False
-        while waiting and pool.room():
-            pool.submit(waiting.popleft())
-        for item, row, reason in pool.collect():
-            if row is not None:
-                results.add(row)
-                done += 1
-                continue
-            attempts[item["item"]] += reason != ""
-            if attempts[item["item"]] == ATTEMPTS:
-                raise UserError(f"{item['item']} failed {ATTEMPTS} times, the last time so: {reason}")
-            waiting.append(item)
-    progress(done, len(items))
-    return True
+    job = Job(items, results, pool)
+    while progress(job.done, job.total):
+        if job.finished:
+            return True
+        job.step()
+    return False
 
 
 class InProcessPool:

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cluster import display, progress
 from cluster.interrupt import Interrupt
@@ -14,6 +14,9 @@ from cluster.prepare import Request, open_run
 from cluster.rundirectory import RunDirectory, exclusive
 from common.config import Config
 from common.errors import UserError
+
+if TYPE_CHECKING:
+    from cluster.evaluate import Interim
 
 INTERRUPTED = 130
 
@@ -42,12 +45,13 @@ def train(request: Request) -> int:
 def work(run: RunDirectory, config: Config, request: Request, interrupt: Interrupt, show: display.Display) -> bool:
     """Training and evaluation; False when they were interrupted."""
     with make_host(run, config, request.in_process) as host:
-        if not follow(host, config, interrupt, show):
+        from cluster.evaluate import Interim, evaluate, theta_of
+
+        interim = Interim(run, config, host.pool())
+        if not follow(host, config, interim, interrupt, show):
             return False
         if not request.evaluate or config.evaluation.tasks == 0:
             return True
-        from cluster.evaluate import evaluate, theta_of
-
         theta, version = theta_of(run)
         return evaluate(run, config, theta, version, host.pool(), teller("evaluating", interrupt, show))
 
@@ -75,14 +79,16 @@ def make_host(run: RunDirectory, config: Config, in_process: bool) -> Host:
     return LocalRun(run, config)
 
 
-def follow(host: Host, config: Config, interrupt: Interrupt, show: display.Display) -> bool:
+def follow(host: Host, config: Config, interim: "Interim", interrupt: Interrupt, show: display.Display) -> bool:
     """Shows how the training goes on until it has its updates; False when it was interrupted."""
     going = True
     while going:
         if interrupt.asked.is_set():
             return False
         going = host.advance()
-        show.training(summarise(host.status(), config))
+        status = host.status()
+        show.training(summarise(status, config))
+        interim.step(status.learner["version"])
     return True
 
 

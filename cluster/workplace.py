@@ -32,7 +32,7 @@ Program = Callable[[Config, str, Call], Workplace]
 class ForJobs:
     """Computes items only. The evaluator is made when the first one comes."""
 
-    def __init__(self, config: Config, uid: str, exchange: Call):
+    def __init__(self, config: Config, uid: str = "", exchange: Call | None = None):
         self._config = config
         self._evaluator: Any = None
 
@@ -53,7 +53,7 @@ class ForRuns(ForJobs):
     def __init__(self, config: Config, uid: str, exchange: Call):
         from workers.worker import Worker
 
-        super().__init__(config, uid, exchange)
+        super().__init__(config)
         self._worker = Worker(config, uid, exchange)
 
     def step(self) -> bool:

@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster import rundirectory
-from cluster.evaluate import theta_of
+from cluster import display, rundirectory
+from cluster.comparison import read_lines
+from cluster.evaluate import FILE, Interim, theta_of
 from cluster.inprocess import InProcess
+from cluster.interrupt import Interrupt
+from cluster.train import follow
 from common.config import Config
 from common.configfile import from_dict
 from learner.history import read_history
@@ -99,3 +102,16 @@ def test_killed_by_the_system_at_random_moments() -> None:
     theta, version = theta_of(run)
     assert version == 30 and theta.tobytes() == theta_of(whole)[0].tobytes()
     assert np.isfinite(theta).all()
+
+
+def test_it_is_evaluated_while_it_trains_and_that_changes_nothing() -> None:
+    wanted = config(evaluation={"every": 5, "tasks": 2})
+    run = rundirectory.create("watched", wanted)
+    with InProcess(run, wanted) as host:
+        interim = Interim(run, wanted, host.pool())
+        assert follow(host, wanted, interim, Interrupt(), display.PlainDisplay())
+    rows = read_lines(run.evaluation / FILE)
+    assert {(row["optimizer"], row["version"], row["task"]) for row in rows} == {
+        ("learned", version, task) for version in (0, 5, 10) for task in (1000, 1001)
+    }
+    assert theta_of(run)[0].tobytes() == theta_of(train("plain", config()))[0].tobytes()

@@ -82,7 +82,7 @@ def scale(arguments: argparse.Namespace) -> None:
 
 def status(arguments: argparse.Namespace) -> None:
     from cluster import rundirectory
-    from cluster.state import state_of, text
+    from cluster.status import state_of, text
 
     state = state_of(rundirectory.find(arguments.run))
     print(json.dumps(state) if arguments.json else text(state))
@@ -115,7 +115,7 @@ def logs(arguments: argparse.Namespace) -> None:
 
 def list_runs(arguments: argparse.Namespace) -> None:
     from cluster import rundirectory
-    from cluster.state import state_of
+    from cluster.status import state_of
 
     states = [state_of(rundirectory.find(name)) for name in rundirectory.names()]
     if arguments.json:

@@ -40,14 +40,14 @@ class Stub:
             version=self.version,
             digest=self.digest,
             objective="train",
-            windows=(10,),
+            windows=(4,),
             starts=(0,),
             loss_plus=(1.0,),
             loss_minus=(1.0,),
             rp=rp,
             es=es,
             seconds=SECONDS,
-            facts={"inner_steps": 20.0},
+            facts={"inner_steps": 8.0},
         )
 
     def perform(self, item: dict[str, Any]) -> dict[str, Any]:

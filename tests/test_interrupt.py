@@ -1,0 +1,57 @@
+"""Ctrl-C, as the whole process sees it."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cluster.interrupt import Interrupt, descendants
+
+PROGRAM = """
+import subprocess, sys, time
+from cluster.interrupt import Interrupt
+with Interrupt() as interrupt:
+    child = subprocess.Popen(["sh", "-c", "sleep 60 & wait"])
+    print(child.pid, flush=True)
+    interrupt.asked.wait()
+    print("asked", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_once_asks_and_twice_ends_the_process_and_all_it_has_started(number: int) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as p:
+        assert p.stdout is not None and p.stderr is not None
+        child = int(p.stdout.readline())
+        below = descendants(p.pid)
+        assert child in below
+        p.send_signal(number)
+        assert p.stdout.readline() == "asked\n" and p.poll() is None
+        p.send_signal(number)
+        assert p.wait(10) == 128 + number
+        assert "once more" in p.stderr.read()
+    for pid in below:
+        while lives(pid):
+            os.sched_yield()
+
+
+def lives(pid: int) -> bool:
+    """A zombie, which waits for its new parent, does not."""
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+def test_handlers_are_put_back() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with Interrupt() as interrupt:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interrupt.asked.wait(1)
+    assert signal.getsignal(signal.SIGINT) is before

@@ -1,0 +1,76 @@
+"""What travels to the nodes of a cluster, and what is left of commands that were killed."""
+
+import os
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cluster import raysession
+from common.config import Config, TaskConfig
+
+
+def config(family: str) -> Config:
+    return replace(Config(), task=TaskConfig(family=family))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    here = tmp_path / "here"
+    for name in (
+        "mine.py",
+        "package/__init__.py",
+        "package/part.py",
+        "package/__pycache__/x.pyc",
+        "data.bin",
+        "loose/x.py",
+    ):
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / name).write_text("")
+    monkeypatch.chdir(here)
+    return tmp_path
+
+
+def staged(family: str, folder: Path) -> set[str]:
+    top = raysession.stage(config(family), folder)
+    return {str(path.relative_to(top)) for path in top.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("family", ["mine:tasks", "package.part:tasks"])
+def test_the_python_files_beside_the_users_module_travel_one_level_down(folder: Path, family: str) -> None:
+    assert staged(family, folder) == {"user/mine.py", "user/package/__init__.py", "user/package/part.py"}
+
+
+@pytest.mark.parametrize("family", ["conv", "installed_module:tasks"])
+def test_nothing_travels_for_a_family_that_lies_elsewhere(folder: Path, family: str) -> None:
+    assert staged(family, folder) == set()
+
+
+def test_folders_of_dead_commands_are_swept_and_those_of_living_ones_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(raysession.tempfile, "gettempdir", lambda: str(tmp_path))
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    dead, living, other = (tmp_path / f"outertrain-ray-{name}-x" for name in (ended.pid, os.getpid(), "word"))
+    for made in (dead, living, other):
+        made.mkdir()
+    raysession.sweep()
+    assert not dead.exists() and living.exists() and other.exists()
+
+
+def test_settings_of_the_user_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"RAY_DEDUP_LOGS": "1"})
+    raysession.apply_settings()
+    assert os.environ == {**raysession.SETTINGS, "RAY_DEDUP_LOGS": "1"}
+
+
+def test_a_token_is_found_where_ray_looks_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert not raysession.has_token()
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("x")
+    assert raysession.has_token()

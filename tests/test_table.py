@@ -1,0 +1,26 @@
+"""The final table, by hand numbers."""
+
+import numpy as np
+
+from cluster.comparison import Baseline, Comparison
+from cluster.table import table
+
+
+def test_every_way_of_tuning_has_its_line() -> None:
+    adam = Baseline(
+        optimizer="adam",
+        per_task=np.array([1.0, 2.0]),
+        best=((0.1, None), (0.01, None)),
+        single=np.array([1.5, 2.5]),
+        single_rate=0.1,
+        fine=np.array([0.8, 2.0]),
+    )
+    text = table(Comparison("train", 7, (1000, 1001), np.array([0.9, 1.2]), (adam,)))
+    assert text.splitlines() == [
+        "mean train loss over 2 unseen tasks",
+        "optimizer  learning rate                 loss    ratio  wins",
+        "learned                                  1.0500",
+        "adam       best rate of each task        1.5000  0.700  2/2",
+        "adam       the same, grid twice as fine  1.4000  0.750  1/2",
+        "adam       best single rate              2.0000  0.525  2/2",
+    ]
