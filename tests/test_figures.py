@@ -11,6 +11,7 @@ from common.errors import UserError
 from tests import synthetic
 from workers.figures import catalogue, digits, fig2, fig3, fig4, fig5, fig6, fig7, fig8, statistics
 from workers.figures.figure import Trained, item, rounded, row
+from workers.items import decode, encode
 from workers.search import Plan, Rung
 from workers.worker import theta_of
 
@@ -319,3 +320,57 @@ def test_digits_and_elsewhere_are_told_apart():
     assert fig7.verdict(rows(1.0)).holds and not fig7.verdict(rows(1.15)).holds
     assert fig7.gaps(rows(1.0), "wide", "learned (train)", "train").tolist() == pytest.approx([0.1])
     assert fig7.drops(rows(1.0), "learned (train)").tolist() == pytest.approx([1.8])
+
+
+def test_longer_steps_triple_both_outputs_and_nothing_else():
+    config = load("mini", ["optimizer.hidden=3"])
+    theta = np.random.default_rng(0).normal(size=len(theta_of(config))).astype(np.float32)
+    longer = decode(fig4.longer_steps(encode(theta), config))
+    np.testing.assert_array_equal(longer[:-8], theta[:-8])
+    np.testing.assert_array_equal(longer[-8:], 3 * theta[-8:])  # output kernel [3, 2] and bias [2]
+
+
+def variance_rows(first, last):
+    rows = [
+        {"figure": "fig5", "kind": "train", "objective": "train", **bands([10.0**first] * 10 + [10.0**last] * 10)}
+        for _ in range(2)
+    ]
+    more = {"figure": "fig4", "kind": "pairs", "when": "trained"}
+    return [*rows, *({**more, "window": w, "log_ratio": [r, r - 0.5, r + 0.5]} for w, r in ((5, -4.0), (300, 6.0)))]
+
+
+def bands(rp):
+    return {"var_rp": [[0, v, 0] for v in rp], "var_es": [[0, 1.0, 0]] * len(rp)}
+
+
+def test_the_variance_must_grow_past_es_along_the_training():
+    assert fig4.verdict(variance_rows(-4, 3)).holds
+    assert not fig4.verdict(variance_rows(-4, -1)).holds
+    assert not fig4.verdict(variance_rows(1, 3)).holds
+    assert "10^-4.0 (-4.5 to -3.5) times at T = 5, 10^6.0" in fig4.verdict(variance_rows(-4, 3)).sentence
+
+
+def evaluation_rows(learned, adam):
+    rows = []
+    for objective in ("train", "valid"):
+        for seed, loss in enumerate(learned):
+            thetas = {"0": f"start {seed}", "10": f"end {seed}"}
+            rows.append({"figure": "fig5", "kind": "train", "objective": objective, "seed": seed, "thetas": thetas})
+            for version, level in ((0, 2.3), (10, loss)):
+                losses = [level, level + 0.1, level + 0.05]
+                more = {"objective": objective, "seed": seed, "version": version}
+                rows.append(
+                    {"figure": "fig5", "kind": "evaluation", "outer_train": losses, "outer_test": losses, **more}
+                )
+        for split in ("outer_train", "outer_test"):
+            losses = [[9.0, adam], [adam + 0.1, 9.0], [adam, adam + 0.2]]
+            rows.append({"figure": "fig5", "kind": "adam", "objective": objective, "split": split, "losses": losses})
+    return rows
+
+
+def test_the_best_start_is_the_one_with_the_least_outer_train_loss():
+    rows = evaluation_rows([1.5, 1.2, 1.4], adam=1.6)
+    assert fig5.best_seed(rows, "train") == 1 and fig5.best_theta(rows, "valid") == "end 1"
+    assert fig5.best_theta(rows[:5], "train") is None  # a start that is not evaluated to its end
+    assert fig5.tuned_adam(rows, "train", "outer_test").tolist() == pytest.approx([1.6, 1.7, 1.6])
+    assert fig5.verdict(rows).holds and not fig5.verdict(evaluation_rows([1.5, 1.2], adam=1.1)).holds

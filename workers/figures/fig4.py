@@ -1,6 +1,7 @@
 """Figure 4: the variance of rp grows from far below to far above that of es (paper section 3).
 
-Along the outer-trainings of Figure 5, and against the window at a fixed theta: before and after outer-training.
+Along the outer-trainings of Figure 5, and against the window at a fixed theta: before outer-training, after it, and
+after it with steps three times as long (the output layer times 3), at the edge of stability.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,14 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from common.config import Config
+from common.optimizer import make_family
 from workers.estimators import antithetic_pair
-from workers.figures.figure import Record, Train, Verdict, evaluator_of, item, of_kind, rounded, row
+from workers.figures.figure import Record, Train, Verdict, config_of, evaluator_of, item, of_kind, rounded, row
 from workers.figures.statistics import bootstrap
-from workers.items import Item, decode
+from workers.items import Item, decode, encode
 
 CLAIM = "The variance of rp grows from far below to far above that of es, which stays as it is."
 NEEDS = ("fig5",)
 
+EDGE = "trained, steps x 3"
 SCALES: dict[str, dict[str, Any]] = {
     "mini": {"windows": [5, 10, 20, 40, 80, 160, 300], "pairs": 16},
     "paper": {"windows": [10, 50, 200, 1000, 3000, 10000], "pairs": 64},
@@ -28,21 +32,29 @@ def items(scale: str, rows: Sequence[Mapping[str, Any]]) -> list[Record]:
     trained = best_training(rows, "train")
     if trained is None:
         return []
-    versions = {"start": min(trained["thetas"], key=int), "end": max(trained["thetas"], key=int)}
+    start, end = (trained["thetas"][choose(trained["thetas"], key=int)] for choose in (min, max))
+    thetas = {"start": start, "trained": end, EDGE: longer_steps(end, config_of(tuple(trained["settings"])))}
     return [
         item(
             "fig4",
             "pairs",
-            f"{when}-T{window}",
+            f"{when}-T{window}".replace(" ", ""),
             trained["settings"],
             when=when,
             window=window,
             pairs=SCALES[scale]["pairs"],
-            theta=trained["thetas"][version],
+            theta=theta,
         )
-        for when, version in versions.items()
+        for when, theta in thetas.items()
         for window in SCALES[scale]["windows"]
     ]
+
+
+def longer_steps(theta: str, config: Config) -> str:
+    """The same optimizer with both outputs times 3: theta's last two tensors are the output layer."""
+    layout, numbers = make_family(config.optimizer).layout, decode(theta)
+    last = sum(int(np.prod(shape)) for shape in layout[-2:])
+    return encode(np.concatenate([numbers[:-last], 3 * numbers[-last:]]))
 
 
 def perform(record: Mapping[str, Any], train: Train) -> Record:
@@ -93,23 +105,22 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> Verdict:
     ]
     table = {(r["when"], r["window"]): r["log_ratio"] for r in of_kind(rows, "fig4", "pairs")}
     windows = sorted({window for _, window in table})
-    for when in ("start", "end"):
-        first, last = table[when, windows[0]], table[when, windows[-1]]
-        parts.append(
-            f"at the {when}ing theta it is 10^{first[0]:.1f} ({first[1]:.1f} to {first[2]:.1f}) times at T = {windows[0]} "
-            f"and 10^{last[0]:.1f} ({last[1]:.1f} to {last[2]:.1f}) times at T = {windows[-1]}"
+    for when in dict.fromkeys(when for when, _ in table):
+        first, last = (
+            f"10^{v:.1f} ({low:.1f} to {high:.1f})"
+            for v, low, high in (table[when, windows[0]], table[when, windows[-1]])
         )
-    first, last = table["end", windows[0]], table["end", windows[-1]]
-    holds = first[2] < 0 < last[1] and bool((along[:, 0] < along[:, 1]).all())
-    return Verdict(bool(holds), "Over coordinates: " + "; ".join(parts) + ".")
+        parts.append(f"theta {when}: {first} times at T = {windows[0]}, {last} at T = {windows[-1]}")
+    holds = bool((along[:, 0] < 0).all() and (along[:, 1] > 0).all())
+    return Verdict(holds, "Over coordinates: " + "; ".join(parts) + ".")
 
 
 def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
     from workers.figures import canvas
 
-    figure, panels = canvas.picture(
-        1, 3, ["a  along outer-training", "b  over the window, theta at the start", "c  over the window, trained theta"]
-    )
+    cases = list(dict.fromkeys(r["when"] for r in of_kind(rows, "fig4", "pairs")))
+    titles = ["along outer-training", *(f"over the window, theta {when}" for when in cases)]
+    figure, panels = canvas.picture(2, 2, titles)
     for k, history in enumerate(histories(rows)):
         for name in ("rp", "es"):
             band = np.array(history[f"var_{name}"], float)
@@ -117,10 +128,10 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
             panels[0].plot(history["versions"], band[:, 1], color=canvas.COLOURS[name], linewidth=0.8, label=label)
     panels[0].set_yscale("log")
     canvas.label(panels[0], "outer updates", "variance of one pair, median coordinate")
-    for axes, when in zip(panels[1:], ("start", "end")):
+    for axes, when in zip(panels[1:], cases):
         found = sorted((r for r in of_kind(rows, "fig4", "pairs") if r["when"] == when), key=lambda r: r["window"])
         for name in ("rp", "es"):
-            q, x = np.array([r[name] for r in found]), [r["window"] for r in found]
+            q, x = np.maximum([r[name] for r in found], 1e-30), [r["window"] for r in found]
             axes.plot(x, q[:, 2], "o-", color=canvas.COLOURS[name], markersize=3, label=canvas.NAMES[name])
             axes.fill_between(x, q[:, 0], q[:, 4], color=canvas.COLOURS[name], alpha=0.15, linewidth=0)
         axes.set_xscale("log")
