@@ -27,7 +27,7 @@ from jax.flatten_util import ravel_pytree
 from common.optimizer import Family
 from common.task import TaskFamily
 
-TAPE_BYTES = 128 * 2**20
+TAPE_BYTES = 64 * 2**20
 
 
 class Problem(NamedTuple):

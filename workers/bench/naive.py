@@ -11,7 +11,7 @@ import optax
 from common.config import TaskConfig
 from common.optimizer import Family
 from common.task import TaskFamily
-from common.unroll import Problem
+from common.unroll import Problem, inner_batch
 
 
 def loss(strides: tuple[int, ...], image_shape: tuple[int, int, int], w: dict[str, jax.Array], batch: Any) -> jax.Array:
@@ -35,14 +35,13 @@ def naive_task(task: TaskFamily, config: TaskConfig, image_shape: tuple[int, int
 def step(task: TaskFamily, optimizer: optax.GradientTransformation, problem: Problem, carry: Any, t: jax.Array) -> Any:
     """One inner step: ((w, optimizer state), t) -> the same after it, and the loss before it."""
     w, state = carry
-    batch = task.batch(problem.data, jax.random.fold_in(problem.key, t), "train")
-    value, gradient = jax.value_and_grad(task.loss)(w, batch)
+    value, gradient = jax.value_and_grad(task.loss)(w, inner_batch(task, problem, t))
     updates, state = optimizer.update(gradient, state, w)
     return (optax.apply_updates(w, updates), state), value
 
 
 def scanned(task: TaskFamily, optimizer: optax.GradientTransformation, problem: Problem, steps: int) -> Callable:
-    """w -> losses [steps]: the steps in one `lax.scan`."""
+    """w -> losses [steps], each before its step: the steps in one `lax.scan`."""
 
     @jax.jit
     def run(w: Any, problem: Problem) -> jax.Array:
@@ -53,7 +52,7 @@ def scanned(task: TaskFamily, optimizer: optax.GradientTransformation, problem: 
 
 
 def looped(task: TaskFamily, optimizer: optax.GradientTransformation, problem: Problem, steps: int) -> Callable:
-    """w -> losses [steps]: a Python loop over one jitted step."""
+    """w -> losses [steps], each before its step: a Python loop over one jitted step."""
     one = jax.jit(partial(step, task, optimizer))
 
     def run(w: Any) -> jax.Array:
@@ -67,14 +66,18 @@ def looped(task: TaskFamily, optimizer: optax.GradientTransformation, problem: P
 
 
 def outer_gradient(task: TaskFamily, family: Family, problem: Problem, steps: int) -> Callable:
-    """(theta, w) -> gradient [P] of the mean loss: JAX differentiates the scan, reverse over reverse, all kept."""
+    """(theta, w) -> gradient [P] of the mean of the losses after each step.
+
+    JAX differentiates the scan: reverse over reverse, and whatever the network makes is kept until then.
+    """
 
     @jax.jit
     def run(theta: jax.Array, w: Any, problem: Problem) -> jax.Array:
         def mean_loss(theta: jax.Array) -> jax.Array:
             optimizer = family.transform(theta)
             body = partial(step, task, optimizer, problem)
-            return jax.lax.scan(body, (w, optimizer.init(w)), jnp.arange(steps))[1].mean()
+            (last, _), losses = jax.lax.scan(body, (w, optimizer.init(w)), jnp.arange(steps))
+            return (losses[1:].sum() + task.loss(last, inner_batch(task, problem, jnp.int32(steps)))) / steps
 
         return jax.grad(mean_loss)(theta)
 

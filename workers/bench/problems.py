@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from common.config import Config, OptimizerConfig, TaskConfig
@@ -74,3 +75,8 @@ def problem_of(task: TaskFamily) -> Problem:
 def learned() -> Family:
     """The paper's learned optimizer."""
     return make_family(LEARNED)
+
+
+def widened(state: InnerState) -> InnerState:
+    """The same numbers in float64; call it where 64 bits are on."""
+    return jax.tree.map(lambda x: x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x, state)

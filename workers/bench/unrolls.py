@@ -11,7 +11,7 @@ from common.unroll import InnerState, Problem, Unroll, inner_batch
 from workers import timing
 from workers.bench import naive
 from workers.bench.figure import Measured, cpu, divided, medians, ratio
-from workers.bench.problems import PAPER, QUICKSTART, Case, Subject, learned, subject
+from workers.bench.problems import PAPER, QUICKSTART, Case, Subject, learned, subject, widened
 from workers.estimators import antithetic_pair
 
 SIGMA = 0.1
@@ -93,10 +93,6 @@ def rounding(rounds: int, steps: int = ERROR_STEPS) -> Measured:
             wide = one._replace(theta=theta.astype(jnp.float64), state=widened(one.state)).backward(steps)
         errors.append(100 * float(np.linalg.norm(single - wide) / np.linalg.norm(wide)))
     return Measured(errors, {"window": steps})
-
-
-def widened(state: InnerState) -> InnerState:
-    return jax.tree.map(lambda x: x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x, state)
 
 
 def against_reverse_over_reverse(rounds: int, steps: int = REFERENCE_STEPS) -> Measured:
