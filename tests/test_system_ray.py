@@ -105,7 +105,9 @@ def test_a_run_is_interrupted_resumed_evaluated_and_reported(folder: Path) -> No
     reached = read_history(run)[-1]["version"]
     assert reached >= 1
 
-    with command("train", "--name", "run", "--resume", "--updates", str(reached + 20), "--json", folder=folder) as process:
+    with command(
+        "train", "--name", "run", "--resume", "--updates", str(reached + 20), "--json", folder=folder
+    ) as process:
         out, err = process.communicate(timeout=240)
         assert process.returncode == 0, err
     facts = json.loads(out)
