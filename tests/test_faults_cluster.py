@@ -224,29 +224,37 @@ def alive(pid: int) -> bool:
         return False
 
 
-def outertrain(*arguments: str) -> subprocess.CompletedProcess:
+def outertrain(*arguments: str, code: int = 0) -> str:
+    """What a command, in a process of its own, prints to standard output."""
     script = str(Path(sys.executable).parent / "outertrain")
-    return subprocess.run([script, *arguments], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([script, *arguments], capture_output=True, text=True, timeout=120)
+    assert done.returncode == code, done.stderr
+    return done.stdout
 
 
-def test_scaling_by_command_while_it_runs_and_two_runs_side_by_side(surroundings: Path, cluster: Cluster) -> None:
-    with launched(surroundings, "steady", 2) as steady:
-        with launched(surroundings, "scaled", 8) as scene:
-            for count in (0, 8, 4):
-                pids = scene.workers().values()
-                done = outertrain("scale", "scaled", str(count))
-                assert done.returncode == 0, done.stderr
-                scene.reach(count, 60)
-                if count == 0:
-                    until(lambda pids=pids: not any(alive(pid) for pid in pids), 10)
-                    assert load(unwrap(scene.handles.learner.pid.remote), 5.0) < 0.02
-            scene.go_on()
-            state = json.loads(outertrain("status", "scaled", "--json").stdout)
-            assert state["state"] == "running" and state["workers"] == 4 and state["epoch"] == 1
-            assert sorted(remote.runs()) == ["scaled", "steady"]
-            assert steady.fleet()["restarts"] == 0 and steady.fleet()["target"] == 2
-        steady.go_on()
-        assert outertrain("stop", "scaled").returncode == 2
+def test_two_runs_by_command_and_one_of_them_scaled_while_it_runs(surroundings: Path, cluster: Cluster) -> None:
+    """The other run has real workers; neither notices the other."""
+    outertrain("launch", str(surroundings / "run.toml"), "--name", "steady", "--workers", "1")
+    with launched(surroundings, "scaled", 8) as scene:
+        steady = Scene("steady")
+        for count in (0, 8, 4):
+            pids = scene.workers().values()
+            outertrain("scale", "scaled", str(count))
+            scene.reach(count, 60)
+            if count == 0:
+                until(lambda pids=pids: not any(alive(pid) for pid in pids), 10)
+                assert load(unwrap(scene.handles.learner.pid.remote), 5.0) < 0.02
+        scene.go_on()
+        state = json.loads(outertrain("status", "scaled", "--json"))
+        assert state["state"] == "running" and state["workers"] == 4 and state["epoch"] == 1
+        assert sorted(remote.runs()) == ["scaled", "steady"]
+        steady.go_on(seconds=60)
+        assert steady.fleet()["restarts"] == 0 and steady.fleet()["target"] == 1
+        assert outertrain("scale", "nothing", "3", code=2) == ""
+    outertrain("stop", "steady")
+    ask_oracle(steady.run)
+    assert not list(steady.run.path.glob("metrics-*.json"))
+    assert rundirectory.find("scaled").worker_target() == 4
 
 
 def load(pid: int, seconds: float) -> float:
