@@ -1,6 +1,8 @@
-"""An outer-training from start to end in one call: one process, no Ray, nothing left on disk. For the paper's figures."""
+"""An outer-training from start to end in one call: one process, no Ray. For the paper's figures.
 
-import tempfile
+Deterministic, and resumed where its folder has its beginning, as `cluster.inprocess` is.
+"""
+
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,42 +13,72 @@ from common.dataset import open_dataset
 from common.optimizer import make_family
 from common.task import IMAGE_FAMILIES
 from learner.history import read_history
+from learner.learner import Surroundings
 from learner.start import open_learner
 from workers.figures.figure import Trained
 from workers.worker import Worker, theta_of
 
+TURN = "turn"
 
-def train(config: Config, keep: Sequence[int] = ()) -> Trained:
-    """Deterministic: `workers.count` workers take turns, each with the newest parameters.
+
+def train(config: Config, keep: Sequence[int], folder: Path) -> Trained:
+    """`workers.count` workers take turns, each with the newest parameters.
 
     Args:
       keep: versions whose theta to keep; 0 is the start.
+      folder: of the run; made if it does not exist, gone on from if it does.
     """
-    dataset = open_dataset(config.dataset) if config.task.family in IMAGE_FAMILIES else None
-    identity = digest(config, dataset.fingerprint if dataset else "")
-    with tempfile.TemporaryDirectory(prefix="outertrain-figure-") as folder:
-        segments = make_family(config.optimizer).segments
-        learner, _ = open_learner(Path(folder), config, identity, theta_of(config), segments)
+    folder.mkdir(parents=True, exist_ok=True)
+    circle = Circle(config, folder)
+    while True:
+        if circle.version in keep:
+            np.save(folder / f"kept-{circle.version}.npy", circle.theta)
+        if circle.stopped:
+            break
+        circle.advance()
+    kept = {version: np.load(folder / f"kept-{version}.npy") for version in keep}
+    return Trained(circle.theta, kept, read_history(folder))
+
+
+class Circle:
+    """Workers around one learner."""
+
+    def __init__(self, config: Config, folder: Path):
+        dataset = open_dataset(config.dataset) if config.task.family in IMAGE_FAMILIES else None
+        identity, segments = (
+            digest(config, dataset.fingerprint if dataset else ""),
+            make_family(config.optimizer).segments,
+        )
+        self._workers: list[Worker] = []
+        around = Surroundings(beside=self._snapshot)
+        learner, self._beside = open_learner(folder, config, identity, theta_of(config), segments, around)
+        self._turn = int(self._beside.get(TURN, b"0"))
         workers = [Worker(config, f"w{k}", learner.exchange) for k in range(config.workers.count)]
-        kept: dict[int, np.ndarray] = {}
-        while not _round(workers, keep, kept):
-            pass
-        worker = workers[0]
-        worker.fetch()
-        assert worker.theta is not None
-        if worker.version in keep:
-            kept[worker.version] = worker.theta
-        return Trained(worker.theta, kept, read_history(Path(folder)))
+        for worker in workers:
+            if worker.uid in self._beside:
+                worker.restore(self._beside[worker.uid])
+        self._workers = workers
+        self.stopped = self._workers[self._turn].fetch().stop
 
+    def _snapshot(self) -> dict[str, bytes]:
+        """Called while a worker's exchange is under way: its sample is taken, the next worker's turn has come."""
+        if not self._workers:
+            return self._beside
+        return {TURN: str(self._turn).encode(), **{worker.uid: worker.snapshot() for worker in self._workers}}
 
-def _round(workers: list[Worker], keep: Sequence[int], kept: dict[int, np.ndarray]) -> bool:
-    """One sample of each worker; True when the learner wants no more."""
-    for worker in workers:
-        if worker.fetch().stop:
-            return True
-        assert worker.theta is not None
-        if worker.version in keep:
-            kept[worker.version] = worker.theta
-        if worker.step().stop:
-            return True
-    return False
+    @property
+    def theta(self) -> np.ndarray:
+        theta = self._workers[self._turn].theta
+        assert theta is not None
+        return theta
+
+    @property
+    def version(self) -> int:
+        return self._workers[self._turn].version
+
+    def advance(self) -> None:
+        """One sample by the worker whose turn it is, and the newest parameters for the next one."""
+        worker = self._workers[self._turn]
+        self._turn = (self._turn + 1) % len(self._workers)
+        worker.step()
+        self.stopped = self._workers[self._turn].fetch().stop

@@ -54,13 +54,14 @@ def export(arguments: argparse.Namespace) -> None:
 
 def reproduce(arguments: argparse.Namespace) -> int:
     from cluster import display
+    from cluster.figurepool import LocalPool
     from cluster.interrupt import Interrupt
-    from cluster.reproduce import LocalPool, reproduce
+    from cluster.reproduce import reproduce
     from workers.figures import catalogue
 
     names = catalogue.NAMES if arguments.figures == ["all"] else arguments.figures
     arguments.output.mkdir(parents=True, exist_ok=True)
-    with Interrupt() as interrupt, display.make() as show, LocalPool(arguments.workers) as pool:
+    with Interrupt() as interrupt, display.make() as show, LocalPool(arguments.workers, arguments.output) as pool:
 
         def tell(name: str, done: int, total: int) -> bool:
             show.counting(name, done, total)

@@ -49,9 +49,8 @@ def items(scale: str, rows: Sequence[Mapping[str, Any]]) -> list[Record]:
     plan, length = chosen["plan"], config_of(base).task.inner_steps
     found = search.items(plan, length, mine)
     listed += [{**one, "figure": "fig6", "label": one["item"], "settings": list(base)} for one in found]
-    if any(one["item"] not in {row["item"] for row in rows} for one in listed):
-        return listed
-    if best_theta(rows, "train") is None:
+    known = {row["item"] for row in rows}
+    if best_theta(rows, "train") is None or any(one["item"] not in known for one in listed):
         return listed
     listed += [curve for task in tasks for curve in curves(base, task, chosen["starts"], rows)]
     thetas = {"learned": best_theta(rows, "train"), "adam8": search.best(mine, "train")}

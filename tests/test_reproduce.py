@@ -1,0 +1,112 @@
+"""Reproducing figures: stages, going on where it was, and the processes that compute. The figures are toys."""
+
+import json
+import sys
+import types
+
+import pytest
+
+from cluster import figurepool, reproduce
+from cluster.figurepool import LocalPool
+from cluster.jobs import InProcessPool
+from workers.figures import catalogue, fig2
+from workers.figures.figure import Verdict
+
+
+class Picture:
+    def savefig(self, path):
+        path.write_bytes(b"picture")
+
+
+def toy(name, needs=(), offset=0):
+    """Two stages: three numbers, then their sum with what the needed figure has."""
+    module = types.ModuleType(f"workers.figures.{name}")
+
+    def items(scale, rows):
+        mine = [r for r in rows if r["figure"] == name]
+        first = [{"item": f"{name}-{k}", "figure": name, "value": k + offset} for k in range(3)]
+        if len(mine) < 3:
+            return first
+        total = sum(r["value"] for r in rows if not r["item"].endswith("sum"))
+        return [*first, {"item": f"{name}-{total}-sum", "figure": name, "value": total}]
+
+    module.CLAIM, module.NEEDS, module.items = f"{name} is right", needs, items
+    module.perform = lambda record, train: dict(record)
+    module.verdict = lambda rows: Verdict(True, f"{sum(r['value'] for r in rows)} in all.")
+    module.draw = lambda rows: Picture()
+    return module
+
+
+@pytest.fixture
+def toys(monkeypatch):
+    monkeypatch.setattr(catalogue, "NAMES", ("figA", "figB"))
+    for name, module in (("figA", toy("figA")), ("figB", toy("figB", needs=("figA",), offset=10))):
+        monkeypatch.setitem(sys.modules, f"workers.figures.{name}", module)
+
+
+def run(names, folder, computed=None, stop_after=None):
+    def perform(item):
+        if computed is not None:
+            computed.append(item["item"])
+        return catalogue.perform(item, None)
+
+    def progress(name, done, total):
+        return stop_after is None or computed is None or len(computed) < stop_after
+
+    return reproduce.reproduce(names, "mini", folder, InProcessPool(perform), progress)
+
+
+def test_a_figure_and_what_it_needs(toys, tmp_path):
+    assert run(["figB"], tmp_path)
+    record = json.loads((tmp_path / "figB.json").read_text())
+    assert record == {"figure": "figB", "claim": "figB is right", "holds": True, "sentence": "75 in all."}
+    assert (tmp_path / "figA.png").exists() and (tmp_path / "figB.png").exists()
+
+
+def test_cut_off_it_goes_on_and_gives_the_same_data(toys, tmp_path):
+    whole, first, second = [], [], []
+    run(["figB"], tmp_path / "whole", whole)
+    assert not run(["figB"], tmp_path / "cut", first, stop_after=5)
+    assert run(["figB"], tmp_path / "cut", second)
+    assert first + second == whole and len(whole) == 8
+    for name in ("figA.jsonl", "figB.jsonl", "figB.json"):
+        assert (tmp_path / "cut" / name).read_text() == (tmp_path / "whole" / name).read_text()
+
+
+def test_rows_of_other_settings_are_left_alone_and_not_used(toys, tmp_path):
+    stray = json.dumps({"item": "figA-other", "figure": "figA", "value": 1000}) + "\n"
+    (tmp_path / "figA.jsonl").write_text(stray)
+    assert run(["figA"], tmp_path)
+    assert json.loads((tmp_path / "figA.json").read_text())["sentence"] == "6 in all."
+    assert (tmp_path / "figA.jsonl").read_text().startswith(stray)
+
+
+def test_processes_compute_items_and_lost_ones_are_replaced(tmp_path):
+    items = [item for item in fig2.items("mini", []) if item["kind"] == "toy"]
+    broken = {"item": "broken", "figure": "fig2", "kind": "no such kind"}
+    with LocalPool(1, tmp_path) as pool:
+        assert computed(pool, broken).reason == "its process ended with code 1"
+        done = computed(pool, items[0])
+        hands = list(pool._free)
+    assert done.row == json.loads(json.dumps(figurepool.perform(items[0], tmp_path)))
+    assert not any(hand.process.is_alive() for hand in hands)
+
+
+def computed(pool, item):
+    assert pool.room() == 1
+    pool.submit(item)
+    assert pool.room() == 0
+    while not (done := pool.collect()):
+        pass
+    return done[0]
+
+
+def test_a_training_leaves_nothing_behind(monkeypatch, tmp_path):
+    def perform(record, train):
+        run = tmp_path / "training" / "one"
+        run.mkdir(parents=True)
+        return {"item": record["item"], "existed": run.is_dir()}
+
+    monkeypatch.setattr(catalogue, "perform", perform)
+    assert figurepool.perform({"item": "one"}, tmp_path) == {"item": "one", "existed": True}
+    assert not (tmp_path / "training" / "one").exists()
