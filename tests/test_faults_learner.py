@@ -74,7 +74,8 @@ def test_a_killed_learner_loses_nothing_that_it_told(tmp_path, point):
         process = LearnerProcess(run_directory(tmp_path), JOURNALED, SIZE, f"{point}:{nth}")
         assert process.seconds_to_start < 30
         assert told <= load_version(tmp_path) <= told + 1
-        told = max(told, until_dead(process, senders))
+        before, told = told, max(told, until_dead(process, senders))
+        assert told > before
     process = LearnerProcess(tmp_path, JOURNALED, SIZE)
     assert told <= load_version(tmp_path) <= told + 1
     for turn in range(12):
@@ -83,7 +84,7 @@ def test_a_killed_learner_loses_nothing_that_it_told(tmp_path, point):
     process.close()
     assert_replay(tmp_path, theta)
     assert {v for s in senders for v in s.verdicts} <= {Verdict.accepted, Verdict.duplicate}
-    assert last.version >= 3 * REPEATS
+    assert last.version >= told + 2  # 12 exchanges, of which one may be a retry
     lines = read_history(tmp_path)
     assert [line["version"] for line in lines] == list(range(1, last.version + 1))
 
