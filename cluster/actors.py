@@ -1,28 +1,32 @@
-"""The three Ray actors. Each is a shell: it makes a plain object, and its methods hand calls on to it.
+"""The Ray actors. Each is a shell: it makes a plain object, and its methods hand calls on to it.
 
-    learner   one per run: threaded, restarted by Ray from its newest checkpoint
-    fleet     one per run: owns the workers, so that they end when it ends
-    worker    many: one core each; JAX is imported when it starts to run
+    learner     one per run: threaded, restarted by Ray from its newest checkpoint
+    fleet       one per run: owns the workers, so that they end when it ends
+    worker      many: one core each; JAX is imported when it starts to run
+    aggregator  one per machine, if asked for; owned by the fleet
 
 A run has a Ray namespace of its own, in which `learner` and `fleet` are names.
 """
 
 import os
+import secrets
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.connection import Call, Connection, Unreachable
 from cluster.crew import Crew
 from cluster.duty import Duty
 from cluster.fleet import Fleet
 from cluster.rundirectory import RunDirectory
-from cluster.workplace import enter_user_folder, make_workplace
+from cluster.workplace import enter_user_folder, make_workplace, read_config
 from common import runtime, targets
 from common.errors import UserError
 from common.metrics import Endpoint, FleetMetrics
@@ -98,7 +102,9 @@ class WorkerShell:
 
     @ray.method(concurrency_group="run")
     def run(self) -> None:
-        exchange = Connection(ask_learner(), self._duty.leaving)
+        aggregated = read_config(self._config).workers.aggregate > 0
+        find = find_aggregator if aggregated else find_learner
+        exchange = Connection(road(find), self._duty.leaving, repeat=not aggregated)
         self._duty.run(make_workplace(self._program, self._config, self._uid, exchange))
 
     @ray.method(concurrency_group="items")
@@ -110,17 +116,44 @@ class WorkerShell:
         self._duty.leave()
 
 
-def ask_learner() -> Call:
-    """The exchange of this namespace's learner, found again by name when it has moved."""
+class AggregatorShell:
+    """`learner.aggregator.Aggregator`, for the workers of one machine."""
+
+    def __init__(self, config: str):
+        from learner.aggregator import Aggregator
+
+        parsed = read_config(config)
+        uid = f"a-{secrets.token_hex(4)}"  # another one in each life
+        exchange = Connection(road(find_learner), threading.Event())
+        self._aggregator = Aggregator(parsed, uid, exchange, parsed.workers.aggregate)
+
+    @ray.method(concurrency_group="exchange")
+    def exchange(self, payload: bytes | None, epoch: int, version: int) -> bytes:
+        return self._aggregator.exchange(payload, epoch, version)
+
+
+def find_learner() -> Any:
+    """Raises ValueError when there is none now."""
+    return ray.get_actor(LEARNER)
+
+
+def find_aggregator() -> Any:
+    """That of this machine."""
+    node = ray.get_runtime_context().get_node_id()
+    return ray.get(ray.get_actor(FLEET).aggregator.remote(node), timeout=REPLY_SECONDS)
+
+
+def road(find: Callable[[], Any]) -> Call:
+    """The exchange of the actor that `find` finds, found again when it has moved."""
     handle: Any = None
 
     def call(payload: bytes | None, epoch: int, version: int) -> bytes:
         nonlocal handle
         try:
-            handle = handle or ray.get_actor(LEARNER)
+            handle = handle or find()
             answer: Any = ray.get(handle.exchange.remote(payload, epoch, version), timeout=REPLY_SECONDS)
             return answer
-        except (RayActorError, GetTimeoutError, ValueError) as error:  # ValueError: no actor of this name now
+        except (RayActorError, GetTimeoutError, ValueError) as error:
             handle = None
             raise Unreachable(str(error)) from None
 
@@ -136,7 +169,9 @@ class FleetShell:
         options: Ray's, of each worker.
         """
         directory = RunDirectory(Path(run))
-        self._crew = Crew(lambda uid: worker_actor(program, directory.config_file.read_text(), uid, options))
+        self._config = directory.config_file.read_text()
+        self._crew = Crew(lambda uid: worker_actor(program, self._config, uid, options))
+        self._aggregators: dict[str, Any] = {}
         target = directory.worker_target() if workers is None else workers
         self._fleet = Fleet(target, self._crew, directory.save_worker_target)
         self._metrics = FleetMetrics()
@@ -182,6 +217,14 @@ class FleetShell:
         with self._lock:
             return self._crew.handles(self._fleet.running())
 
+    @ray.method(concurrency_group="control")
+    def aggregator(self, node: str) -> Any:
+        """The handle of a machine's aggregator, which is made when it is first asked for."""
+        with self._lock:
+            if node not in self._aggregators:
+                self._aggregators[node] = aggregator_actor(self._config, node)
+            return self._aggregators[node]
+
 
 def actor(shell: type, options: dict[str, Any], **threads: int) -> Any:
     """An actor class with this many threads in each group of methods. A call is never repeated by Ray: we do that."""
@@ -195,6 +238,12 @@ def learner_actor(run: Path, **options: Any) -> Any:
 def fleet_actor(run: Path, program: str, workers: int | None, worker_options: dict[str, Any], **options: Any) -> Any:
     made = actor(FleetShell, {"name": FLEET, "max_restarts": -1, **options}, control=4)
     return made.remote(str(run), program, workers, worker_options)
+
+
+def aggregator_actor(config: str, node: str) -> Any:
+    here = NodeAffinitySchedulingStrategy(node, soft=False)
+    options = {"max_restarts": -1, "scheduling_strategy": here}
+    return actor(AggregatorShell, options, exchange=64).remote(config)
 
 
 def worker_actor(program: str, config: str, uid: str, options: dict[str, Any]) -> Any:

@@ -22,8 +22,13 @@ class Left(Exception):
 class Connection:
     """An exchange over a road that may break."""
 
-    def __init__(self, call: Call, leaving: Event, pause: float = 0.5, longest_pause: float = 15.0):
-        self._call = call
+    def __init__(
+        self, call: Call, leaving: Event, repeat: bool = True, pause: float = 0.5, longest_pause: float = 15.0
+    ):
+        """`repeat`: whether the other side, when it comes back, knows which samples it has taken; else the sample whose
+        answer was lost is given up, because it might be taken twice.
+        """
+        self._call, self._repeat = call, repeat
         self._leaving = leaving
         self._pause = pause
         self._longest_pause = longest_pause
@@ -37,4 +42,6 @@ class Connection:
             except Unreachable:
                 if self._leaving.wait(pause * random.uniform(0.5, 1.0)):  # spread: all workers lost it at once
                     raise Left from None
+                if not self._repeat:
+                    payload = None
                 pause = min(2 * pause, self._longest_pause)

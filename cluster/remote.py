@@ -6,7 +6,6 @@ The commands work on a node of the cluster that sees the run directory, such as 
 
 import logging
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -43,25 +42,25 @@ def connected(run: str | None = None, config: Config | None = None) -> Iterator[
     os.environ.setdefault("RAY_AUTH_MODE", "token" if raysession.has_token() else "disabled")
     import ray
 
-    scratch = Path(tempfile.mkdtemp(prefix="outertrain-"))
-    try:
-        ray.init(
-            address=os.environ.get("RAY_ADDRESS", "auto"),
-            namespace=PREFIX + (run or ""),
-            runtime_env={"working_dir": str(raysession.stage(config, scratch))} if config else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    except ConnectionError as error:
-        raise UserError(
-            f"no Ray cluster answers on this machine ({str(error).splitlines()[0]}): start one with `ray up` or "
-            "`ray start --head`, set RAY_ADDRESS, or use `outertrain train`, which needs none"
-        ) from None
-    try:
-        yield
-    finally:
-        ray.shutdown()
-        shutil.rmtree(scratch, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="outertrain-") as scratch:
+        travels = {"working_dir": str(raysession.stage(config, Path(scratch)))} if config else None
+        try:
+            ray.init(
+                address=os.environ.get("RAY_ADDRESS", "auto"),
+                namespace=PREFIX + (run or ""),
+                runtime_env=travels,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except ConnectionError as error:
+            raise UserError(
+                f"no Ray cluster answers on this machine ({str(error).splitlines()[0]}): start one with `ray up` or "
+                "`ray start --head`, set RAY_ADDRESS, or use `outertrain train`, which needs none"
+            ) from None
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 def launch(run: RunDirectory, workers: int, spread: bool, program: str = FOR_RUNS, worker: dict | None = None) -> None:

@@ -68,7 +68,12 @@ def make_workplace(program: str, config_text: str, uid: str, exchange: Call) -> 
     enter_user_folder()
     module, _, name = program.partition(":")
     make: Program = getattr(importlib.import_module(module), name)
-    return make(configfile.from_dict(configfile.parse(config_text, "the run's configuration")), uid, exchange)
+    return make(read_config(config_text), uid, exchange)
+
+
+def read_config(text: str) -> Config:
+    """The run's configuration, as it travels to its processes."""
+    return configfile.from_dict(configfile.parse(text, "the run's configuration"))
 
 
 def enter_user_folder() -> None:

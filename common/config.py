@@ -207,9 +207,11 @@ class WorkersConfig:
 
     count: int = 2
     segment: int = 50  # steps of one compiled segment of the unroll
+    aggregate: int = 0  # samples merged on each machine before the learner; 0: none (thousands of workers need it)
 
     def __post_init__(self) -> None:
         require(self.count >= 1, f"workers.count = {self.count}: with no worker nothing is sampled; use at least 1")
+        require(self.aggregate >= 0, f"workers.aggregate = {self.aggregate}: must be 0 (no aggregators) or more")
         require(self.segment >= 1, f"workers.segment = {self.segment}: must be at least 1")
 
 

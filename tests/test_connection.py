@@ -35,3 +35,16 @@ def test_pauses_double_up_to_the_longest() -> None:
         Connection(call, Watched(), pause=1.0, longest_pause=8.0)(None, 0, 0)
     for pause, most in zip(waited, (1, 2, 4, 8, 8, 8), strict=True):
         assert most / 2 <= pause <= most
+
+
+def test_where_a_repetition_might_count_twice_the_sample_is_given_up() -> None:
+    calls = []
+
+    def call(payload: bytes | None, epoch: int, version: int) -> bytes:
+        calls.append(payload)
+        if len(calls) < 3:
+            raise Unreachable
+        return b"reply"
+
+    assert Connection(call, Event(), repeat=False, pause=0.001)(b"sample", 0, 0) == b"reply"
+    assert calls == [b"sample", None, None]

@@ -129,9 +129,10 @@ def until(holds: Callable[[], bool], seconds: float) -> float:
 
 
 @contextmanager
-def launched(surroundings: Path, name: str, workers: int) -> Iterator[Scene]:
+def launched(surroundings: Path, name: str, workers: int, *overrides: str) -> Iterator[Scene]:
     """A run of stubs on the cluster; at the end it is stopped, and the oracle is asked."""
-    request = Request(str(surroundings / "run.toml"), name, (f"workers.count={workers}",), name in rundirectory.names())
+    overrides = (f"workers.count={workers}", *overrides)
+    request = Request(str(surroundings / "run.toml"), name, overrides, resume=name in rundirectory.names())
     run, _ = open_run(request)
     config = run.config()
     travels = replace(
@@ -287,6 +288,19 @@ def test_a_job_survives_the_loss_of_its_workers(surroundings: Path, cluster: Clu
         lines = [json.loads(line)["item"] for line in results.path.read_text().splitlines()]
         assert sorted(lines) == sorted(item["item"] for item in items)
         scene.go_on()
+
+
+def test_aggregators_merge_before_the_learner_and_one_may_be_lost(surroundings: Path, cluster: Cluster) -> None:
+    with launched(surroundings, "merged", 8, "workers.aggregate=4") as scene:
+        scene.go_on()
+        assert scene.fleet()["restarts"] == 0
+        node = next(node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU"))
+        before, known = scene.workers(), scene.learner()["workers_known"]
+        ray.kill(unwrap(scene.handles.fleet.aggregator.remote, node), no_restart=False)
+        until(lambda: scene.learner()["workers_known"] == known + 1, 60)  # its next life has another name
+        scene.go_on()
+        assert scene.workers() == before
+    assert {name[:2] for name, _ in replay(scene.run.path).names} == {"a-"}
 
 
 def test_after_the_loss_of_the_head_a_new_cluster_goes_on_from_the_run_directory(surroundings: Path) -> None:

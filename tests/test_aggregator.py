@@ -1,0 +1,108 @@
+"""The aggregator: what it sends for many is what the many would have given, and each counts once."""
+
+from pathlib import Path
+
+import learning
+import numpy as np
+import pytest
+
+from common.messages import Verdict, pack_sample, unpack_reply, unpack_sample
+from learner.aggregator import Aggregator
+from learner.journal import replay
+from learner.learner import Learner
+
+
+class Road:
+    """The way to a learner, with a record of what went over it."""
+
+    def __init__(self, learner: Learner):
+        self.learner, self.sent = learner, []
+
+    def __call__(self, payload: bytes | None, epoch: int, version: int) -> bytes:
+        if payload is not None:
+            self.sent.append(unpack_sample(payload))
+        return self.learner.exchange(payload, epoch, version)
+
+
+def make(path: Path, size: int = 2, **outer: object) -> tuple[Aggregator, Road, Learner]:
+    settings = learning.config(**outer)
+    learner = learning.start(path, settings)
+    road = Road(learner)
+    return Aggregator(settings, "aggregator-1", road, size), road, learner
+
+
+def test_theta_is_that_of_the_same_samples_sent_one_by_one(tmp_path: Path) -> None:
+    aggregator, road, behind = make(tmp_path / "a", size=4, batch_samples=8, journal=True)
+    direct = learning.start(tmp_path / "b", learning.config(batch_samples=8))
+    for sequence in range(4):
+        version = learning.ask(direct).version
+        for worker in ("w0", "w1", "w2", "w3"):
+            made = learning.sample(worker, sequence, version=version)
+            assert learning.send(aggregator, made).verdict is Verdict.accepted
+            assert learning.send(direct, made).verdict is Verdict.accepted
+    assert [len(s.windows) for s in road.sent] == [4, 4, 4, 4] and behind.status()["version"] == 2
+    ours, theirs = (np.frombuffer(learning.ask(x).theta or b"", "<f4") for x in (aggregator, direct))
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-7)
+    assert [s.facts["inner_steps"] for s in road.sent] == [160.0] * 4
+    assert replay(tmp_path / "a").state.theta.tobytes() == ours.tobytes()
+
+
+def test_samples_of_different_parameters_are_not_merged(tmp_path: Path) -> None:
+    aggregator, road, _ = make(tmp_path, size=3, batch_samples=3)
+    for k in range(4):  # the third fills a batch: version 1
+        learning.send(aggregator, learning.sample("w0", k))
+    learning.send(aggregator, learning.sample("w1", 0, version=1))
+    assert [(s.version, len(s.windows)) for s in road.sent] == [(0, 3), (0, 1)]
+
+
+def test_a_retry_counts_once_and_each_aggregate_has_a_name_of_its_own(tmp_path: Path) -> None:
+    aggregator, road, learner = make(tmp_path)
+    first = learning.sample("w0", 0)
+    assert learning.send(aggregator, first).verdict is Verdict.accepted
+    assert learning.send(aggregator, first).verdict is Verdict.duplicate
+    for k in range(1, 4):
+        learning.send(aggregator, learning.sample("w0", k))
+    assert [(s.worker, s.sequence) for s in road.sent] == [("aggregator-1", 1), ("aggregator-1", 2)]
+    assert learner.status()["verdicts"] == {"accepted": 2}
+
+
+@pytest.mark.parametrize(
+    "fields, verdict",
+    [
+        ({"digest": "e" * 64}, Verdict.wrong_run),
+        ({"epoch": 7}, Verdict.wrong_epoch),
+        ({"loss_plus": (float("nan"),)}, Verdict.non_finite),
+        ({"loss_plus": (99.0,)}, Verdict.malformed),
+    ],
+)
+def test_what_is_not_sound_goes_through_and_spoils_nobody(tmp_path: Path, fields: dict, verdict: Verdict) -> None:
+    aggregator, road, _ = make(tmp_path)
+    learning.send(aggregator, learning.sample("w0", 0))
+    assert learning.send(aggregator, learning.sample("bad", 0, **fields)).verdict is verdict
+    assert learning.send(aggregator, learning.sample("w1", 0)).verdict is Verdict.accepted
+    assert [s.worker for s in road.sent] == ["bad", "aggregator-1"] and len(road.sent[-1].windows) == 2
+
+
+def test_bytes_that_are_no_sample_go_through(tmp_path: Path) -> None:
+    settings = learning.config()
+    aggregator = Aggregator(settings, "aggregator-1", learning.start(tmp_path, settings).exchange, 2)
+    assert unpack_reply(aggregator.exchange(b"nonsense", 0, 0)).verdict is Verdict.malformed
+
+
+def test_parameters_come_when_they_are_newer_and_stop_is_passed_on(tmp_path: Path) -> None:
+    aggregator, _, learner = make(tmp_path, size=1, batch_samples=1, updates=2)
+    reply = learning.ask(aggregator)
+    assert reply.theta is not None and reply.version == 0 and not reply.stop
+    assert learning.ask(aggregator, (reply.epoch, reply.version)).theta is None
+    reply = learning.send(aggregator, learning.sample("w0", 0), (1, 0))
+    assert (reply.version, reply.theta is not None, reply.stop) == (1, True, False)
+    reply = learning.send(aggregator, learning.sample("w0", 1, version=1), (1, 1))
+    assert (reply.version, reply.stop) == (2, True) and learner.finished
+
+
+def test_the_group_is_never_larger_than_a_batch(tmp_path: Path) -> None:
+    aggregator, road, learner = make(tmp_path, size=100, batch_samples=4)
+    for k in range(4):
+        learning.send(aggregator, learning.sample("w0", k))
+    assert len(road.sent[0].windows) == 4 and learner.status()["version"] == 1
+    assert len(pack_sample(road.sent[0])) < 2000
