@@ -83,7 +83,7 @@ def apart(figure: Figure) -> dict[str, Any]:
     lines = done.stdout.splitlines()
     if done.returncode == 0 and lines:
         return dict(json.loads(lines[-1]))
-    last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+    last = (done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"])[-1]
     return {"figure": figure.name, "what": figure.what, "value": None, "holds": None, "details": {"failure": last}}
 
 
