@@ -169,6 +169,7 @@ class FleetShell:
         options: Ray's, of each worker.
         """
         directory = RunDirectory(Path(run))
+        directory.start_log()
         self._config = directory.config_file.read_text()
         self._crew = Crew(lambda uid: worker_actor(program, self._config, uid, options))
         self._aggregators: dict[str, Any] = {}

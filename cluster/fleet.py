@@ -6,6 +6,7 @@ A wanted worker is a *slot*, a small number; each process that fills it has a ui
 slot: a worker that fails again and again is retried ever more slowly, then given up, while its neighbours work on.
 """
 
+import logging
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -13,6 +14,8 @@ from enum import Enum
 from typing import NamedTuple, Protocol
 
 from common.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 class Phase(Enum):
@@ -206,6 +209,8 @@ class Fleet:
             m.uid == event.uid and m.phase is not Phase.LEAVING for m in self.state.members
         )
         self.replaced += unasked
+        if unasked:
+            log.warning("worker %s ended: %s", event.uid, event.reason)
         self.state = ended(self.state, event, now, self._limits)
 
     def running(self) -> list[str]:

@@ -116,12 +116,6 @@ def scale(run: str, workers: int) -> None:
     unwrap(handles(run).fleet.scale.remote, workers)
 
 
-def last_failure(run: str) -> str | None:
-    """The traceback of the worker that failed last."""
-    failure: str | None = unwrap(handles(run).fleet.status.remote)["last_failure"]
-    return failure
-
-
 def stop(run: str, seconds: float, tell: Callable[[str], None]) -> None:
     """Lets the workers leave, makes the last version durable, ends both actors.
 
@@ -149,11 +143,13 @@ def stop(run: str, seconds: float, tell: Callable[[str], None]) -> None:
 
 
 def _wait_until_empty(fleet: Any, seconds: float, tell: Callable[[str], None]) -> None:
-    end = time.monotonic() + seconds
+    end, told = time.monotonic() + seconds, 0
     while time.monotonic() < end:
         status = unwrap(fleet.status.remote)
         left = status["starting"] + status["running"] + status["leaving"]
         if left == 0:
             return
-        tell(f"{left} workers are leaving")
+        if left != told:
+            tell(f"{left} workers are leaving")
+        told = left
         time.sleep(0.25)

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -44,8 +45,15 @@ class RunDirectory:
     def write_config(self, config: Config) -> None:
         write_atomically(self.config_file, configfile.dump(config))
 
+    def start_log(self) -> logging.Handler:
+        """From now on this process appends what it logs to the run's log, as others may do too."""
+        handler = logging.FileHandler(self.log_file)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        logging.getLogger().addHandler(handler)
+        return handler
+
     def log(self, lines: int) -> str:
-        """The end of the learner's log; "" before there is one."""
+        """The end of the run's log; "" before there is one."""
         if not self.log_file.exists():
             return ""
         with open(self.log_file) as file:

@@ -62,9 +62,7 @@ class LearnerService:
         self._targets = targets.write_targets(
             self._run.path, self._run.name, "learner", self._endpoint.address, self._endpoint.port
         )
-        self._handler = logging.FileHandler(self._run.log_file)
-        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        logging.getLogger().addHandler(self._handler)
+        self._handler = self._run.start_log()
 
     def status(self) -> dict[str, Any]:
         """JSON-able: the learner's own words, the newest lines of the history, and where the metrics are."""

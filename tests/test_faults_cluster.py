@@ -162,6 +162,14 @@ def ask_oracle(run: rundirectory.RunDirectory) -> None:
         assert len(gaps) <= held, (uid, gaps)
 
 
+def assert_nothing_is_missing(run: rundirectory.RunDirectory) -> None:
+    """Holds where the learner has lived through it all: of each worker the first so many samples were applied."""
+    names = replay(run.path).names
+    for uid in {uid for uid, _ in names}:
+        own = sorted(sequence for name, sequence in names if name == uid)
+        assert own == list(range(1, len(own) + 1))
+
+
 def test_workers_killed_again_and_again_are_replaced(surroundings: Path, cluster: Cluster) -> None:
     with launched(surroundings, "killed", 8) as scene:
         for k in range(20):
@@ -173,10 +181,8 @@ def test_workers_killed_again_and_again_are_replaced(surroundings: Path, cluster
                 assert scene.reach(8, 60) < 30
         scene.go_on()
         assert scene.fleet()["restarts"] == 20 and scene.learner()["epoch"] == 1
-    told = replay(scene.run.path)
-    for uid in {uid for uid, _ in told.names}:  # the learner lived: of no worker is anything missing
-        own = sorted(sequence for name, sequence in told.names if name == uid)
-        assert own == list(range(1, len(own) + 1))
+        assert outertrain("logs", "killed", "--lines", "10000").count(" ended: ") == 20
+    assert_nothing_is_missing(scene.run)
 
 
 def test_a_killed_learner_comes_back_and_its_workers_go_on_by_themselves(surroundings: Path, cluster: Cluster) -> None:
@@ -192,6 +198,25 @@ def test_a_killed_learner_comes_back_and_its_workers_go_on_by_themselves(surroun
             scene.go_on()
         assert scene.workers() == before
     assert {line["epoch"] for line in read_history(scene.run.path)} == {1, 2, 3}
+
+
+def test_a_frozen_worker_holds_nobody_up_and_a_learner_that_is_cut_off_for_5_seconds_loses_nothing(
+    surroundings: Path, cluster: Cluster
+) -> None:
+    with launched(surroundings, "frozen", 3) as scene:
+        before = scene.workers()
+        victim = next(iter(before.values()))
+        os.kill(victim, signal.SIGSTOP)
+        scene.go_on(10)
+        os.kill(victim, signal.SIGCONT)
+        learner = unwrap(scene.handles.learner.pid.remote)
+        os.kill(learner, signal.SIGSTOP)
+        time.sleep(5)
+        os.kill(learner, signal.SIGCONT)
+        scene.go_on(10)
+        assert scene.workers() == before and scene.learner()["epoch"] == 1
+        assert scene.learner()["workers_known"] == 3
+    assert_nothing_is_missing(scene.run)
 
 
 def test_a_killed_fleet_takes_its_workers_along_and_finds_its_target(surroundings: Path, cluster: Cluster) -> None:

@@ -148,7 +148,7 @@ def make(target: int) -> tuple[Fleet, Machinery, list[int]]:
     return Fleet(target, machinery, saved.append, LIMITS), machinery, saved
 
 
-def test_dead_workers_are_replaced_and_counted() -> None:
+def test_dead_workers_are_replaced_counted_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     fleet, machinery, _ = make(3)
     fleet.tick(0)
     machinery.start_all("n1")
@@ -169,6 +169,7 @@ def test_dead_workers_are_replaced_and_counted() -> None:
         "nodes": {"n1": 2},
         "last_failure": "killed",
     }
+    assert [record.getMessage() for record in caplog.records] == [f"worker {lost} ended: killed"]
 
 
 def test_scale_persists_first_then_asks_and_kills_after_the_grace_period() -> None:

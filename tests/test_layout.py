@@ -67,6 +67,9 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+KNOWN = {module_name(path) for path in SOURCES}
+
+
 def modules(path: Path) -> set[str]:
     """Our modules that a file imports when it is imported itself, types apart."""
     names: set[str] = set()
@@ -74,9 +77,8 @@ def modules(path: Path) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            known = {module_name(p) for p in SOURCES}
             names |= {
-                f"{node.module}.{a.name}" if f"{node.module}.{a.name}" in known else node.module for a in node.names
+                f"{node.module}.{a.name}" if f"{node.module}.{a.name}" in KNOWN else node.module for a in node.names
             }
     return {name for name in names if name.split(".")[0] in ALLOWED}
 

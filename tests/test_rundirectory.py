@@ -1,6 +1,7 @@
 """Run directories: they appear whole or not at all, have one user at a time, and say what is wrong with them."""
 
 import errno
+import logging
 import os
 import subprocess
 import sys
@@ -115,3 +116,16 @@ def test_the_worker_target_survives_and_damage_is_named() -> None:
     (run.path / "fleet.json").write_text("{}")
     with pytest.raises(UserError, match=r"fleet.json is damaged .*: delete it and scale again"):
         run.worker_target()
+
+
+def test_the_end_of_the_log() -> None:
+    run = create("a", Config())
+    assert run.log(10) == ""
+    handler = run.start_log()
+    try:
+        for k in range(5):
+            logging.getLogger("test").warning("line %d", k)
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+    assert [line.split(": ")[-1] for line in run.log(2).splitlines()] == ["line 3", "line 4"]

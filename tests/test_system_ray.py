@@ -140,7 +140,7 @@ def test_a_task_that_cannot_be_made_ends_the_command_with_its_reason(folder: Pat
     (folder / "own.py").write_text(TASK.replace("    import stray", "    import missing_in_the_workers"))
     with command("train", "run.toml", folder=folder) as process:
         out, err = process.communicate(timeout=120)
-    assert process.returncode == 2 and out == ""
+    assert process.returncode == 2 and out == "", err
     assert "cannot start" in err.splitlines()[-1] and "missing_in_the_workers" in err.splitlines()[-1], err
     assert not (folder / "runs" / "run").exists()
     wait_for_nothing(folder)

@@ -29,7 +29,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--now", action="store_true", help="do not wait for the samples at hand")
     parser.set_defaults(handler=stop)
 
-    parser = commands.add_parser("logs", help="a run's log, and why its last worker failed")
+    parser = commands.add_parser("logs", help="what a run has logged: refusals, failures of workers, restarts")
     options.run_name(parser)
     parser.add_argument("--lines", type=int, default=50, metavar="N", help="of the log's end (default: 50)")
     parser.set_defaults(handler=logs)
@@ -104,13 +104,9 @@ def stop(arguments: argparse.Namespace) -> None:
 
 
 def logs(arguments: argparse.Namespace) -> None:
-    from cluster import remote, rundirectory
+    from cluster import rundirectory
 
-    if arguments.run in rundirectory.names():
-        print(rundirectory.find(arguments.run).log(arguments.lines), end="")
-    with remote.connected():
-        if remote.running(arguments.run):
-            print(remote.last_failure(arguments.run) or "no worker has failed")
+    print(rundirectory.find(arguments.run).log(arguments.lines), end="")
 
 
 def list_runs(arguments: argparse.Namespace) -> None:
