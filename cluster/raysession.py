@@ -20,6 +20,11 @@ SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TQDM_PATCH_PRINT": "0",
 }
+SYSTEM = {
+    "enable_metrics_collection": False,
+    "health_check_timeout_ms": 60_000,  # of a Ray on one machine: busy cores must not pass for a dead node
+    "health_check_failure_threshold": 10,
+}
 SCRATCH = "outertrain-ray-"  # then the process id of the command: Ray's sockets, logs and sessions
 OBJECT_STORE_BYTES = 100 * 2**20  # messages are inline: the store stays empty
 
@@ -60,7 +65,7 @@ def local(processes: int, namespace: str, config: Config) -> Iterator[None]:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 _temp_dir=str(scratch),
-                _system_config={"enable_metrics_collection": False},
+                _system_config=SYSTEM,
             )
         yield
     finally:

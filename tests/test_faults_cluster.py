@@ -22,7 +22,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from cluster import jobs, remote, rundirectory
+from cluster import jobs, raysession, remote, rundirectory
 from cluster.evaluate import theta_of
 from cluster.local import unwrap
 from cluster.prepare import Request, open_run
@@ -56,7 +56,12 @@ MEMORY = 80 * 2**20
 
 def start_cluster(nodes: int) -> Cluster:
     """A head without cores, and nodes with eight each."""
-    head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": MEMORY}
+    head = {
+        "num_cpus": 0,
+        "include_dashboard": False,
+        "object_store_memory": MEMORY,
+        "_system_config": raysession.SYSTEM,
+    }
     cluster = Cluster(initialize_head=True, head_node_args=head)
     for _ in range(nodes):
         add_node(cluster)
