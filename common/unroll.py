@@ -11,7 +11,7 @@ The length of an unroll is data, not a compile-time constant: it is cut into seg
 one call of a compiled loop with a dynamic trip count. The reverse pass goes back segment by segment. Per step a *tape*
 keeps w and its gradient, so going back needs no forward replay of the network: the optimizer's state is rebuilt from
 the gradients, and the Hessian-vector product of each step is forward over reverse (the Hessian is symmetric). Tapes
-beyond `TAPE_BYTES` are dropped and made again from the state at the segment's border.
+for which `KEPT_BYTES` leave no room are dropped and made again from the state at the segment's border.
 """
 
 from collections import deque
@@ -27,7 +27,7 @@ from jax.flatten_util import ravel_pytree
 from common.optimizer import Family
 from common.task import TaskFamily
 
-TAPE_BYTES = 64 * 2**20
+KEPT_BYTES = 192 * 2**20  # of states at borders and tapes: all tapes of 500 steps of the paper's network, one of 10,000
 
 
 class Problem(NamedTuple):
@@ -92,7 +92,7 @@ class Unroll:
         """As `forward`, with the gradient [P] in theta of the mean of the losses between the two."""
         lengths = self._lengths(steps)
         losses, borders = [], []
-        tapes: deque[Tape] = deque(maxlen=self._tapes_kept(state))
+        tapes: deque[Tape] = deque(maxlen=self._tapes_kept(state, len(lengths)))
         for n in lengths:
             borders.append(state)
             state, loss, tape = self._forward(theta, problem, state, n)
@@ -105,9 +105,9 @@ class Unroll:
         joined = np.concatenate([np.asarray(loss)[:n] for loss, n in zip(losses, lengths)])
         return joined, np.asarray(gradient), state
 
-    def _tapes_kept(self, state: InnerState) -> int:
-        size = sum(leaf.nbytes for leaf in jax.tree.leaves((state.w, state.gradient)))
-        return max(1, TAPE_BYTES // (size * self.segment))
+    def _tapes_kept(self, state: InnerState, borders: int) -> int:
+        tape = self.segment * _nbytes((state.w, state.gradient))
+        return max(1, (KEPT_BYTES - borders * _nbytes((state.w, state.optimizer, state.gradient))) // tape)
 
     def _lengths(self, steps: int) -> list[int]:
         return [min(self.segment, steps - done) for done in range(0, steps, self.segment)]
@@ -262,6 +262,10 @@ def _optimizer_states(
         return transform(theta).update(unravel(tape.gradient[i]), state, unravel(tape.w[i]))[1], rows
 
     return jax.lax.fori_loop(0, n, body, (border.optimizer, stacked))[1]
+
+
+def _nbytes(tree: Any) -> int:
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 
 
 def _zeros(shape: jax.ShapeDtypeStruct) -> jax.Array:

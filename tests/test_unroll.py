@@ -190,7 +190,7 @@ def test_dropped_tapes_are_made_again_with_the_same_bits(subject, x64, monkeypat
     monkeypatch.setattr(subject.unroll, "_forward", lambda *a: calls.append(a) or compiled(*a))
     losses, gradient, _ = subject.unroll.losses_and_grad(*arguments)
     assert len(calls) == 3
-    monkeypatch.setattr(engine, "TAPE_BYTES", 1)
+    monkeypatch.setattr(engine, "KEPT_BYTES", 1)
     again, same, _ = subject.unroll.losses_and_grad(*arguments)
     assert len(calls) == 3 + 3 + 2  # the newest tape is kept
     np.testing.assert_array_equal(losses, again)

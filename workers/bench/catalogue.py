@@ -69,7 +69,7 @@ FIGURES = (
     ),
     Figure(
         "outer-gradient-paper",
-        STEPS + "paper's network, tapes kept, as up to window 800",
+        STEPS + "paper's network, tapes kept, as at window 500",
         "forward steps",
         "workers.bench.unrolls:paper_kept",
         3,

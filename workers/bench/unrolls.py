@@ -22,7 +22,7 @@ REFERENCE_STEPS = 50
 class OneTape(Unroll):
     """Keeps the tape of one segment only, as if memory were that short."""
 
-    def _tapes_kept(self, state: InnerState) -> int:
+    def _tapes_kept(self, state: InnerState, borders: int) -> int:
         return 1
 
 
