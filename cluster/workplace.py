@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cluster.connection import Call
-from common import configfile
+from common import configfile, runtime
 from common.config import Config
 
 USER_FOLDER = "user"  # in the working directory that travels: the modules of the user's own task family
@@ -55,6 +55,7 @@ class ForRuns(ForJobs):
 
         super().__init__(config)
         self._worker = Worker(config, uid, exchange)
+        runtime.share(self._worker.sampler.compilations())
 
     def step(self) -> bool:
         return not self._worker.step().stop

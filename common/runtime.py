@@ -7,6 +7,7 @@ from starting threads that would only contend for that core.
 import fcntl
 import os
 import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 CACHE_VARIABLE = "OUTERTRAIN_CACHE"
@@ -58,3 +59,34 @@ def pin_to_free_core() -> int | None:
             os.sched_setaffinity(int(thread), {core})
         return core
     return None
+
+
+def share(compilations: Mapping[str, Callable[[], object]]) -> None:
+    """Calls all of them, each in only one process of this machine at a time.
+
+    Processes that start together so begin with different ones, and find in the compilation cache what the others made.
+    """
+    folder = cache_directory() / "turns"
+    folder.mkdir(parents=True, exist_ok=True)
+    waiting = dict(compilations)
+    while waiting:
+        name, turn = _take_turn(folder, list(waiting))
+        try:
+            waiting.pop(name)()
+        finally:
+            os.close(turn)
+
+
+def _take_turn(folder: Path, names: list[str]) -> tuple[str, int]:
+    """The first whose turn is free, or the first of all once it is; its lock ends with the descriptor."""
+    for name in names:
+        descriptor = os.open(folder / name, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            continue
+        return name, descriptor
+    descriptor = os.open(folder / names[0], os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return names[0], descriptor

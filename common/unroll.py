@@ -105,6 +105,23 @@ class Unroll:
         joined = np.concatenate([np.asarray(loss)[:n] for loss, n in zip(losses, lengths)])
         return joined, np.asarray(gradient), state
 
+    def compilations(self, theta_size: int, problem: Problem, key: jax.Array) -> dict[str, Callable[[], Any]]:
+        """What a truncation calls, by name, the slowest to compile first; calling one compiles it and runs no step."""
+        theta = jnp.zeros(theta_size, jnp.float32)
+        state, tape = (
+            jax.tree.map(_zeros, shapes) for shapes in jax.eval_shape(lambda: self._start_and_tape(theta, problem, key))
+        )
+        cotangent = [jnp.zeros_like(x) for x in _floats(state)[0]]
+        return {
+            "reverse": lambda: self._reverse(theta, problem, state, tape, 0, 1.0, jnp.zeros_like(theta), cotangent),
+            "start": lambda: self.start(problem, key),
+            "forward": lambda: self._forward(theta, problem, state, 0),
+        }
+
+    def _start_and_tape(self, theta: jax.Array, problem: Problem, key: jax.Array) -> tuple[InnerState, Tape]:
+        state = self.start(problem, key)
+        return state, self._forward(theta, problem, state, 0)[2]
+
     def _tapes_kept(self, state: InnerState, borders: int) -> int:
         tape = self.segment * _nbytes((state.w, state.gradient))
         return max(1, (KEPT_BYTES - borders * _nbytes((state.w, state.optimizer, state.gradient))) // tape)

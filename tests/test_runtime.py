@@ -60,3 +60,42 @@ def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     assert runtime.prepare(pin=False) is None
     assert os.environ["OMP_NUM_THREADS"] == "7" and os.environ["JAX_PLATFORMS"] == "cpu"
     assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "/somewhere/xla"
+
+
+SHARING = """
+import sys, time
+from common import runtime
+def slow(name):
+    print(name, flush=True)
+    sys.stdin.readline()
+runtime.share({name: lambda name=name: slow(name) for name in ("a", "b", "c")})
+"""
+
+
+def test_processes_that_start_together_begin_with_different_compilations(tmp_path: Path) -> None:
+    def start() -> subprocess.Popen:
+        environment = {**os.environ, "OUTERTRAIN_CACHE": str(tmp_path)}
+        return subprocess.Popen(
+            [sys.executable, "-c", SHARING],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+            bufsize=1,
+        )
+
+    def go_on(process: subprocess.Popen) -> str:
+        process.stdin.write("\n")
+        return process.stdout.readline().strip()
+
+    first = start()
+    assert first.stdout.readline() == "a\n"
+    second = start()
+    assert second.stdout.readline() == "b\n"
+    assert go_on(first) == "c"
+    assert go_on(second) == "a"
+    assert go_on(first) == "b"
+    assert go_on(second) == "c"
+    for process in (first, second):
+        process.communicate("\n")
+        assert process.returncode == 0

@@ -1,6 +1,7 @@
 """Trajectories: inner problems that are advanced truncation by truncation, with what each es estimator carries along."""
 
 import io
+from collections.abc import Callable
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -51,6 +52,11 @@ class Sampler:
         problem, key = self._problem(index, number)
         state = self.unroll.start(problem, key)
         return Trajectory(number, problem, state, state, np.zeros(self.theta_size))
+
+    def compilations(self) -> dict[str, Callable[[], Any]]:
+        """What samples call, by name; calling one compiles it."""
+        made = self.unroll.compilations(self.theta_size, *self._problem(0, 1))
+        return {name: call for name, call in made.items() if name != "reverse" or self.config.estimator.use != "es"}
 
     def _problem(self, index: int, number: int) -> tuple[Problem, jax.Array]:
         random = self.random(index, number, stream=0)
