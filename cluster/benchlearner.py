@@ -24,7 +24,7 @@ from workers.worker import theta_of
 
 SAMPLES = 128
 CLIENTS = 8  # stub workers, each with one outstanding call
-EXCHANGES = 256  # of one timed round over Ray
+EXCHANGES = 512  # of one timed round over Ray
 DIGEST = "0" * 64
 CONFIG = Config(outer=OuterConfig(batch_samples=SAMPLES, updates=10_000))
 
@@ -97,6 +97,7 @@ def over_ray(rounds: int) -> Measured:
             echoes.append(rate(echo.exchange.remote, payloads, known)[0])
             speed, replies = rate(learner.exchange.remote, payloads, known)
             check(replies)
+            known = unpack_reply(replies[-1])
             learners.append(speed)
             sequence += len(payloads[0])
         ray.get(learner.close.remote())
