@@ -5,7 +5,6 @@ import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
-from threading import Event
 from types import FrameType
 from typing import Self
 
@@ -16,7 +15,7 @@ class Interrupt:
     """While it is entered, the first signal sets `asked`; the second ends the process and what it has started."""
 
     def __init__(self) -> None:
-        self.asked = Event()
+        self.asked = False  # no Event: a handler that waits for a lock of the code it interrupts waits for ever
 
     def __enter__(self) -> Self:
         self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
@@ -27,12 +26,12 @@ class Interrupt:
             signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.asked.is_set():
+        if self.asked:
             for pid in descendants(os.getpid()):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             os._exit(128 + number)
-        self.asked.set()
+        self.asked = True
         print("\nending after the samples at hand; once more: at once", file=sys.stderr, flush=True)
 
 

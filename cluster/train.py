@@ -61,7 +61,7 @@ def teller(what: str, interrupt: Interrupt, show: display.Display) -> Callable[[
 
     def tell(done: int, total: int) -> bool:
         show.counting(what, done, total)
-        return not interrupt.asked.is_set()
+        return not interrupt.asked
 
     return tell
 
@@ -83,7 +83,7 @@ def follow(host: Host, config: Config, interim: "Interim", interrupt: Interrupt,
     """Shows how the training goes on until it has its updates; False when it was interrupted."""
     going = True
     while going:
-        if interrupt.asked.is_set():
+        if interrupt.asked:
             return False
         going = host.advance()
         status = host.status()

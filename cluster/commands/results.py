@@ -65,7 +65,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
 
         def tell(name: str, done: int, total: int) -> bool:
             show.counting(name, done, total)
-            return not interrupt.asked.is_set()
+            return not interrupt.asked
 
         if not reproduce(names, arguments.scale, arguments.output, pool, tell):
             show.say("stopped; the same command goes on where it was")
