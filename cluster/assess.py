@@ -3,6 +3,7 @@
 import json
 import time
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,12 +16,12 @@ from cluster.jobs import Pool
 from cluster.prepare import DEFAULT, absolute, stem
 from cluster.report import write_report
 from cluster.rundirectory import RunDirectory, exclusive
+from cluster.search import Size, searched
 from cluster.table import final_table
 from cluster.train import INTERRUPTED, process_start, teller
-from common import configfile
+from common import configfile, pretrained
 from common.config import Config
 from common.errors import UserError
-from learner.checkpoints import load_theta
 
 
 class Request(NamedTuple):
@@ -69,6 +70,23 @@ def assess(request: Request, with_learned: bool) -> int:
     return 0
 
 
+def search(request: Request, size: Size) -> int:
+    """The random search over Adam's eight hyper-parameters; returns the exit code."""
+    subject = find_subject(request, with_learned=False)
+    run, config = subject.run, subject.config
+    with exclusive(run, "search.lock"), Interrupt() as interrupt, display.make() as show:
+        with make_pool(run, config, request.in_process) as pool:
+            found = searched(run, config, size, pool.pool(), teller("searching", interrupt, show))
+        if found is None:
+            show.say("stopped; the same command goes on where it was")
+            return INTERRUPTED
+        for loss, best in found.items():
+            show.say(f"best by {loss} loss, {best.loss:.4f} over {best.runs} runs: {best.path}\n  {best.shown}")
+    if request.json:
+        print(json.dumps({loss: best._asdict() | {"path": str(best.path)} for loss, best in found.items()}), flush=True)
+    return 0
+
+
 def compute(subject: Subject, pool: Pool, tell: Progress) -> bool:
     """False when it was stopped."""
     run, config, theta, version = subject
@@ -80,19 +98,30 @@ def find_subject(request: Request, with_learned: bool) -> Subject:
     target = Path(request.target)
     if request.target in rundirectory.names() or (target / "config.toml").is_file():
         return of_run(request, with_learned)
-    if with_learned and target.is_file():
-        theta = load_theta(target)
-        config = absolute(configfile.load(request.config or DEFAULT, request.overrides))
-        check_size(config, theta, target)
-        return Subject(
-            results_directory(f"{target.stem}-on-{stem(request.config or DEFAULT)}", config), config, theta, None
-        )
+    path = pretrained.find(request.target)
+    if with_learned and path is not None:
+        return of_file(path, request)
     if not with_learned and (target.suffix == ".toml" or request.target in configfile.preset_names()):
         config = absolute(configfile.load(request.target, request.overrides))
         return Subject(results_directory(f"{target.stem}-baselines", config), config, None, None)
-    takes = "a run or an exported theta file" if with_learned else "a run, a TOML file or a preset"
-    runs = ", ".join(rundirectory.names()) or "none"
-    raise UserError(f"{request.target!r} is not {takes}: runs in {rundirectory.root()} are {runs}")
+    takes = "a run, an exported theta file or a shipped one" if with_learned else "a run, a TOML file or a preset"
+    known = f"runs in {rundirectory.root()} are {', '.join(rundirectory.names()) or 'none'}"
+    if with_learned:
+        known += f"; shipped are {', '.join(pretrained.names())}"
+    raise UserError(f"{request.target!r} is not {takes}: {known}")
+
+
+def of_file(path: Path, request: Request) -> Subject:
+    """A theta file brings its own [optimizer]; the tasks are those of --config."""
+    from common.optimizer import make_family  # JAX: only once it is known that there is work
+
+    theta, optimizer, _ = pretrained.load(path)
+    tasks = request.config or DEFAULT
+    config = replace(absolute(configfile.load(tasks, request.overrides)), optimizer=optimizer)
+    size = make_family(optimizer).size
+    if len(theta) != size:
+        raise UserError(f"{path} holds {len(theta)} parameters, but its optimizer has {size}: export it again")
+    return Subject(results_directory(f"{path.stem}-on-{stem(tasks)}", config), config, theta, None)
 
 
 def of_run(request: Request, with_learned: bool) -> Subject:
@@ -119,17 +148,6 @@ def results_directory(name: str, config: Config) -> RunDirectory:
         return rundirectory.create(rundirectory.free_name(name), config)
     run.write_config(config)
     return run
-
-
-def check_size(config: Config, theta: np.ndarray, path: Path) -> None:
-    from common.optimizer import make_family
-
-    expected = make_family(config.optimizer).size
-    if len(theta) != expected:
-        raise UserError(
-            f"{path} holds {len(theta)} parameters, but the optimizer of the configuration has {expected}: "
-            "give the configuration it was trained with, with --config"
-        )
 
 
 def make_pool(run: RunDirectory, config: Config, in_process: bool) -> AbstractContextManager[Any]:

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from common import checkpoint
-from common.config import Config, OptimizerConfig
+from cluster import rundirectory
+from cluster.evaluate import theta_of
+from common import pretrained
+from common.config import OptimizerConfig
 from common.errors import UserError
+from common.pretrained import Pretrained
 
 HEAD = '''"""A learned optimizer: `optimizer()` is an optax gradient transformation; its `update` needs `params`.
 
@@ -43,6 +46,21 @@ def optimizer() -> optax.GradientTransformation:
 '''
 
 
+def find(target: str, version: int | None = None) -> Pretrained:
+    """What a run has learned up to an outer update (default: the newest), or what a theta file or a shipped name holds.
+
+    Raises UserError when it is none of these.
+    """
+    path = pretrained.find(target)
+    if path is None or target in rundirectory.names():
+        run = rundirectory.find(target)
+        theta, version = theta_of(run, version)
+        return Pretrained(theta, run.config().optimizer, f"from run {run.name}, outer update {version}")
+    if version is not None:
+        raise UserError(f"--version chooses a checkpoint of a run, but {target} is none: leave it out")
+    return pretrained.load(path)
+
+
 def module_source(config: OptimizerConfig, theta: np.ndarray, origin: str, module: str) -> str:
     """The text of a self-contained module, whose code is that of the family in this project."""
     family = "mlp" if config.family == "mlp" else "hand"
@@ -69,20 +87,16 @@ def _without_docstring(code: str) -> str:
     return rest
 
 
-def write(config: Config, theta: np.ndarray, origin: str, path: Path) -> None:
-    """Writes a module when the path ends in `.py`, else a record with theta and what it means.
+def write(learned: Pretrained, path: Path) -> None:
+    """Writes a module when the path ends in `.py`, else a file that holds theta and what it means.
 
     Raises UserError when the place cannot be written.
     """
+    theta, optimizer, origin = learned
     try:
         if path.suffix == ".py":
-            path.write_text(module_source(config.optimizer, theta, origin, path.stem))
+            path.write_text(module_source(optimizer, theta, origin, path.stem))
         else:
-            checkpoint.save(path, theta_record(config.optimizer, theta, origin))
+            pretrained.save(path, learned)
     except OSError as error:
         raise UserError(f"cannot write {path} ({error.strerror}): choose another place with -o") from None
-
-
-def theta_record(config: OptimizerConfig, theta: np.ndarray, origin: str) -> dict:
-    """What a theta file holds."""
-    return {"kind": "theta", "theta": np.asarray(theta, "<f4"), "optimizer": vars(config) | {}, "origin": origin}

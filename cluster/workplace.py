@@ -40,10 +40,13 @@ class ForJobs:
         return False
 
     def perform(self, item: dict[str, Any]) -> dict[str, Any]:
-        if self._evaluator is None:
-            from workers.evaluation import Evaluator
+        from workers import search
+        from workers.evaluation import Evaluator
 
+        if self._evaluator is None:
             self._evaluator = Evaluator(self._config)
+        if item["kind"] == "search":
+            return search.perform(self._evaluator, item)
         return self._evaluator.perform(item)
 
 

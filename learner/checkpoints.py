@@ -77,7 +77,7 @@ def latest_checkpoint(run: Path) -> Path:
 
 
 def load_theta(path: Path) -> np.ndarray:
-    """Theta [P] float32 of a checkpoint or of an exported theta file. Raises UserError, Damaged."""
+    """Theta [P] float32 of a checkpoint. Raises UserError, Damaged."""
     return record.theta_in(checkpoint.load(path), str(path))
 
 

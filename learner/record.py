@@ -45,8 +45,8 @@ def state_in(record: Mapping[str, Any], fresh: State) -> tuple[State, bool]:
 
 
 def theta_in(record: Any, name: str) -> np.ndarray:
-    """Theta [P] float32 of a checkpoint or of an exported theta file. Raises Damaged."""
+    """Theta [P] float32 of a checkpoint. Raises Damaged."""
     theta = record.get("theta") if isinstance(record, dict) else None
     if not isinstance(theta, np.ndarray) or theta.dtype != np.float32 or theta.ndim != 1:
-        raise Damaged(f"{name} holds no parameters of an optimizer: give a checkpoint or an exported theta")
+        raise Damaged(f"{name} holds no parameters of an optimizer: give a checkpoint")
     return theta

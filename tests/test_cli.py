@@ -82,11 +82,11 @@ def test_a_finished_run_is_evaluated_again_exported_and_continued(
     assert main(["evaluate", "small", "--in-process", "--json"]) == 0
     of_run = json.loads(capsys.readouterr().out)
     assert main(["export", "small", "-o", "learned.py"]) == 0 and Path("learned.py").exists()
-    assert main(["export", "small", "-o", "theta.msgpack"]) == 0
+    assert main(["export", "small", "-o", "small.theta"]) == 0
     capsys.readouterr()
-    assert main(["evaluate", "theta.msgpack", "--config", "small.toml", "--in-process", "--json"]) == 0
+    assert main(["evaluate", "small.theta", "--config", "small.toml", "--in-process", "--json"]) == 0
     of_file = json.loads(capsys.readouterr().out)
-    assert of_file["run"] == "theta-on-small" and of_file["version"] is None
+    assert of_file["run"] == "small-on-small" and of_file["version"] is None
     assert {k: of_file[k] for k in FIELDS - TIMES} == {k: of_run[k] for k in FIELDS - TIMES}
     assert main(["train", "--name", "small", "--resume", "--updates", "6", *IN_PROCESS, "--no-evaluate", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["version"] == 6
@@ -96,6 +96,20 @@ def test_baselines_are_tuned_without_a_run(folder: Path, capsys: pytest.CaptureF
     assert main(["baselines", "small.toml", "--baselines", "adam", "sgd", "--in-process"]) == 0
     rows = (folder / "runs/small-baselines/evaluation/unrolls.jsonl").read_text().splitlines()
     assert {json.loads(row)["optimizer"] for row in rows} == {"adam", "sgd"}
+
+
+def test_a_search_leaves_files_that_evaluate_takes(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    search = ["search", "small.toml", "--draws", "3", "--runs", "2", "--keep-all", "--in-process", "--json"]
+    assert main(search) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found.keys() == {"train", "test"} and found["train"]["runs"] == 2
+    rows = folder / "runs/small-baselines/evaluation/search-3-2-seed0.jsonl"
+    assert len(rows.read_text().splitlines()) == 3
+    before = rows.read_bytes()
+    assert main(search) == 0 and json.loads(capsys.readouterr().out) == found and rows.read_bytes() == before
+    best = found["train"]["path"]
+    assert main(["evaluate", best, "--config", "small.toml", "--tasks", "1", "--in-process", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["tasks"] == 1
 
 
 @pytest.mark.parametrize(
@@ -116,8 +130,9 @@ def test_baselines_are_tuned_without_a_run(folder: Path, capsys: pytest.CaptureF
         (["train", "small.toml", "--set", "task.family=common:x", *IN_PROCESS], "would shadow ours"),
         (["train", "small.toml", "--set", "outer.optimizer=adma", *IN_PROCESS], "outer.optimizer"),
         (["train", "quickstart", "--set", "dataset.classes=20", *IN_PROCESS], "too few for tasks of 10"),
-        (["evaluate", "nothing"], "'nothing' is not a run or an exported theta file"),
+        (["evaluate", "nothing"], "'nothing' is not a run, an exported theta file or a shipped one"),
         (["evaluate", "small.toml"], "small.toml is not a usable record"),
+        (["search", "small.toml", "--draws", "0"], "--draws 0 leaves nothing to search"),
         (["baselines", "nothing"], "'nothing' is not a run, a TOML file or a preset"),
         (["report", "nothing"], "no run 'nothing'"),
         (["status", "nothing"], "no run 'nothing'"),

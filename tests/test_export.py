@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cluster.export import module_source, write
-from common.config import Config, OptimizerConfig
+from cluster.export import find, module_source, write
+from common.config import OptimizerConfig
 from common.errors import UserError
 from common.optimizer import make_family
-from learner.checkpoints import load_theta
+from common.pretrained import Pretrained
 
 PROGRAM = """
 import importlib, sys
@@ -60,12 +60,16 @@ def test_the_module_alone_in_a_folder_gives_the_same_updates(tmp_path: Path) -> 
 
 
 def test_a_theta_file_gives_theta_back(tmp_path: Path) -> None:
-    theta = np.arange(4, dtype=np.float32)
-    write(Config(), theta, "here", tmp_path / "theta.msgpack")
-    np.testing.assert_array_equal(load_theta(tmp_path / "theta.msgpack"), theta)
+    given = Pretrained(np.arange(4, dtype=np.float32), OptimizerConfig(hidden=3), "here")
+    write(given, tmp_path / "some.theta")
+    found = find(str(tmp_path / "some.theta"))
+    np.testing.assert_array_equal(found.theta, given.theta)
+    assert found[1:] == given[1:]
+    with pytest.raises(UserError, match="--version chooses a checkpoint of a run"):
+        find(str(tmp_path / "some.theta"), version=3)
 
 
-@pytest.mark.parametrize("name", ["x.py", "x.msgpack"])
+@pytest.mark.parametrize("name", ["x.py", "x.theta"])
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match=r"cannot write .*choose another place with -o"):
-        write(Config(), np.zeros(1090, np.float32), "here", tmp_path / "missing" / name)
+        write(Pretrained(np.zeros(1090, np.float32), OptimizerConfig(), "here"), tmp_path / "missing" / name)

@@ -81,3 +81,15 @@ def test_a_draw_is_run_on_each_of_its_tasks():
     done = search.perform(Evaluator(config), item)
     assert len(done["train"]) == len(done["test"]) == 2 and done["train"][0] != done["train"][1]
     assert decode(done["theta"]).shape == (8,)
+
+
+def test_rejection_spends_the_paper_runs_on_the_best_and_names_its_plan():
+    assert search.rejecting(2000, 80).rungs == (Rung(5, 200), Rung(15, 50), Rung(60, 1))
+    assert search.PAPER.inner_runs == 160_000 and search.PAPER_REJECTING.inner_runs == 22_000
+    plans = [search.PAPER, search.PAPER_REJECTING, search.MINI, search.rejecting(3, 1), search.keeping_all(3, 1)]
+    assert len({plan.name for plan in plans}) == len(plans)
+
+
+def test_hyper_parameters_are_shown_by_name():
+    shown = search.describe(np.log(np.array([0.01, 0.1, 0.001, 1e-8, 1e-3, 1e-4, 1e-5, 1e-6])))
+    assert shown.startswith("learning_rate 0.01, 1 - beta1 0.1, 1 - beta2 0.001, epsilon 1e-08")

@@ -44,10 +44,27 @@ class Plan(NamedTuple):
         counts = [self.draws, *(len(LOSSES) * rung.keep for rung in self.rungs[:-1])]
         return sum(min(count, self.draws) * rung.runs for count, rung in zip(counts, self.rungs))
 
+    @property
+    def name(self) -> str:
+        rungs = "-".join(f"{rung.runs}x{rung.keep}" for rung in self.rungs[:-1])
+        return f"search-{self.draws}-{rungs and rungs + '-'}{self.rungs[-1].runs}-seed{self.seed}"
+
+
+def rejecting(count: int, runs: int) -> Plan:
+    """`count` draws in three rungs: a sixteenth of the runs for all, three sixteenths for the best tenth, then the rest."""
+    first, second = max(1, runs // 16), max(1, 3 * runs // 16)
+    last = max(1, runs - first - second)
+    return Plan(count, (Rung(first, max(1, count // 10)), Rung(second, max(1, count // 40)), Rung(last, 1)))
+
+
+def keeping_all(count: int, runs: int) -> Plan:
+    """`count` draws with `runs` inner runs each, as the paper's (2,000 and 80)."""
+    return Plan(count, (Rung(runs, 1),))
+
 
 MINI = Plan(200, (Rung(2, 25), Rung(6, 8), Rung(16, 1)))
-PAPER = Plan(2000, (Rung(80, 1),))
-PAPER_REJECTING = Plan(2000, (Rung(5, 200), Rung(15, 50), Rung(60, 1)))
+PAPER = keeping_all(2000, 80)
+PAPER_REJECTING = rejecting(2000, 80)
 
 
 def draws(plan: Plan, inner_steps: int) -> np.ndarray:
@@ -110,3 +127,10 @@ def best(rows: Sequence[Mapping[str, Any]], loss: str) -> str:
     top = max(row["rung"] for row in rows)
     means, last = mean_losses(rows, loss), {row["draw"]: row["theta"] for row in rows if row["rung"] == top}
     return last[min(last, key=lambda draw: (means[draw], draw))]
+
+
+def describe(theta: np.ndarray) -> str:
+    """The eight hyper-parameters of a theta [8], for people."""
+    shown = dict(zip(ADAM8, np.exp(np.asarray(theta, np.float64))))
+    names = {"beta1": "1 - beta1", "beta2": "1 - beta2"}
+    return ", ".join(f"{names.get(name, name)} {value:.3g}" for name, value in shown.items())

@@ -8,11 +8,12 @@ from cluster.commands import options
 def add(commands: argparse._SubParsersAction) -> None:
     _add_evaluate(commands)
     _add_baselines(commands)
+    _add_search(commands)
 
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("evaluate", help="a learned optimizer against tuned baselines on unseen tasks")
-    parser.add_argument("target", metavar="RUN|THETA", help="a run, or an exported theta file")
+    parser.add_argument("target", metavar="RUN|THETA", help="a run, a theta file, or the name of a shipped one")
     parser.add_argument("--config", metavar="CONFIG", help="the tasks of a theta file: a TOML file or a preset")
     _common(parser)
     parser.set_defaults(handler=evaluate)
@@ -25,9 +26,25 @@ def _add_baselines(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(handler=baselines)
 
 
+def _add_search(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser("search", help="random search over Adam's eight hyper-parameters (section 4.4)")
+    parser.add_argument("target", metavar="RUN|CONFIG", help="a run, a TOML file or a preset")
+    parser.add_argument("--draws", type=int, default=200, metavar="N", help="default 200; the paper's 2000")
+    parser.add_argument("--runs", type=int, default=16, metavar="N", help="inner runs of a draw (16; the paper's 80)")
+    parser.add_argument(
+        "--keep-all", action="store_true", help="all runs for every draw; otherwise hopeless ones are rejected early"
+    )
+    _places(parser)
+    parser.set_defaults(handler=search)
+
+
 def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tasks", type=int, metavar="N", help="unseen tasks (evaluation.tasks)")
     parser.add_argument("--baselines", nargs="+", metavar="NAME", help="adam, rmsprop, sgd (evaluation.baselines)")
+    _places(parser)
+
+
+def _places(parser: argparse.ArgumentParser) -> None:
     options.workers(parser)
     options.overrides(parser)
     parser.add_argument("--in-process", action="store_true", help="one process, no Ray")
@@ -46,13 +63,25 @@ def baselines(arguments: argparse.Namespace) -> int:
     return assess(_request(arguments, None), with_learned=False)
 
 
+def search(arguments: argparse.Namespace) -> int:
+    from cluster import assess
+    from cluster.search import Size
+    from common.errors import UserError
+
+    for name in ("draws", "runs"):
+        if getattr(arguments, name) < 1:
+            raise UserError(f"--{name} {getattr(arguments, name)} leaves nothing to search: give at least 1")
+    size = Size(arguments.draws, arguments.runs, arguments.keep_all)
+    return assess.search(_request(arguments, None), size)
+
+
 def _request(arguments: argparse.Namespace, config: str | None):
     from cluster.assess import Request
 
     overrides = list(arguments.overrides)
-    if arguments.tasks is not None:
+    if getattr(arguments, "tasks", None) is not None:
         overrides.append(f"evaluation.tasks={arguments.tasks}")
-    if arguments.baselines is not None:
+    if getattr(arguments, "baselines", None) is not None:
         overrides.append(f"evaluation.baselines={arguments.baselines}")
     if arguments.workers is not None:
         overrides.append(f"workers.count={arguments.workers}")

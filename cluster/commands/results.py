@@ -14,7 +14,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(handler=report)
 
     parser = commands.add_parser("export", help="take the learned optimizer away: a Python module, or theta")
-    options.run_name(parser)
+    parser.add_argument("target", metavar="RUN|THETA", help="a run, a theta file, or the name of a shipped one")
     parser.add_argument(
         "-o",
         "--output",
@@ -42,14 +42,11 @@ def report(arguments: argparse.Namespace) -> None:
 
 
 def export(arguments: argparse.Namespace) -> None:
-    from cluster import rundirectory
-    from cluster.evaluate import theta_of
-    from cluster.export import write
+    from cluster.export import find, write
 
-    run = rundirectory.find(arguments.run)
-    theta, version = theta_of(run, arguments.version)
-    write(run.config(), theta, f"from run {run.name}, outer update {version}", arguments.output)
-    print(f"{arguments.output}: {len(theta)} parameters of outer update {version}", file=sys.stderr)
+    learned = find(arguments.target, arguments.version)
+    write(learned, arguments.output)
+    print(f"{arguments.output}: {len(learned.theta)} parameters {learned.origin}", file=sys.stderr)
 
 
 def reproduce(arguments: argparse.Namespace) -> int:

@@ -1,0 +1,60 @@
+"""Learned optimizers outside their runs: files that hold theta with what its numbers mean, and those that we ship.
+
+A shipped one is `NAME.theta` in this folder, with `NAME.md` beside it: how it was trained, on what, and how it compares.
+"""
+
+from dataclasses import asdict
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from common import checkpoint, configfile
+from common.checkpoint import Damaged
+from common.config import OptimizerConfig
+
+SUFFIX = ".theta"
+
+
+class Pretrained(NamedTuple):
+    theta: np.ndarray  # [P] float32
+    optimizer: OptimizerConfig  # the family that it parametrises
+    origin: str  # a few words on where it comes from
+
+
+def names() -> list[str]:
+    """Those that we ship."""
+    return sorted(p.name.removesuffix(SUFFIX) for p in _folder().iterdir() if p.name.endswith(SUFFIX))
+
+
+def card(name: str) -> str:
+    """Markdown on a shipped one."""
+    return (_folder() / f"{name}.md").read_text(encoding="utf-8")
+
+
+def find(source: str) -> Path | None:
+    """The file of a shipped name or of a path; None when it is neither."""
+    path = _folder() / f"{source}{SUFFIX}" if source in names() else Path(source)
+    return path if path.is_file() else None
+
+
+def _folder() -> Path:
+    return Path(str(resources.files(__name__)))
+
+
+def save(path: Path, pretrained: Pretrained) -> None:
+    """Raises OSError."""
+    theta, optimizer, origin = pretrained
+    record = {"kind": "theta", "theta": np.asarray(theta, "<f4"), "optimizer": asdict(optimizer), "origin": origin}
+    checkpoint.save(path, record)
+
+
+def load(path: Path) -> Pretrained:
+    """Raises UserError when the file is not one that `save` wrote."""
+    record = checkpoint.load(path)
+    theta = record.get("theta") if isinstance(record, dict) and record.get("kind") == "theta" else None
+    if not isinstance(theta, np.ndarray) or theta.dtype != np.float32 or theta.ndim != 1:
+        raise Damaged(f"{path} is no theta file: make one of a run with outertrain export RUN -o FILE")
+    optimizer = configfile.from_dict({"optimizer": record["optimizer"]}).optimizer
+    return Pretrained(theta, optimizer, record["origin"])
