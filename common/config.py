@@ -164,6 +164,7 @@ class CurriculumConfig:
     end: int = 100
     updates: int = 150  # outer updates over which the window grows linearly
     jitter: float = 0.2  # the window is multiplied by U(1 - jitter, 1 + jitter)
+    stagger: bool = True  # each trajectory's first problem ends at a step of its own, so that a batch sees all phases
 
     def __post_init__(self) -> None:
         require(self.start >= 1 and self.end >= 1, "curriculum.start and curriculum.end must be at least 1")

@@ -25,7 +25,7 @@ LENGTH = STEPS * TRUNCATIONS
 
 def config(**estimator):
     task = TaskConfig(family="quadratic", options={"dimension": 2}, inner_steps=LENGTH)
-    curriculum = CurriculumConfig(start=STEPS, end=STEPS, jitter=0.0)
+    curriculum = CurriculumConfig(start=STEPS, end=STEPS, jitter=0.0, stagger=False)
     return small.config(task=task, curriculum=curriculum, estimator=EstimatorConfig(sigma=SIGMA, **estimator))
 
 

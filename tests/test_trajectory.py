@@ -16,7 +16,7 @@ from workers.estimators import antithetic_pair
 from workers.trajectory import Sampler
 
 THETA = np.array([0.15, 0.5])
-CURRICULUM = CurriculumConfig(start=5, end=5, jitter=0.0)  # 5 + 5 + 2 of 12 steps
+CURRICULUM = CurriculumConfig(start=5, end=5, jitter=0.0, stagger=False)  # 5 + 5 + 2 of 12 steps
 KINDS = [{}, {"es": "persistent", "use": "es"}, {"es": "noise_reuse", "use": "es"}]
 
 
@@ -152,6 +152,20 @@ def test_a_persistent_pair_goes_on_until_both_branches_diverged(unroll):
     advance, kept = draw.advance(0, start, plus_far, 0, 0, False)
     assert advance.pair.plus.last == 10.0 > advance.pair.minus.last
     assert not advance.diverged and kept.number == 1
+
+
+def test_first_problems_end_one_after_the_other_and_later_ones_at_their_length(unroll):
+    step = CurriculumConfig(start=1, end=1, jitter=0.0)
+    draws = [sampler(unroll, uid=str(k), curriculum=step, pairs=3) for k in range(8)]
+    ends = []
+    for index in range(3):
+        for draw in draws:
+            advances, _ = run(draw, draw.begin(index, 1), 12, index=index)
+            ends.append(next(k for k, a in enumerate(advances, 1) if a.finished))
+            assert 4 * index <= ends[-1] <= 4 * (index + 1)
+        later, _ = run(draws[0], draws[0].begin(index, 2), 12, index=index)
+        assert [a.finished for a in later] == 11 * [False] + [True]
+    assert len(set(ends)) >= 8  # of 12 steps
 
 
 @pytest.mark.parametrize("clamp", [10.0, 0.7, 0.3, 7.3])

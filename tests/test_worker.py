@@ -18,7 +18,7 @@ THETA = np.array([0.15, 0.5], np.float32)
 
 
 def config(**estimator):
-    curriculum = CurriculumConfig(start=5, end=5, jitter=0.2)
+    curriculum = CurriculumConfig(start=5, end=5, jitter=0.2, stagger=False)
     return small.config(curriculum=curriculum, estimator=EstimatorConfig(**{"sigma": 0.1, "pairs": 3} | estimator))
 
 

@@ -36,7 +36,7 @@ class Advance(NamedTuple):
     es: np.ndarray | None  # [P] float64
     start: int  # inner step it began at
     steps: int  # T
-    finished: bool  # the inner problem reached its length
+    finished: bool  # the inner problem reached its end
     diverged: bool  # it was given up
 
 
@@ -80,7 +80,7 @@ class Sampler:
         es = pair.es
         if persistent:  # this truncation's share of the whole problem's mean loss, by all the noise behind its states
             es = (pair.plus.loss - pair.minus.loss) * carried / (2 * estimator.sigma) * (steps / length)
-        finished = trajectory.step + steps >= length
+        finished = trajectory.step + steps >= self._end(index, trajectory.number)
         diverged = not finished and self._diverged(pair, persistent)
         advance = Advance(pair, es, trajectory.step, steps, finished, diverged)
         if finished or diverged:
@@ -88,6 +88,16 @@ class Sampler:
         return advance, trajectory._replace(
             plus=pair.plus.state, minus=pair.minus.state if persistent else pair.plus.state, noise=carried
         )
+
+    def _end(self, index: int, number: int) -> int:
+        """The step after which problem `number` of trajectory `index` is over. Without the first one's early end, all
+        trajectories would be in the same phase for long: every batch asks for what its phase alone needs.
+        """
+        length = self.config.task.inner_steps
+        if number > 1 or not self.config.curriculum.stagger:
+            return length
+        share = (index + self.random(index, 0, stream=2).uniform()) / self.config.estimator.pairs
+        return max(1, round(length * share))
 
     def _diverged(self, pair: Pair, persistent: bool) -> bool:
         """The loss ended at its clamp. A persistent pair goes on until both did: from there their difference is zero."""
