@@ -74,7 +74,8 @@ def launch(run: RunDirectory, workers: int, spread: bool, program: str = FOR_RUN
         raise UserError(f"the run {run.name!r} is on this cluster already: scale it, watch it, or stop it first")
     run.save_worker_target(workers)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    options: dict[str, Any] = {"lifetime": "detached", "scheduling_strategy": here}
+    # A byte: Ray puts an actor that asks for nothing on any node, whatever its soft affinity says.
+    options: dict[str, Any] = {"lifetime": "detached", "scheduling_strategy": here, "memory": 1}
     learner = learner_actor(run.path, **options)
     try:
         await_ready(learner)
