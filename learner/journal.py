@@ -20,7 +20,7 @@ from learner.epoch import NO_END, Position, lineage
 from learner.outer import OuterOptimizer
 from learner.record import state_in
 
-_WAITING = 16  # updates kept while the disk is full
+_WAITING_BYTES = 64 * 2**20  # of payloads kept while the disk is full; beyond them the oldest entries are lost
 
 
 class Journal:
@@ -29,7 +29,8 @@ class Journal:
     def __init__(self, folder: Path, epoch: int) -> None:
         folder.mkdir(exist_ok=True)
         self._folder, self._epoch = folder, epoch
-        self._waiting: deque[tuple[Path, dict[str, Any]]] = deque(maxlen=_WAITING)
+        self._waiting: deque[tuple[Path, dict[str, Any]]] = deque()
+        self._bytes = 0  # of the payloads that wait
 
     def start(self, config: Config, segments: np.ndarray, state: dict[str, Any]) -> None:
         """Raises OSError."""
@@ -40,12 +41,22 @@ class Journal:
         """Notes an update for the next `flush`."""
         entry = {"epoch": self._epoch, "version": version, "payloads": list(payloads)}
         self._waiting.append((_entry(self._folder, Position(self._epoch, version)), entry))
+        self._bytes += _size(entry)
+        while self._bytes > _WAITING_BYTES and len(self._waiting) > 1:
+            self._forget()
 
     def flush(self) -> None:
         """Writes what waits. Raises OSError; the rest then waits for the next one."""
         while self._waiting:
             checkpoint.save(*self._waiting[0])
-            self._waiting.popleft()
+            self._forget()
+
+    def _forget(self) -> None:
+        self._bytes -= _size(self._waiting.popleft()[1])
+
+
+def _size(entry: dict[str, Any]) -> int:
+    return sum(map(len, entry["payloads"]))
 
 
 class Replay(NamedTuple):
@@ -103,7 +114,7 @@ class _Life:
             if not path.exists() and last == NO_END:
                 break
             samples = [unpack_sample(payload) for payload in checkpoint.load(path)["payloads"]]
-            names = names + [(s.worker, s.sequence) for s in samples]
+            names.extend((s.worker, s.sequence) for s in samples)
             state, _ = states.advance(state, states.merge_batch(state, samples, self._rule), self._optimizer)
         return Replay(state, names)
 

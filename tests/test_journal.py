@@ -77,7 +77,7 @@ def test_no_journal_no_replay(tmp_path):
     assert not (tmp_path / "journal").exists()
 
 
-def test_a_full_disk_delays_entries(tmp_path, monkeypatch):
+def test_a_full_disk_delays_entries_as_long_as_their_payloads_fit_into_memory(tmp_path, monkeypatch):
     full, real = [True], checkpoint.save
 
     def save(path, record, *rest):
@@ -86,6 +86,7 @@ def test_a_full_disk_delays_entries(tmp_path, monkeypatch):
         return real(path, record, *rest)
 
     monkeypatch.setattr(journal.checkpoint, "save", save)
+    monkeypatch.setattr(journal, "_WAITING_BYTES", 16 * len(b"payload"))
     log = Journal(tmp_path / "journal", 1)
     for version in range(1, 21):
         log.add(version, [b"payload"])
