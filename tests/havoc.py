@@ -1,0 +1,79 @@
+"""Faults of a run on a cluster of several raylets, one at a time, each with what heals it."""
+
+import os
+import random
+import resource
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from ray.cluster_utils import Cluster
+from scene import Scene, add_node
+
+from cluster.local import unwrap
+
+
+class Fault(NamedTuple):
+    """One that has just happened."""
+
+    kind: str
+    heal: Callable[[], Any]
+    seconds: float  # until it is to be healed
+
+
+def nothing() -> None:
+    """Heals what heals by itself."""
+
+
+class Havoc:
+    """Does harm to a run."""
+
+    KINDS = ("worker_killed", "worker_frozen", "learner_killed", "fleet_killed", "node_lost", "disk_full")
+
+    def __init__(self, scene: Scene, cluster: Cluster, seed: int):
+        self._scene, self._cluster, self._random = scene, cluster, random.Random(seed)
+        self._order: list[str] = []
+
+    def strike(self) -> Fault:
+        """A fault of a random kind; in so many strikes each kind comes once. May raise RayActorError, to be repeated."""
+        if not self._order:
+            self._order = self._random.sample(self.KINDS, len(self.KINDS))
+        kind = self._order[-1]
+        heal = getattr(self, f"_{kind}")() or nothing
+        self._order.pop()
+        return Fault(kind, heal, self._random.uniform(3, 10))
+
+    def _victim(self) -> int:
+        return self._random.choice([pid for _, pid in sorted(self._scene.workers().items())])
+
+    def _worker_killed(self) -> None:
+        os.kill(self._victim(), signal.SIGKILL)
+
+    def _worker_frozen(self) -> Callable[[], None]:
+        victim = self._victim()
+        os.kill(victim, signal.SIGSTOP)
+
+        def thaw() -> None:
+            with suppress(ProcessLookupError):
+                os.kill(victim, signal.SIGCONT)
+
+        return thaw
+
+    def _learner_killed(self) -> None:
+        os.kill(unwrap(self._scene.handles.learner.pid.remote), signal.SIGKILL)
+
+    def _fleet_killed(self) -> None:
+        os.kill(unwrap(self._scene.handles.fleet.pid.remote), signal.SIGKILL)
+
+    def _node_lost(self) -> Callable[[], Any]:
+        """One with all its processes; the one that heals it is new."""
+        self._cluster.remove_node(self._random.choice(sorted(self._cluster.worker_nodes, key=str)), False)
+        return lambda: add_node(self._cluster)
+
+    def _disk_full(self) -> Callable[[], None]:
+        """For the learner: the kernel refuses whatever it writes into a file."""
+        learner = unwrap(self._scene.handles.learner.pid.remote)
+        soft, hard = resource.prlimit(learner, resource.RLIMIT_FSIZE)
+        resource.prlimit(learner, resource.RLIMIT_FSIZE, (0, hard))
+        return lambda: resource.prlimit(learner, resource.RLIMIT_FSIZE, (soft, hard))

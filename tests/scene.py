@@ -1,0 +1,167 @@
+"""Runs of stub workers on a Ray cluster of several raylets, what tests want to know of them, and the oracle at their end.
+
+The oracle: theta equals the replay of the journal bit for bit, no sample is applied twice, and of every worker the
+applied samples are the first so many, without a gap: nothing that was acknowledged is lost.
+"""
+
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cluster_settings  # noqa: F401 - before Ray
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from cluster import raysession, remote, rundirectory
+from cluster.evaluate import theta_of
+from cluster.local import unwrap
+from cluster.prepare import Request, open_run
+from learner.journal import Replay, replay
+
+STUB = Path(__file__).parent / "cluster_stub"
+CONFIG = """
+[task]
+family = "quadratic"
+inner_steps = 8
+[optimizer]
+family = "sgd"
+[curriculum]
+start = 2
+end = 4
+[outer]
+updates = 1000000
+batch_samples = 8
+journal = true
+"""
+MEMORY = 80 * 2**20
+
+
+def start_cluster(nodes: int) -> Cluster:
+    """A head without cores, and nodes with eight each."""
+    head = {
+        "num_cpus": 0,
+        "include_dashboard": False,
+        "object_store_memory": MEMORY,
+        "_system_config": raysession.SYSTEM,
+    }
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    for _ in range(nodes):
+        add_node(cluster)
+    os.environ["RAY_ADDRESS"] = cluster.address
+    return cluster
+
+
+def add_node(cluster: Cluster) -> Any:
+    return cluster.add_node(num_cpus=8, object_store_memory=MEMORY)
+
+
+@contextmanager
+def surrounded(folder: Path) -> Iterator[Path]:
+    """Runs are kept in `folder`, which holds their configuration, and the stub's file lies in the current one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OUTERTRAIN_RUNS", str(folder / "runs"))
+        patch.setenv("RAY_ADDRESS", "")
+        patch.chdir(STUB)
+        (folder / "run.toml").write_text(CONFIG)
+        yield folder
+
+
+class Scene:
+    """A launched run and what the tests want to know of it."""
+
+    def __init__(self, name: str):
+        self.name, self.run = name, rundirectory.find(name)
+        self.handles = remote.handles(name)
+
+    def fleet(self) -> dict[str, Any]:
+        return unwrap(self.handles.fleet.status.remote)
+
+    def learner(self) -> dict[str, Any]:
+        return unwrap(self.handles.learner.status.remote)
+
+    def workers(self) -> dict[str, int]:
+        """Process ids of the workers that run, by uid."""
+        found = unwrap(self.handles.fleet.workers.remote)
+        return {uid: unwrap(handle.pid.remote) for uid, handle in found.items()}
+
+    def reach(self, running: int, seconds: float = 60) -> float:
+        """Waits until so many workers run and no other lives; returns the seconds it took."""
+        wanted = {"running": running, "starting": 0, "leaving": 0}
+        return until(lambda: wanted.items() <= self.fleet().items(), seconds)
+
+    def go_on(self, updates: int = 3, seconds: float = 30) -> float:
+        """Waits for so many more updates."""
+        goal = self.learner()["version"] + updates
+        return until(lambda: self.learner()["version"] >= goal, seconds)
+
+
+def until(holds: Callable[[], bool], seconds: float) -> float:
+    began = time.monotonic()
+    while True:
+        try:
+            if holds():
+                return time.monotonic() - began
+        except ray.exceptions.RayActorError:
+            pass  # being restarted: that is what is waited for
+        assert time.monotonic() - began < seconds, f"not within {seconds} s"
+        time.sleep(0.1)
+
+
+@contextmanager
+def launched(
+    surroundings: Path, name: str, workers: int, *overrides: str, program: str = "stub:Stub"
+) -> Iterator[Scene]:
+    """A run of stubs on the cluster; at the end it is stopped, and the oracle is asked."""
+    overrides = (f"workers.count={workers}", *overrides)
+    request = Request(str(surroundings / "run.toml"), name, overrides, resume=name in rundirectory.names())
+    run, _ = open_run(request)
+    config = run.config()
+    travels = replace(
+        config, task=replace(config.task, family="stub:Stub")
+    )  # so that the stub's file reaches all nodes
+    with remote.connected(name, travels):
+        remote.launch(run, workers, spread=True, program=program)
+        scene = Scene(name)
+        scene.reach(workers, 120)
+        yield scene
+        remote.stop(name, 30, lambda text: None)
+        assert name not in remote.runs()
+    ask_oracle(run)
+
+
+def ask_oracle(run: rundirectory.RunDirectory) -> Replay:
+    """Raises AssertionError; returns what the journal says."""
+    told = replay(run.path)
+    theta, version = theta_of(run)
+    assert told.state.version == version and told.state.theta.tobytes() == theta.tobytes()
+    assert len(set(told.names)) == len(told.names)
+    taken = defaultdict(list)
+    for uid, sequence in told.names:
+        taken[uid].append(sequence)
+    lives = len(list((run.path / "epochs").glob("*.json")))
+    held = run.config().outer.batch_samples * lives  # a batch that was being collected may be lost with its learner
+    for uid, sequences in taken.items():
+        gaps = set(range(1, max(sequences) + 1)) - set(sequences)
+        assert len(gaps) <= held, (uid, gaps)
+    return told
+
+
+def assert_nothing_is_missing(run: rundirectory.RunDirectory) -> None:
+    """Holds where the learner has lived through it all: of each worker the first so many samples were applied."""
+    names = replay(run.path).names
+    for uid in {uid for uid, _ in names}:
+        own = sorted(sequence for name, sequence in names if name == uid)
+        assert own == list(range(1, len(own) + 1))
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False

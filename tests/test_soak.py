@@ -1,0 +1,107 @@
+"""The soak's arithmetic, and a short soak: each kind of fault once."""
+
+import os
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soak
+import vitals
+from soak import EVERY, Stretch, Struck
+from vitals import Reading
+
+
+@pytest.mark.parametrize("minutes", [3, 10, 60])
+def test_the_stretches_of_a_plan_fill_its_time(minutes: float) -> None:
+    cycles, faults, quiet = soak.plan(minutes)
+    total = (cycles + 1) * quiet + cycles * faults * EVERY
+    assert total == pytest.approx(60 * minutes, rel=0.1)
+    assert faults * EVERY == pytest.approx(4 * quiet, rel=0.3)
+
+
+def test_what_is_kept_is_compared_with_the_quiet_on_both_sides() -> None:
+    stretches = [Stretch(True, 0, 10), Stretch(False, 10, 30), Stretch(True, 30, 40)]
+    times = np.concatenate([np.arange(0, 10, 0.1), np.arange(10, 30, 0.25), np.arange(30, 40, 0.5)]) + 1e-6
+    found = soak.rates(stretches, times)
+    assert found == [10, 4, 2]
+    assert soak.kept(stretches, found) == pytest.approx(4 / 6)
+
+
+def test_longer_stretches_count_for_more() -> None:
+    stretches = [
+        Stretch(True, 0, 1),
+        Stretch(False, 1, 4),
+        Stretch(True, 4, 5),
+        Stretch(False, 5, 6),
+        Stretch(True, 6, 7),
+    ]
+    assert soak.kept(stretches, [1.0, 1.0, 1.0, 0.0, 1.0]) == pytest.approx(0.75)
+
+
+def test_seconds_lost_are_those_without_updates() -> None:
+    times = np.setdiff1d(np.arange(0, 100, 0.5), np.arange(20, 24, 0.5))
+    lost = soak.seconds_lost([Struck("a", 20.0), Struck("a", 40.0), Struck("b", 60.0)], times, 2.0)
+    assert lost == {"a": {"count": 2, "seconds_lost": 2.0}, "b": {"count": 1, "seconds_lost": 0.0}}
+
+
+def readings(lives: int, growth: float, step: float) -> list[Reading]:
+    """Lives of ten minutes each: `growth` per hour within, `step` from one to the next."""
+    return [
+        Reading(600.0 * life + t, life, 0, 100 + step * life + growth * t / 3600, 20)
+        for life in range(lives)
+        for t in np.arange(0, 600, 5.0)
+    ]
+
+
+def test_growth_within_lives_is_told_from_growth_over_them() -> None:
+    leaking = readings(6, growth=30.0, step=0.0)
+    across, within = vitals.slopes(leaking, "uss_mib")
+    assert within == pytest.approx(30) and across < 3
+    across, within = vitals.slopes(readings(6, growth=0.0, step=10.0), "uss_mib")
+    assert within == pytest.approx(0, abs=1e-9) and across == pytest.approx(60, rel=0.1)
+    assert vitals.slopes(leaking, "descriptors") == (0, 0)
+    assert vitals.summary(readings(6, 0.0, 10.0))["uss_mib"]["flat"] is False
+    assert vitals.summary(readings(6, 0.0, 1.0))["uss_mib"]["flat"] is True
+
+
+def test_the_youth_of_each_life_is_left_out() -> None:
+    kept = vitals.settled(readings(2, 0.0, 0.0))
+    assert [min(r.time for r in kept if r.pid == life) for life in (0, 1)] == [vitals.YOUNG, 600 + vitals.YOUNG]
+
+
+def test_memory_and_descriptors_are_seen() -> None:
+    before = vitals.read(os.getpid(), 0.0)
+    block = np.ones(32 << 17)  # 32 MiB
+    with ExitStack() as files:
+        for _ in range(3):
+            files.enter_context(open(os.devnull))
+        after = vitals.read(os.getpid(), 0.0)
+    assert before is not None and after is not None and block[0]
+    assert after.uss_mib - before.uss_mib == pytest.approx(32, abs=4)
+    assert after.rss_mib - before.rss_mib == pytest.approx(32, abs=4)
+    assert after.descriptors - before.descriptors == 3
+    assert vitals.read(2**22 + 1, 0.0) is None
+
+
+def test_a_process_that_is_gone_is_looked_for_again() -> None:
+    found = iter([2**22 + 1, os.getpid()])
+    watched = vitals.Watched(lambda: next(found))
+    watched.look(0.0)
+    assert not watched.readings
+    watched.look(1.0)
+    watched.look(2.0)
+    assert [(r.time, r.pid) for r in watched.readings] == [(1.0, os.getpid()), (2.0, os.getpid())]
+
+
+@pytest.mark.cluster
+@pytest.mark.faults
+@pytest.mark.filterwarnings("ignore:os.fork")
+def test_a_run_that_is_harmed_every_20_seconds_keeps_most_of_its_rate(tmp_path: Path) -> None:
+    """The oracle is asked in it. Three minutes are too short for trends: `python tests/soak.py` for those."""
+    report = soak.soak(tmp_path, minutes=3)
+    assert {kind: told["count"] for kind, told in report["faults"].items()} == dict.fromkeys(soak.Havoc.KINDS, 1)
+    assert report["kept"] > soak.KEPT, report
+    assert report["given_up"] == 0
+    for role in report["processes"].values():
+        assert role["descriptors"]["largest"] < 100 and role["uss_mib"]["largest"] < 300, report
