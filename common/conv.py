@@ -9,6 +9,7 @@ next one reads it. XLA's own CPU convolution is avoided: inside `lax.scan` it is
 """
 
 from functools import partial
+from itertools import pairwise
 from typing import NamedTuple
 
 import jax
@@ -41,12 +42,15 @@ class ConvSpec(NamedTuple):
 def init(spec: ConvSpec, key: jax.Array) -> Weights:
     """Inner-parameters: kernels `[3, 3, C, O]`, truncated normal of std 1/sqrt(fan_in); biases zero."""
     fans = (spec.image_shape[-1], *spec.units)
-    *keys, last = jax.random.split(key, len(fans))
-    w = {"linear/kernel": _truncated_normal(last, (fans[-1], spec.classes), fans[-1])}
-    w["linear/bias"] = jnp.zeros(spec.classes)
-    for i, (k, c, o) in enumerate(zip(keys, fans, spec.units)):
-        w[f"conv{i}/kernel"] = _truncated_normal(k, (3, 3, c, o), 9 * c)
-        w[f"conv{i}/bias"] = jnp.zeros(o)
+    shapes = {f"conv{i}": (3, 3, c, o) for i, (c, o) in enumerate(pairwise(fans))} | {
+        "linear": (fans[-1], spec.classes)
+    }
+    borders = np.cumsum([np.prod(shape) for shape in shapes.values()])
+    draw = jax.random.truncated_normal(key, -2, 2, (int(borders[-1]),))  # one: each takes most of a second to compile
+    w = {}
+    for (layer, shape), part in zip(shapes.items(), jnp.split(draw, borders[:-1])):
+        std = np.float32(1 / (STD_OF_NORMAL_CUT_AT_TWO * np.sqrt(np.prod(shape[:-1]))))
+        w |= {f"{layer}/kernel": part.reshape(shape) * std, f"{layer}/bias": jnp.zeros(shape[-1])}
     return w
 
 
@@ -170,8 +174,3 @@ def _same(size: int, stride: int) -> tuple[int, tuple[int, int]]:
     out = -(-size // stride)
     total = max((out - 1) * stride + 3 - size, 0)
     return out, (total // 2, total - total // 2)
-
-
-def _truncated_normal(key: jax.Array, shape: tuple[int, ...], fan_in: int) -> jax.Array:
-    std = np.float32(1 / (STD_OF_NORMAL_CUT_AT_TWO * np.sqrt(fan_in)))
-    return jax.random.truncated_normal(key, -2, 2, shape) * std

@@ -1,13 +1,15 @@
 """The command line: what it prints where, its exit codes, and one sentence for every mistake, with nothing lost."""
 
+import errno
 import json
+import os
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from archives_helper import batch, write_archives, write_zip
 
 from cluster.cli import main
 
@@ -188,16 +190,47 @@ def test_a_port_that_is_taken_is_named(folder: Path, capsys: pytest.CaptureFixtu
     assert tree(folder) == before
 
 
-def test_help_answers_at_once() -> None:
-    def seconds() -> float:
-        before = time.perf_counter()
-        out = subprocess.run(
-            [sys.executable, "-m", "cluster.cli", "--help"], capture_output=True, text=True, check=True
-        )
-        assert "train" in out.stdout and "launch" in out.stdout
-        return time.perf_counter() - before
+@pytest.mark.parametrize(
+    "number, advice", [(errno.ENOSPC, "the disk is full: make room"), (errno.EACCES, "not writable for you")]
+)
+def test_a_place_without_room_or_rights_is_named(
+    number: int, advice: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
 
-    assert min(seconds() for _ in range(3)) < 0.5
+    before = tree(folder)
+    monkeypatch.setattr(os, "fsync", refuse)
+    assert main(["train", "small.toml", *IN_PROCESS]) == 2
+    err = capsys.readouterr().err
+    assert "cannot make the run directory" in err and advice in err and "Traceback" not in err
+    assert tree(folder) == before
+
+
+def test_archives_that_are_cut_or_mislabelled_are_refused(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    Path("archives").mkdir()
+    content = write_archives(Path("archives"), size=8, train=2, test=1)
+
+    def refused(sentence: str) -> None:
+        before = tree(folder / "archives")
+        assert main(["data", "prepare", "archives", "store"]) == 2
+        err = capsys.readouterr().err
+        assert sentence in err and "Traceback" not in err
+        assert tree(folder / "archives") == before and not Path("store").exists()
+
+    content.labels["test"][5] = 1000
+    write_zip(Path("archives/Imagenet8_val_npz.zip"), {"val_data.npz": batch(content, "test", slice(None))})
+    refused("label 1001 is outside 1 .. 1000")
+    archive = Path("archives/Imagenet8_train_npz.zip")
+    archive.write_bytes(archive.read_bytes()[:-100])
+    refused("truncated, download it again")
+
+
+def test_help_brings_in_nothing_that_is_slow_to_import() -> None:
+    program = "import sys\nfrom cluster.cli import main\ntry:\n    main(['--help'])\nfinally:\n    print(*sys.modules)"
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert "train" in out and "launch" in out
+    assert not {"jax", "ray", "numpy", "matplotlib", "rich"} & set(out.splitlines()[-1].split())
 
 
 def test_without_a_cluster_its_commands_say_what_to_do(
