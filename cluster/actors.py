@@ -233,7 +233,8 @@ def actor(shell: type, options: dict[str, Any], **threads: int) -> Any:
 
 
 def learner_actor(run: Path, **options: Any) -> Any:
-    return actor(LearnerShell, {"name": LEARNER, "max_restarts": -1, **options}, exchange=8, control=2).remote(str(run))
+    """Exchanges have one thread: each needs the learner's lock, and more threads only hand it, and the GIL, to and fro."""
+    return actor(LearnerShell, {"name": LEARNER, "max_restarts": -1, **options}, exchange=1, control=2).remote(str(run))
 
 
 def fleet_actor(run: Path, program: str, workers: int | None, worker_options: dict[str, Any], **options: Any) -> Any:

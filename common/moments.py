@@ -46,11 +46,19 @@ def combine(a: Moments, b: Moments) -> Moments:
 
 
 def combine_all(parts: Iterable[Moments], size: int) -> Moments:
-    """Fold of `combine` in the given order; `size` is P, for when there is no part."""
-    total = empty(size)
-    for part in parts:
-        total = combine(total, part)
-    return total
+    """Fold of `combine` in the given order, bit for bit, in place; `size` is P, for when there is no part."""
+    count, mean, m2, step, share = 0, np.zeros(size), np.zeros(size), np.empty(size), np.empty(size)
+    with np.errstate(invalid="ignore", over="ignore"):
+        for part in parts:
+            before, count = count, count + part.count
+            if before == 0:
+                mean[:], m2[:] = part.mean, part.m2
+            elif part.count > 0:
+                np.subtract(part.mean, mean, out=step)
+                mean += np.multiply(step, part.count / count, out=share)
+                m2 += part.m2
+                m2 += np.multiply(np.multiply(step, step, out=step), before * part.count / count, out=step)
+    return Moments(count, mean, m2)
 
 
 def variance(moments: Moments, floor: float = 0.0) -> np.ndarray:

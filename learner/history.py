@@ -13,7 +13,7 @@ import numpy as np
 from common.messages import GradientSample
 from common.moments import variance
 from learner.epoch import Position, counts, lineage
-from learner.merge import Merged, exploded
+from learner.merge import Merged, calm
 from learner.outer import Step, norm
 
 _QUANTILES = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}
@@ -99,7 +99,7 @@ def describe_samples(samples: Sequence[GradientSample], version: int, pairs: int
         "diverged": _total(samples, "diverged"),
         "finished": _total(samples, "finished"),
         "workers_seen": len({s.worker for s in samples}),
-        "rp_nonfinite": sum(bool(exploded(s.rp).any()) for s in samples),
+        "rp_nonfinite": sum(not calm(s.rp) for s in samples),
     }
 
 

@@ -67,10 +67,18 @@ def exploded(rp: Moments) -> np.ndarray:
         return ~((np.abs(rp.mean) <= EXPLODED) & (rp.m2 <= rp.count * EXPLODED**2))
 
 
+def calm(rp: Moments) -> bool:
+    """Whether `exploded` is false everywhere; NaN is never within bounds."""
+    within = rp.mean.min() >= -EXPLODED and rp.mean.max() <= EXPLODED
+    return bool(within and (rp.count < 2 or rp.m2.max() <= rp.count * EXPLODED**2))
+
+
 def _trusted(rp: Moments) -> Moments:
     """`rp` with NaN where it exploded, which every sum then carries on."""
+    if calm(rp):
+        return rp
     bad = exploded(rp)
-    return Moments(rp.count, np.where(bad, np.nan, rp.mean), np.where(bad, np.nan, rp.m2)) if bad.any() else rp
+    return Moments(rp.count, np.where(bad, np.nan, rp.mean), np.where(bad, np.nan, rp.m2))
 
 
 def _combined(pairs: Sequence[tuple[Moments, Moments]], size: int) -> tuple[Moments, Moments]:

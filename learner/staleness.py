@@ -4,6 +4,7 @@ Staleness is a difference of versions, never of clocks. Its mean is about worker
 rejects long windows and slow workers first, which biases what is learned, so there is none by default.
 """
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -116,8 +117,8 @@ def _fits(sample: GradientSample, bounds: Limits) -> bool:
 def _finite(sample: GradientSample) -> bool:
     """rp may be non-finite where es is there to fall back on."""
     sure = sample.es if sample.es.count else sample.rp
-    vectors = (sample.loss_plus, sample.loss_minus, sure.mean, sure.m2)
-    return all(np.isfinite(vector).all() for vector in vectors)
+    losses = all(map(math.isfinite, sample.loss_plus + sample.loss_minus))
+    return losses and bool(np.isfinite(sure.mean).all() and np.isfinite(sure.m2).all())
 
 
 def _possible(sample: GradientSample, bounds: Limits) -> bool:
@@ -131,7 +132,5 @@ def _possible(sample: GradientSample, bounds: Limits) -> bool:
 
 def _within(es: Moments, bound: float) -> bool:
     """Means within the bound, and squared deviations that `count` values within it can have."""
-    deviations = es.m2
-    return bool(
-        (np.abs(es.mean) <= bound).all() and (deviations >= 0).all() and (deviations <= es.count * bound * bound).all()
-    )
+    means = -bound <= es.mean.min() and es.mean.max() <= bound
+    return bool(means and es.m2.min() >= 0 and es.m2.max() <= es.count * bound * bound)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from learning import SEGMENTS, SIZE, sample
 
 from common import moments
-from learner.merge import FLOOR, Rule, inverse_variance, merge
+from learner.merge import EXPLODED, FLOOR, Rule, calm, exploded, inverse_variance, merge
 
 SCALAR, TENSOR, COORDINATE = "scalar", "tensor", "coordinate"
 
@@ -239,3 +239,19 @@ def test_m2_beyond_reason_is_an_explosion_too():
     merged = merge(samples, rule("rp"))
     assert merged.fallback == 1
     assert merged.gradient[1] == merged.es.mean[1]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("value", [1, np.nan, -np.inf, EXPLODED, -EXPLODED])
+@pytest.mark.parametrize("factor", [1, 1.01])
+def test_calm_is_what_did_not_explode_anywhere(count, value, factor):
+    mean = np.zeros(SIZE)
+    mean[3] = value * factor
+    rp = moments.Moments(count, mean, np.zeros(SIZE))
+    assert calm(rp) == (not exploded(rp).any()) == (abs(value * factor) <= EXPLODED)
+
+
+@pytest.mark.parametrize(("m2", "is_calm"), [(2 * EXPLODED**2, True), (2.01 * EXPLODED**2, False), (np.nan, False)])
+def test_calm_sees_spread(m2, is_calm):
+    rp = moments.Moments(2, np.zeros(SIZE), np.where(np.arange(SIZE) == 1, m2, 0.0))
+    assert calm(rp) == (not exploded(rp).any()) == is_calm

@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -37,6 +39,20 @@ def test_one_order_gives_the_same_bits():
     first, second = combine_all(parts, 5), combine_all(iter(parts), 5)
     assert first.mean.tobytes() == second.mean.tobytes()
     assert first.m2.tobytes() == second.m2.tobytes()
+
+
+@given(st.lists(st.integers(0, 3), min_size=9, max_size=9), st.sampled_from([0.0, np.nan, np.inf, 1e200]))
+def test_all_at_once_are_the_fold_of_pairs_bit_for_bit(groups, value):
+    rows = ROWS.copy()
+    rows[4, 2] += value
+    parts = [of(rows[np.array(groups) == g]) for g in range(4)]
+    given = [part.mean.copy() for part in parts]
+    merged, fold = combine_all(parts, 5), functools.reduce(combine, parts)
+    assert merged.count == fold.count
+    np.testing.assert_array_equal(merged.mean, fold.mean)
+    np.testing.assert_array_equal(merged.m2, fold.m2)
+    for part, before in zip(parts, given):
+        np.testing.assert_array_equal(part.mean, before)
 
 
 def test_the_empty_set_is_neutral():
