@@ -18,30 +18,36 @@ def check(holds: bool, what: str) -> None:
 
 
 def name(value: Any, what: str) -> str:
-    check(type(value) is str and _NAME.fullmatch(value) is not None, f"{what} is not a name")
-    return value
+    if type(value) is str and _NAME.fullmatch(value) is not None:
+        return value
+    raise Malformed(f"{what} is not a name")
 
 
 def integer(value: Any, what: str, low: int = 0) -> int:
-    check(type(value) is int and low <= value <= _LARGEST, f"{what} is not a whole number of {low} or more")
-    return value
+    if type(value) is int and low <= value <= _LARGEST:
+        return value
+    raise Malformed(f"{what} is not a whole number of {low} or more")
 
 
 def integers(values: Any, what: str, low: int) -> tuple[int, ...]:
-    check(type(values) is list and len(values) >= 1, f"{what} is not a list of numbers")
-    return tuple(integer(value, what, low) for value in values)
+    if type(values) is list and len(values) >= 1:
+        return tuple([integer(value, what, low) for value in values])
+    raise Malformed(f"{what} is not a list of numbers")
 
 
 def floats(values: Any, what: str) -> tuple[float, ...]:
-    check(type(values) is list and all(type(x) is float for x in values), f"{what} is not a list of floats")
-    return tuple(values)
+    if type(values) is list and all([type(x) is float for x in values]):
+        return tuple(values)
+    raise Malformed(f"{what} is not a list of floats")
 
 
 def each(values: tuple, pairs: int, what: str) -> tuple:
-    check(len(values) == pairs, f"{what} has {len(values)} entries for {pairs} pairs")
-    return values
+    if len(values) == pairs:
+        return values
+    raise Malformed(f"{what} has {len(values)} entries for {pairs} pairs")
 
 
 def duration(value: Any, what: str) -> float:
-    check(type(value) is float and math.isfinite(value) and value >= 0, f"{what} is not a duration")
-    return value
+    if type(value) is float and math.isfinite(value) and value >= 0:
+        return value
+    raise Malformed(f"{what} is not a duration")

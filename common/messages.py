@@ -9,6 +9,7 @@ worker holds. The answer is a packed `Reply`. Unpacking is strict: whatever is n
 
 from collections.abc import Mapping
 from enum import Enum
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgpack
@@ -232,4 +233,12 @@ def _moments(raw: list[Any], size: int) -> Moments:
     count, mean, m2 = raw
     if count == 0:
         return empty(size)
-    return Moments(count, np.frombuffer(mean, "<f8"), np.zeros(size) if m2 is None else np.frombuffer(m2, "<f8"))
+    return Moments(count, np.frombuffer(mean, "<f8"), _zeros(size) if m2 is None else np.frombuffer(m2, "<f8"))
+
+
+@lru_cache(maxsize=1)
+def _zeros(size: int) -> np.ndarray:
+    """Shared by all samples of one observation, so nobody may write into it."""
+    zeros = np.zeros(size)
+    zeros.flags.writeable = False
+    return zeros

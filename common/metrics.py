@@ -61,9 +61,9 @@ class LearnerMetrics:
 
     def _declare_samples(self) -> None:
         r = self.registry
-        self._samples = Counter("outertrain_samples", "Samples received.", ["verdict"], registry=r)
-        for verdict in Verdict:  # a series that begins at its first sample hides that sample from `rate`
-            self._samples.labels(verdict.value)
+        samples = Counter("outertrain_samples", "Samples received.", ["verdict"], registry=r)
+        # a series that begins at its first sample hides that sample from `rate`
+        self._by_verdict = {verdict.value: samples.labels(verdict.value) for verdict in Verdict}
         self._batch = Gauge("outertrain_batch_samples", "Samples in the batch being collected.", registry=r)
         self._staleness = Histogram(
             "outertrain_staleness_versions", "Staleness of judged samples.", buckets=STALENESS, registry=r
@@ -80,7 +80,8 @@ class LearnerMetrics:
             "outertrain_pair_loss", "Outer loss of pairs by window (upper end).", ["objective", "window"], registry=r
         )
         self._steps = Counter("outertrain_inner_steps", "Inner training steps taken.", registry=r)
-        self._problems = Counter("outertrain_inner_problems", "Inner problems that ended.", ["outcome"], registry=r)
+        problems = Counter("outertrain_inner_problems", "Inner problems that ended.", ["outcome"], registry=r)
+        self._ended = {outcome: problems.labels(outcome) for outcome in ("diverged", "finished")}
 
     def _declare_updates(self) -> None:
         r = self.registry
@@ -153,7 +154,7 @@ class LearnerMetrics:
         self, label: str, payload_bytes: int, sample: GradientSample | None, staleness: int | None
     ) -> None:
         """One judged payload. `sample` is None if it could not be read, `staleness` if it has no meaning for it."""
-        self._samples.labels(label).inc()
+        self._by_verdict[label].inc()
         self._payload.observe(payload_bytes)
         if staleness is not None:
             self._staleness.observe(staleness)
@@ -168,8 +169,8 @@ class LearnerMetrics:
         facts = sample.facts
         self._steps.inc(facts.get("inner_steps", 0))
         self._retries.inc(facts.get("retries", 0))
-        for outcome in ("diverged", "finished"):
-            self._problems.labels(outcome).inc(facts.get(outcome, 0))
+        for outcome, problems in self._ended.items():
+            problems.inc(facts.get(outcome, 0))
         for name, histogram in (("exchange_seconds", self._exchange), ("task_seconds", self._task)):
             if name in facts:
                 histogram.observe(facts[name])
