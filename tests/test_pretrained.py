@@ -1,0 +1,71 @@
+"""Theta files, and the learned optimizers that we ship."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common import checkpoint, configfile, pretrained
+from common.config import OptimizerConfig
+from common.errors import UserError
+from common.optimizer import make_family
+from common.pretrained import Pretrained
+from workers.evaluation import Evaluator
+from workers.items import Item, encode
+
+
+def test_a_file_brings_back_what_it_was_given(tmp_path: Path) -> None:
+    given = Pretrained(np.arange(5, dtype=np.float32), OptimizerConfig(hidden=7, time_features=False), "a test")
+    pretrained.save(tmp_path / "a.theta", given)
+    found = pretrained.load(tmp_path / "a.theta")
+    np.testing.assert_array_equal(found.theta, given.theta)
+    assert found[1:] == given[1:]
+
+
+@pytest.mark.parametrize(
+    "record, sentence",
+    [
+        ([1, 2], "no theta file"),
+        ({"kind": "learner", "theta": np.zeros(3, np.float32)}, "no theta file"),
+        ({"kind": "theta", "theta": np.zeros((3, 1), np.float32)}, "no theta file"),
+        ({"kind": "theta", "theta": np.zeros(3, np.float32), "optimizer": {"hiden": 3}}, "optimizer.hiden"),
+        ({"kind": "theta", "theta": np.zeros(3, np.float32), "optimizer": {"hidden": 0}}, "at least 1"),
+    ],
+)
+def test_another_record_is_refused(tmp_path: Path, record: object, sentence: str) -> None:
+    checkpoint.save(tmp_path / "a.theta", record)
+    with pytest.raises(UserError, match=sentence):
+        pretrained.load(tmp_path / "a.theta")
+
+
+def test_a_name_goes_before_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = pretrained.names()[0]
+    Path(name).write_text("mine")
+    shipped, missing = pretrained.find(name), pretrained.find("nothing of that name")
+    assert shipped is not None and shipped.name == f"{name}.theta" and missing is None
+    assert pretrained.find(f"./{name}") == Path(name)
+
+
+@pytest.mark.parametrize("name", pretrained.names())
+def test_each_shipped_one_has_a_card_and_the_size_of_its_family(name: str) -> None:
+    path = pretrained.find(name)
+    assert path is not None
+    learned = pretrained.load(path)
+    assert len(learned.theta) == make_family(learned.optimizer).size and np.isfinite(learned.theta).all()
+    card = pretrained.card(name)
+    for part in (f"# {name}", "outertrain train", "outertrain evaluate", "ratio"):
+        assert part in card
+
+
+def test_both_objectives_are_shipped_and_beat_adam_on_an_unseen_task() -> None:
+    for objective in ("train", "valid"):
+        path = pretrained.find(f"small-conv-{objective}")
+        assert path is not None
+        learned = pretrained.load(path)
+        config = configfile.load("quickstart", [f"estimator.objective={objective}", "estimator.outer_batches=1"])
+        evaluator = Evaluator(replace(config, optimizer=learned.optimizer))
+        ours = evaluator.run(Item("learned", 3, theta=encode(learned.theta)))
+        adam = min(evaluator.run(Item("adam", 3, rate=rate))[f"mean_{objective}"] for rate in (0.003, 0.01, 0.03))
+        assert ours[f"mean_{objective}"] < adam
