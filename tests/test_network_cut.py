@@ -1,0 +1,171 @@
+"""A machine that the network cuts off from its cluster, on hosts of namespaces. Workers are stubs without JAX.
+
+The quick version shortens the times after which Ray gives a silent machine up (SHORT); the slow one takes them as they
+are: pytest -m slow tests/test_network_cut.py. Each ends with the oracle of `scene`.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import scene
+from hosts import HOME, REPOSITORY, Host, Room, room, until
+
+from cluster.rundirectory import RunDirectory
+from learner.history import read_history
+
+pytestmark = pytest.mark.filterwarnings("ignore:os.fork")  # JAX warns; what is forked becomes another program at once
+
+SHORT = {
+    "RAY_health_check_period_ms": 1000,
+    "RAY_health_check_timeout_ms": 3000,
+    "RAY_health_check_failure_threshold": 5,  # given up after about 20 s, far from 5
+    "RAY_grpc_client_keepalive_timeout_ms": 10_000,  # as long may what was sent remain unacknowledged
+    "RAY_gcs_rpc_server_reconnect_timeout_s": 10,
+}
+START = "ray start --include-log-monitor=false --object-store-memory=80000000 "
+HEAD = "--head --port=6379 --num-cpus=0 --include-dashboard=false"
+NODE = "--address=head:6379 --num-cpus=4"
+LAUNCH = """
+import sys
+from dataclasses import replace
+from cluster import remote
+from cluster.prepare import Request, open_run
+run, _ = open_run(Request("{home}/run.toml", sys.argv[1], ("workers.count=4",), False))
+config = run.config()
+with remote.connected(run.name, replace(config, task=replace(config.task, family="stub:Stub"))):
+    remote.launch(run, 4, spread=True, program="stub:Stub")
+"""
+
+
+@contextmanager
+def cluster(folder: Path, settings: dict[str, int]) -> Iterator[Room]:
+    """A head and two machines with four cores each."""
+    with room(folder, "head", "worker-1", "worker-2") as made:
+        variables = {"PATH": f"{sys.prefix}/bin:$PATH", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4, **settings}
+        lines = [f". {REPOSITORY}/deploy/ray/env.sh", *(f"export {name}={value}" for name, value in variables.items())]
+        head, *workers = made.hosts.values()
+        for host in made.hosts.values():
+            (host.home / ".bashrc").write_text("\n".join(lines) + "\n")
+        (head.home / "run.toml").write_text(scene.CONFIG)
+        (head.home / "launch.py").write_text(LAUNCH.format(home=HOME))
+        head.run(START + HEAD)
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda host: host.run(START + NODE), workers))
+        yield made
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Room]:
+    with cluster(tmp_path_factory.mktemp("quick"), SHORT) as made:
+        yield made
+
+
+class Run:
+    """A run on the cluster, seen from outside: by its files and by what commands on the head say."""
+
+    def __init__(self, head: Host, name: str):
+        self.head, self.name = head, name
+        self.directory = RunDirectory(head.home / "runs" / name)
+
+    def status(self) -> dict[str, Any]:
+        return json.loads(self.head.run(f"outertrain status {self.name} --json"))
+
+    def last(self) -> dict[str, Any]:
+        """Of the last update."""
+        return [{"version": 0, "workers_seen": 0}, *read_history(self.directory.path)][-1]
+
+    def ended(self) -> int:
+        """How many workers have ended unasked."""
+        return self.directory.log(1000).count(" ended: ")
+
+    def spread(self, machines: Room, *counts: int) -> bool:
+        """Whether so many workers run on each machine, and no others anywhere."""
+        hosts = list(machines.hosts.values())[1:]
+        wanted = {host.address: count for host, count in zip(hosts, counts, strict=True) if count}
+        status = self.status()
+        return status["nodes"] == wanted and status["fleet"]["running"] == 4 == sum(counts)
+
+    def go_on(self, workers: int, seconds: float = 60) -> None:
+        """Waits for more updates, and for one that all the workers had a part in."""
+        goal = self.last()["version"] + 3
+        until(lambda: (at := self.last())["version"] >= goal and at["workers_seen"] == workers, seconds, "updates")
+
+
+@contextmanager
+def launched(machines: Room, name: str) -> Iterator[Run]:
+    """A run of four stubs, two on each machine; at its end the oracle is asked."""
+    head = machines.hosts["head"]
+    head.run(f"cd {scene.STUB}; python {HOME}/launch.py {name}")
+    run = Run(head, name)
+    until(lambda: run.spread(machines, 2, 2), 120, "four workers")
+    run.go_on(4)
+    yield run
+    head.run(f"outertrain stop {name}")
+    scene.ask_oracle(run.directory)
+    scene.assert_nothing_is_missing(run.directory)
+
+
+def workers_on(host: Host) -> list[str]:
+    return [line for line in host.processes() if line.startswith("ray::WorkerShell")]
+
+
+@pytest.mark.cluster
+@pytest.mark.faults
+def test_a_cut_of_5_seconds_restarts_nothing(quick: Room) -> None:
+    with launched(quick, "blink") as run:
+        before = workers_on(quick.hosts["worker-1"])
+        version = run.last()["version"]
+        quick.cut("worker-1")
+        time.sleep(5)
+        cut_off = run.last()["version"]
+        quick.heal("worker-1")
+        assert cut_off > version
+        run.go_on(4)
+        assert run.ended() == 0 and workers_on(quick.hosts["worker-1"]) == before and run.spread(quick, 2, 2)
+
+
+@pytest.mark.cluster
+@pytest.mark.faults
+def test_the_workers_of_a_machine_that_stays_cut_off_are_replaced_and_leave_by_themselves(quick: Room) -> None:
+    lost = quick.hosts["worker-1"]
+    with launched(quick, "cut") as run:
+        quick.cut("worker-1")
+        seconds = give_up_and_replace(quick, run)
+        seconds["left"] = until(lambda: not workers_on(lost), 120, "the workers that are cut off to leave")
+        quick.heal("worker-1")
+        seconds["empty"] = until(lambda: not lost.processes(), 120, "the machine that was cut off to be empty")
+        print(seconds)
+        lost.run(START + NODE)
+        run.head.run("outertrain scale cut 6")
+        until(lambda: run.status()["nodes"].get(lost.address), 60, "workers on the machine that is back")
+        assert run.ended() == 2
+
+
+@pytest.mark.slow
+def test_a_cut_of_120_seconds_with_rays_own_times(tmp_path: Path) -> None:
+    with cluster(tmp_path, {}) as machines, launched(machines, "long") as run:
+        lost = machines.hosts["worker-1"]
+        machines.cut("worker-1")
+        end = time.monotonic() + 120
+        seconds = give_up_and_replace(machines, run)
+        time.sleep(max(0, end - time.monotonic()))
+        machines.heal("worker-1")
+        seconds["left"] = until(lambda: not workers_on(lost), 60, "the workers that were cut off to leave")
+        seconds["empty"] = until(lambda: not lost.processes(), 120, "the machine that was cut off to be empty")
+        print(seconds)
+        assert run.ended() == 2
+
+
+def give_up_and_replace(machines: Room, run: Run) -> dict[str, float]:
+    """Seconds from a cut of worker-1 until Ray gives it up, and from then until its workers run elsewhere."""
+    seconds = {"given up": until(lambda: run.ended() == 2, 110, "the machine to be given up")}
+    seconds["restored"] = until(lambda: run.spread(machines, 0, 4), 60, "other workers")
+    run.go_on(4)
+    return seconds
