@@ -42,8 +42,8 @@ journal = true
 MEMORY = 80 * 2**20
 
 
-def start_cluster(nodes: int) -> Cluster:
-    """A head without cores, and nodes with eight each."""
+def start_cluster(nodes: int, cores: int = 8) -> Cluster:
+    """A head without cores, and nodes with so many each."""
     head = {
         "num_cpus": 0,
         "include_dashboard": False,
@@ -52,13 +52,13 @@ def start_cluster(nodes: int) -> Cluster:
     }
     cluster = Cluster(initialize_head=True, head_node_args=head)
     for _ in range(nodes):
-        add_node(cluster)
+        add_node(cluster, cores)
     os.environ["RAY_ADDRESS"] = cluster.address
     return cluster
 
 
-def add_node(cluster: Cluster) -> Any:
-    return cluster.add_node(num_cpus=8, object_store_memory=MEMORY)
+def add_node(cluster: Cluster, cores: int = 8) -> Any:
+    return cluster.add_node(num_cpus=cores, object_store_memory=MEMORY)
 
 
 @contextmanager
@@ -78,6 +78,7 @@ class Scene:
     def __init__(self, name: str):
         self.name, self.run = name, rundirectory.find(name)
         self.handles = remote.handles(name)
+        self.seconds_to_start = 0.0  # of all workers
 
     def fleet(self) -> dict[str, Any]:
         return unwrap(self.handles.fleet.status.remote)
@@ -115,9 +116,15 @@ def until(holds: Callable[[], bool], seconds: float) -> float:
 
 @contextmanager
 def launched(
-    surroundings: Path, name: str, workers: int, *overrides: str, program: str = "stub:Stub"
+    surroundings: Path,
+    name: str,
+    workers: int,
+    *overrides: str,
+    program: str = "stub:Stub",
+    seconds: float = 120,
+    worker: dict[str, Any] | None = None,
 ) -> Iterator[Scene]:
-    """A run of stubs on the cluster; at the end it is stopped, and the oracle is asked."""
+    """A run of stubs on the cluster, all of which start within `seconds`; at the end it is stopped, and the oracle is asked."""
     overrides = (f"workers.count={workers}", *overrides)
     request = Request(str(surroundings / "run.toml"), name, overrides, resume=name in rundirectory.names())
     run, _ = open_run(request)
@@ -126,9 +133,9 @@ def launched(
         config, task=replace(config.task, family="stub:Stub")
     )  # so that the stub's file reaches all nodes
     with remote.connected(name, travels):
-        remote.launch(run, workers, spread=True, program=program)
+        remote.launch(run, workers, spread=True, program=program, worker=worker)
         scene = Scene(name)
-        scene.reach(workers, 120)
+        scene.seconds_to_start = scene.reach(workers, seconds)
         yield scene
         remote.stop(name, 30, lambda text: None)
         assert name not in remote.runs()

@@ -1,0 +1,176 @@
+"""A run under load on a Ray cluster: a flood of stale samples, and many workers that join at once.
+
+Most workers do not import JAX: they send samples that a real one, of the paper's optimizer, has computed. The larger
+ones, which a machine should have for itself, and what all of them measure: `pytest -m faults tests/test_load_cluster.py -s`.
+"""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cluster_settings  # noqa: F401 - before Ray
+import numpy as np
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+from scene import Scene, launched, start_cluster, surrounded
+
+from cluster import rundirectory
+from cluster.workplace import FOR_RUNS
+from common import checkpoint, configfile
+from common.config import Config
+from common.messages import Reply, Verdict, encode_theta, pack_reply, pack_sample, unpack_reply, unpack_sample
+from learner.history import read_history
+from workers.worker import Worker, theta_of
+
+pytestmark = [pytest.mark.cluster, pytest.mark.faults, pytest.mark.filterwarnings("ignore:os.fork")]
+
+PAPER = ("optimizer.family=mlp", "outer.learning_rate=0.0001")
+STRETCH = 8.0  # seconds
+LIGHT = {"num_cpus": 0}
+
+
+@pytest.fixture(scope="module")
+def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with surrounded(tmp_path_factory.mktemp("load")) as folder:
+        config = configfile.load(str(folder / "run.toml"), PAPER)
+        checkpoint.save(folder / "recorded.ckpt", {"payloads": recorded(config, 16)})
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def cluster(surroundings: Path) -> Iterator[Cluster]:
+    cluster = start_cluster(1, cores=8)  # so many processes start at a time
+    yield cluster
+    cluster.shutdown()
+
+
+def recorded(config: Config, count: int) -> list[bytes]:
+    """Payloads of a real worker that is told nothing new."""
+    payloads: list[bytes] = []
+    theta = encode_theta(theta_of(config))
+
+    def exchange(payload: bytes | None, epoch: int, version: int) -> bytes:
+        if payload is not None:
+            payloads.append(payload)
+        return pack_reply(Reply(Verdict.accepted, 1, 0, worker.digest, theta, len(payloads) >= count, 1.0))
+
+    worker = Worker(config, "recorded", exchange)
+    worker.run()
+    return payloads
+
+
+class Flood:
+    """Stale samples in a thread: at most as many per second as asked for, eight of them under way at a time."""
+
+    def __init__(self, scene: Scene, folder: Path, per_second: float):
+        self._exchange, self._pause = scene.handles.learner.exchange.remote, 1 / per_second
+        self._known = unpack_reply(ray.get(self._exchange(None, -1, -1)))
+        self._real = unpack_sample(checkpoint.load(folder / "recorded.ckpt")["payloads"][0])
+        self.verdicts: list[Verdict | None] = []
+
+    def _payload(self, number: int) -> bytes:
+        names = {"worker": f"late{number % 8}", "sequence": number, "epoch": self._known.epoch, "version": 0}
+        return pack_sample(self._real._replace(**names, digest=self._known.digest))
+
+    def _run(self, ended: threading.Event) -> None:
+        under_way: list[ray.ObjectRef] = []
+        while not ended.wait(self._pause):
+            under_way.append(self._exchange(self._payload(len(self.verdicts)), self._known.epoch, 0))
+            done, under_way = ray.wait(under_way, num_returns=len(under_way), timeout=None if len(under_way) > 7 else 0)
+            self.verdicts += [unpack_reply(reply).verdict for reply in ray.get(done)]
+
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        ended = threading.Event()
+        thread = threading.Thread(target=self._run, args=(ended,))
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+
+def rate(run: rundirectory.RunDirectory, begin: float, end: float) -> float:
+    """Updates per second between two moments."""
+    return sum(begin <= line["time"] < end for line in read_history(run.path)) / (end - begin)
+
+
+def test_a_flood_of_stale_samples_costs_less_than_a_tenth_of_the_rate(surroundings: Path, cluster: Cluster) -> None:
+    """As many as honest ones: workers hold one call each, so more would need more late workers than there are others."""
+    settings = (*PAPER, "outer.max_staleness=50")
+    with launched(surroundings, "flooded", 8, *settings, program="recorded:Brisk", worker=LIGHT) as scene:
+        scene.go_on(20, 60)
+        begin = time.time()
+        time.sleep(STRETCH)
+        honest = 8 * rate(scene.run, begin, time.time())
+        flood = Flood(scene, surroundings, honest)
+        calm, flooded = [], []
+        for _ in range(3):
+            begin = time.time()
+            time.sleep(STRETCH)
+            calm.append(rate(scene.run, begin, time.time()))
+            with flood.on():
+                begin = time.time()
+                time.sleep(STRETCH)
+                flooded.append(rate(scene.run, begin, time.time()))
+        left = float(np.median(flooded) / np.median(calm))
+        volume = len(flood.verdicts) / (3 * STRETCH)
+    print({"left": left, "honest_per_second": honest, "stale_per_second": volume, "calm": calm, "flooded": flooded})
+    assert set(flood.verdicts) == {Verdict.stale}
+    assert volume > 0.8 * honest
+    assert left > 0.9, (calm, flooded)
+
+
+def measured(scene: Scene, workers: int, batch: int) -> dict[str, float]:
+    """Of a run that has been going for a while, from its journal and its history."""
+    samples = [
+        unpack_sample(payload)
+        for path in sorted((scene.run.path / "journal").glob("e*-v*.jnl"))
+        for payload in checkpoint.load(path)["payloads"]
+    ]
+    waited = [s.facts["exchange_seconds"] for s in samples if s.sequence > 1]
+    staleness = [line["staleness"]["mean"] for line in read_history(scene.run.path)]
+    return {
+        "seconds_to_start": scene.seconds_to_start,
+        "exchanges": len(waited),
+        "exchange_median": float(np.median(waited)),
+        "exchange_99": float(np.percentile(waited, 99)),
+        "exchange_most": max(waited),
+        "staleness": float(np.mean(staleness[-len(staleness) // 2 :])),
+        "workers_per_batch": workers / batch,
+    }
+
+
+def assert_good(found: dict[str, float]) -> None:
+    assert found["seconds_to_start"] < 300 and found["exchange_99"] < 1, found
+    assert 0.7 < found["staleness"] / found["workers_per_batch"] < 1.3, found
+
+
+@pytest.mark.parametrize("workers", [32, pytest.param(128, marks=pytest.mark.slow)])
+def test_many_workers_join_at_once(surroundings: Path, cluster: Cluster, workers: int) -> None:
+    batch = workers // 4
+    settings, name = (*PAPER, f"outer.batch_samples={batch}"), f"crowd{workers}"
+    with launched(
+        surroundings, name, workers, *settings, program="recorded:Worker", seconds=300, worker=LIGHT
+    ) as scene:
+        scene.go_on(30, 120)
+        assert scene.fleet()["restarts"] == 0 and scene.learner()["epoch"] == 1
+        found = measured(scene, workers, batch)
+    print(found)
+    assert_good(found)
+
+
+@pytest.mark.slow
+def test_16_real_workers_join_at_once(surroundings: Path, cluster: Cluster) -> None:
+    """290 MB of memory each."""
+    settings = (*PAPER, "outer.batch_samples=8")
+    with launched(surroundings, "real", 16, *settings, program=FOR_RUNS, seconds=300, worker=LIGHT) as scene:
+        scene.go_on(200, 120)
+        assert scene.fleet()["restarts"] == 0 and scene.learner()["epoch"] == 1
+        found = measured(scene, 16, 8)
+    print(found)
+    assert_good(found)
