@@ -90,11 +90,15 @@ def plan(state: State, now: float, limits: Limits) -> Plan:
     kill = tuple(
         m.uid
         for m in state.members
-        if (m.phase is Phase.LEAVING and now - m.since >= limits.grace)
-        or (m.phase is Phase.STARTING and now - m.since >= limits.start)
+        if (m.phase is Phase.LEAVING and now - m.since >= limits.grace) or overdue(m, now, limits)
     )
     launch = tuple(slot for slot in vacant(state, active) if _may_start(state.failures.get(slot), now, limits))
     return Plan(launch, leave, kill)
+
+
+def overdue(member: Member, now: float, limits: Limits) -> bool:
+    """Whether it has not reported itself in time. That is no failure: the cluster may have had no place for it."""
+    return member.phase is Phase.STARTING and now - member.since >= limits.start
 
 
 def vacant(state: State, active: Iterable[Member]) -> list[int]:
@@ -137,7 +141,7 @@ def ended(state: State, event: Ended, now: float, limits: Limits) -> State:
         if event.reason is None or member.phase is Phase.LEAVING:
             failures.pop(member.slot, None)
             target -= member.phase is not Phase.LEAVING
-        else:
+        elif not overdue(member, now, limits):
             failures[member.slot] = _failure(failures.get(member.slot), member, event, now, limits)
     return state._replace(target=max(target, 0), members=members, failures=failures)
 
@@ -206,7 +210,8 @@ class Fleet:
             self.state = started(self.state, event.uid, event.node, now)
             return
         unasked = event.reason is not None and any(
-            m.uid == event.uid and m.phase is not Phase.LEAVING for m in self.state.members
+            m.uid == event.uid and m.phase is not Phase.LEAVING and not overdue(m, now, self._limits)
+            for m in self.state.members
         )
         self.replaced += unasked
         if unasked:

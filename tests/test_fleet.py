@@ -132,6 +132,23 @@ def test_a_failing_slot_waits_twice_as_long_each_time_and_is_given_up() -> None:
     assert plan(state, now + 1e9, LIMITS) == Plan()
 
 
+def test_a_worker_without_a_place_is_asked_for_again_and_again() -> None:
+    """A full cluster is no failure of its workers: however long it lasts, none is given up."""
+    machinery = Machinery()
+    fleet = Fleet(1, machinery, lambda target: None, LIMITS)
+    for k in range(3 * LIMITS.attempts):
+        fleet.tick(k * (LIMITS.start + 1))
+        assert len(machinery.killed) == k
+        for uid in machinery.killed[k - 1 : k]:
+            machinery.end(uid, "killed while it waited")
+        fleet.tick(k * (LIMITS.start + 1) + 1)
+        assert len(machinery.alive) == 1
+    assert fleet.status()["restarts"] == fleet.status()["given_up"] == 0
+    machinery.end(machinery.alive[0], "boom")
+    fleet.tick(k * (LIMITS.start + 1) + 2)
+    assert fleet.status()["restarts"] == 1 and fleet.state.failures[0].attempts == 1
+
+
 def test_a_worker_that_ran_long_enough_starts_its_count_again() -> None:
     state = State(1, (member(0, since=0.0),), {0: ended_failure(4, 0.0)})
     assert ended(state, Ended("w0", "boom"), LIMITS.settle - 1, LIMITS).failures[0].attempts == 5
