@@ -25,7 +25,7 @@ from common.messages import Reply, Verdict, encode_theta, pack_reply, pack_sampl
 from learner.history import read_history
 from workers.worker import Worker, theta_of
 
-pytestmark = [pytest.mark.cluster, pytest.mark.faults, pytest.mark.filterwarnings("ignore:os.fork")]
+pytestmark = [pytest.mark.cluster, pytest.mark.faults, pytest.mark.slow, pytest.mark.filterwarnings("ignore:os.fork")]
 
 PAPER = ("optimizer.family=mlp", "outer.learning_rate=0.0001")
 STRETCH = 8.0  # seconds
@@ -150,7 +150,7 @@ def assert_good(found: dict[str, float]) -> None:
     assert 0.7 < found["staleness"] / found["workers_per_batch"] < 1.3, found
 
 
-@pytest.mark.parametrize("workers", [32, pytest.param(128, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("workers", [32, 128])
 def test_many_workers_join_at_once(surroundings: Path, cluster: Cluster, workers: int) -> None:
     batch = workers // 4
     settings, name = (*PAPER, f"outer.batch_samples={batch}"), f"crowd{workers}"
@@ -164,7 +164,6 @@ def test_many_workers_join_at_once(surroundings: Path, cluster: Cluster, workers
     assert_good(found)
 
 
-@pytest.mark.slow
 def test_16_real_workers_join_at_once(surroundings: Path, cluster: Cluster) -> None:
     """290 MB of memory each."""
     settings = (*PAPER, "outer.batch_samples=8")

@@ -96,6 +96,7 @@ def test_a_process_that_is_gone_is_looked_for_again() -> None:
 
 @pytest.mark.cluster
 @pytest.mark.faults
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:os.fork")
 def test_a_run_that_is_harmed_every_20_seconds_keeps_most_of_its_rate(tmp_path: Path) -> None:
     """The oracle is asked in it. Three minutes are too short for trends: `python tests/soak.py` for those."""
