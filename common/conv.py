@@ -47,7 +47,7 @@ def init(spec: ConvSpec, key: jax.Array) -> Weights:
     }
     borders = np.cumsum([np.prod(shape) for shape in shapes.values()])
     draw = jax.random.truncated_normal(key, -2, 2, (int(borders[-1]),))  # one: each takes most of a second to compile
-    w = {}
+    w: Weights = {}
     for (layer, shape), part in zip(shapes.items(), jnp.split(draw, borders[:-1])):
         std = np.float32(1 / (STD_OF_NORMAL_CUT_AT_TWO * np.sqrt(np.prod(shape[:-1]))))
         w |= {f"{layer}/kernel": part.reshape(shape) * std, f"{layer}/bias": jnp.zeros(shape[-1])}
