@@ -96,7 +96,7 @@ def test_a_room_of_machines_from_ray_up_to_ray_down(machines: Room) -> None:
     editor = "sed -i -e " + " -e ".join(f"s/{name}.example/{machines.hosts[name].address}/" for name in HOSTS)
     begin = f"cd ~/outertrain; . {sys.prefix}/bin/activate; {token}; "
     laptop.run(f"{begin} export EDITOR='{editor} -e s/ubuntu/root/'; {edit}; {up}", 300)
-    until(lambda: "3 local.cluster.node" in head.run("ray status"), 120, "all machines")
+    until(lambda: "3 local.cluster.node" in head.run("ray status"), 240, "all machines")
 
     for name in ("own_task.py", "own_task.toml"):
         laptop.run(f"{begin} ray rsync-up my-cluster.yaml docs/{name} {name}")
@@ -106,7 +106,7 @@ def test_a_room_of_machines_from_ray_up_to_ray_down(machines: Room) -> None:
         laptop.run(begin + launch.replace("quickstart", settings).replace("first", run).replace("16", "1"))
         laptop.run(begin + scale.replace("first", run).replace("32", "2"))
     for run in ("first", "second"):
-        until(lambda run=run: (at := status(head, run))["version"] >= 3 and at["nodes"] == each, 120, f"{run} to run")
+        until(lambda run=run: (at := status(head, run))["version"] >= 3 and at["nodes"] == each, 240, f"{run} to run")
     assert [p for p in head.processes() if p.startswith("ray::")]
     printed = laptop.run(f"{begin} ray exec my-cluster.yaml 'outertrain status first --json'")
     [told] = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
