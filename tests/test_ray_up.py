@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hosts import REPOSITORY, Host, Room, command_lines, namespace, room, until
@@ -20,13 +21,25 @@ pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore:os.fork")]
 
 COPIED = ("common", "learner", "workers", "cluster", "deploy", "docs", "pyproject.toml", "README.md", "LICENSE")
 HOSTS = ("head", "worker-1", "worker-2")
-# Written by whatever process imports the task family: where that and our own code were found.
+# Written by whatever process imports the user's file: where that, a package of the user's and our own were found.
 TRACE = """
-import pathlib, cluster
+import pathlib, cluster, waves
 with open(pathlib.Path.home() / "travelled", "a") as file:
-    print(__file__, cluster.__file__, file=file)
+    print(__file__, waves.__file__, cluster.__file__, file=file)
 """
-WHEEL = """
+SETTINGS = """
+[task]
+family = "own_task:family"
+inner_steps = 8
+[optimizer]
+family = "sgd"
+[curriculum]
+start = 2
+end = 4
+[outer]
+updates = 1000000
+"""
+PACKAGE = """
 [build-system]
 requires = ["hatchling"]
 build-backend = "hatchling.build"
@@ -40,21 +53,19 @@ include = ["waves.py"]
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A clone on the user's laptop, with a task family of the user's, and with another one that is a package."""
+    """A clone on the user's laptop, with the shipped example of a task family and with a package that it needs."""
     clone = tmp_path / "laptop" / "home" / "outertrain"
     clone.mkdir(parents=True)
     for name in COPIED:
         source = REPOSITORY / name
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(source, clone / name, ignore=ignore) if source.is_dir() else shutil.copy(source, clone)
-    family, settings = (clone / "docs" / f"own_task.{kind}" for kind in ("py", "toml"))
-    family.write_text(family.read_text() + TRACE)
-    settings.write_text(settings.read_text().replace("updates = 100", "updates = 100\n[outer]\nupdates = 100000"))
+    (clone / "own_task.py").write_text((clone / "docs" / "own_task.py").read_text() + TRACE)
+    (clone / "own_task.toml").write_text(SETTINGS)
     package = tmp_path / "waves"
     package.mkdir()
-    (package / "pyproject.toml").write_text(WHEEL)
-    shutil.copy(family, package / "waves.py")
-    (clone / "waves.toml").write_text(settings.read_text().replace("own_task:", "waves:"))
+    (package / "pyproject.toml").write_text(PACKAGE)
+    (package / "waves.py").write_text("")
     build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", "dist", ".", str(package)]
     subprocess.run(build, cwd=clone, check=True)
     return clone
@@ -85,8 +96,12 @@ def fill_in(text: str, machines: Room) -> str:
     return re.sub(r"([\w-]+)\.example", lambda name: machines.hosts[name[1]].address, text.replace("ubuntu", "root"))
 
 
-def status(head: Host, run: str) -> dict:
-    return json.loads(head.run(f"outertrain status {run} --json"))
+def status(head: Host) -> dict[str, Any]:
+    return json.loads(head.run("outertrain status first --json"))
+
+
+def running(host: Host, what: str) -> bool:
+    return any(what in line for line in host.processes())
 
 
 def test_a_room_of_machines_from_ray_up_to_ray_down(machines: Room) -> None:
@@ -94,32 +109,27 @@ def test_a_room_of_machines_from_ray_up_to_ray_down(machines: Room) -> None:
     install, wheel, token, edit, up, launch, scale, stop, down, quiet = road(machines)
     assert install.endswith(". .venv/bin/activate") and wheel.startswith("pip wheel")  # done: by the fixtures
     editor = "sed -i -e " + " -e ".join(f"s/{name}.example/{machines.hosts[name].address}/" for name in HOSTS)
-    begin = f"cd ~/outertrain; . {sys.prefix}/bin/activate; {token}; "
-    laptop.run(f"{begin} export EDITOR='{editor} -e s/ubuntu/root/'; {edit}; {up}", 300)
-    until(lambda: "3 local.cluster.node" in head.run("ray status"), 240, "all machines")
+    begin = f"cd ~/outertrain; . {sys.prefix}/bin/activate; {token.partition(' && ')[0]}; "
+    laptop.run(f"{begin} {token}; export EDITOR='{editor} -e s/ubuntu/root/'; {edit}; {up}", 300)
+    until(lambda: all(running(host, "raylet/raylet") for host in workers), 240, "all machines")
+    until(lambda: "3 local.cluster.node" in head.run("ray status"), 60, "all machines to be known")
 
     for name in ("own_task.py", "own_task.toml"):
-        laptop.run(f"{begin} ray rsync-up my-cluster.yaml docs/{name} {name}")
-    laptop.run(f"{begin} ray rsync-up my-cluster.yaml waves.toml waves.toml")
+        laptop.run(f"{begin} ray rsync-up my-cluster.yaml {name} {name}")
+    laptop.run(begin + launch.replace("quickstart", "own_task.toml").replace("16", "1"))
+    laptop.run(begin + scale.replace("32", "2"))
     each = {host.address: 1 for host in workers}
-    for run, settings in (("first", "own_task.toml"), ("second", "waves.toml")):
-        laptop.run(begin + launch.replace("quickstart", settings).replace("first", run).replace("16", "1"))
-        laptop.run(begin + scale.replace("first", run).replace("32", "2"))
-    for run in ("first", "second"):
-        until(lambda run=run: (at := status(head, run))["version"] >= 3 and at["nodes"] == each, 240, f"{run} to run")
-    assert [p for p in head.processes() if p.startswith("ray::")]
+    until(lambda: (at := status(head))["version"] >= 3 and at["nodes"] == each, 240, "both workers")
+    assert running(head, "ray::LearnerShell") and running(head, "ray::FleetShell")  # where the run directory is
     printed = laptop.run(f"{begin} ray exec my-cluster.yaml 'outertrain status first --json'")
     [told] = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
     assert told["state"] == "running" and told["fleet"]["target"] == told["workers"] == 2 and told["nodes"] == each
     for host in workers:
-        found = {Path(family).name: (family, ours) for family, ours in map(str.split, (host.home / "travelled").open())}
-        assert "working_dir_files" in found["own_task.py"][0] and "site-packages" in found["waves.py"][0]
-        assert all("site-packages" in ours for _, ours in found.values())
+        file, package, ours = (host.home / "travelled").read_text().split()[:3]
+        assert "working_dir_files" in file and "site-packages" in package and "site-packages" in ours
 
-    for run in ("first", "second"):
-        laptop.run(begin + stop.replace("first", run))
-        assert status(head, run)["state"] == "stopped"
-    laptop.run(begin + down, 120)
-    laptop.run(begin + quiet, 120)
+    laptop.run(begin + stop)
+    assert status(head)["state"] == "stopped"
+    laptop.run(f"{begin} {down}; {quiet}")
     for host in machines.hosts.values():
         until(lambda host=host: not host.processes(), 60, f"{host.name} to be quiet")
