@@ -5,6 +5,7 @@ are: pytest -m slow tests/test_network_cut.py. Each ends with the oracle of `sce
 """
 
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 import scene
-from hosts import HOME, REPOSITORY, Host, Room, room, until
+from hosts import HOME, REPOSITORY, Host, Room, command_lines, namespace, room, until
 
 from cluster.rundirectory import RunDirectory
 from learner.history import read_history
@@ -41,6 +42,13 @@ run, _ = open_run(Request("{home}/run.toml", sys.argv[1], ("workers.count=4",), 
 config = run.config()
 with remote.connected(run.name, replace(config, task=replace(config.task, family="stub:Stub"))):
     remote.launch(run, 4, spread=True, program="stub:Stub")
+"""
+
+MAKER = """
+import hosts, pathlib, sys
+with hosts.room(pathlib.Path(sys.argv[1]), "only") as room:
+    print(room.switch.pid, room.hosts["only"].outer.pid, flush=True)
+    input()
 """
 
 
@@ -114,6 +122,33 @@ def launched(machines: Room, name: str) -> Iterator[Run]:
 
 def workers_on(host: Host) -> list[str]:
     return [line for line in host.processes() if line.startswith("ray::WorkerShell")]
+
+
+@pytest.mark.cluster
+@pytest.mark.faults
+def test_hosts_are_cut_off_and_healed_and_end_with_the_process_that_made_them(tmp_path: Path) -> None:
+    maker = subprocess.Popen(
+        [sys.executable, "-c", MAKER, str(tmp_path)],
+        cwd=Path(__file__).parent,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with maker:
+        assert maker.stdout is not None
+        inside = {namespace(int(pid), "net") for pid in maker.stdout.readline().split()}
+        maker.kill()
+    assert len(inside) == 2
+    until(lambda: not any(namespace(pid, "net") in inside for pid, _ in command_lines()), 10, "the hosts to end")
+
+    (tmp_path / "room").mkdir()
+    with room(tmp_path / "room", "near", "far") as made:
+        ask = "ssh -o ConnectTimeout=2 far hostname"
+        assert made.hosts["near"].run(ask) == "far\n"
+        made.cut("far")
+        made.hosts["near"].run(f"! {ask}")
+        made.heal("far")
+        assert made.hosts["near"].run(f"until {ask}; do sleep 0.2; done") == "far\n"
+        assert made.hosts["far"].processes() == []
 
 
 @pytest.mark.cluster
