@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from common.checkpoint import Damaged
+from common.moments import Moments
 from learner.ledger import Ledger
 from learner.outer import from_leaves, leaves
 from learner.probing import Probing
@@ -22,7 +23,7 @@ def make(epoch: int, digest: str, state: State, ledger: Ledger, beside: Mapping[
         "digest": digest,
         "theta": state.theta,
         "outer": leaves(state.outer),
-        "probing": None if past is None else [*past[:4], list(past.recent)],
+        "probing": None if past is None else [*past.older, *past.newer, list(past.recent)],
         "ledger": ledger.dump(),
         "beside": dict(beside),
     }
@@ -38,8 +39,8 @@ def state_in(record: Mapping[str, Any], fresh: State) -> tuple[State, bool]:
     outer = from_leaves(record["outer"], fresh.outer)
     past = fresh.probing
     if past is not None and record["probing"] is not None:
-        seen, mean, m2, bad, recent = record["probing"]
-        past = Probing(seen, mean, m2, bad, tuple(recent))
+        *numbers, recent = record["probing"]
+        past = Probing(Moments(*numbers[:3]), Moments(*numbers[3:]), tuple(recent))
     theta = np.array(record["theta"], np.float32)
     return State(record["version"], theta, fresh.outer if outer is None else outer, past), outer is not None
 

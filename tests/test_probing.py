@@ -5,7 +5,7 @@ from learning import sample
 from common import moments
 from learner import probing
 from learner.merge import EXPLODED, FLOOR
-from learner.probing import MEMORY, NEGLIGIBLE, WINDOW
+from learner.probing import BLOCK, NEGLIGIBLE, WINDOW
 
 SIZE = 3
 ES = moments.of(np.array([[0.0] * SIZE, [2.0] * SIZE]))  # per-pair variance 2
@@ -28,17 +28,21 @@ def test_one_batch_gives_its_own_variance():
 
 
 def test_single_probes_build_a_variance_too():
-    """400 batches of one probe each: within 4 standard errors of the true variance at the effective sample size."""
-    rows = np.random.default_rng(0).normal(0, 3, (400, SIZE))
+    """Batches of one probe each: the variance of the last complete block and of what came after it."""
+    rows = np.random.default_rng(0).normal(0, 3, (10 * BLOCK + 5, SIZE))
     estimate = probing.past_variance(observed(rows[:, None]))
-    np.testing.assert_allclose(estimate, 9, rtol=4 * (2 / (2 * MEMORY)) ** 0.5)
+    np.testing.assert_allclose(estimate, rows[-BLOCK - 5 :].var(axis=0, ddof=1), rtol=1e-12)
 
 
-def test_the_past_fades():
-    state = observed(wild(10))
-    calm = [np.random.default_rng([1, k]).normal(0, 1, (4, SIZE)) for k in range(400)]
-    assert (probing.past_variance(state) > 1e7).all()
-    np.testing.assert_allclose(probing.past_variance(observed(calm, state)), 1, rtol=0.8)
+def test_rp_comes_back_when_gradients_have_become_calm():
+    """Two blocks of probes forget any past; fading by a factor would need thousands for one of 1e20."""
+    state = observed(wild(WINDOW, scale=1e10))
+    assert probing.rate(state, 0.125) == 0.125
+    calm = np.random.default_rng(1).normal(0, 1, (2 * BLOCK, 1, SIZE))
+    assert (probing.past_variance(observed(calm[: BLOCK - 1], state)) > 1e18).all()
+    state = observed(calm, state)
+    np.testing.assert_allclose(probing.past_variance(state), calm[-BLOCK:, 0].var(axis=0, ddof=1), rtol=1e-12)
+    assert probing.rate(state, 0.125) == 1.0
 
 
 def test_nothing_is_known_at_the_start():

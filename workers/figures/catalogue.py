@@ -7,7 +7,7 @@ from typing import Any
 from common.errors import UserError
 from workers.figures.figure import Record, Train, Verdict
 
-NAMES = ("fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "fig8")
+NAMES = ("fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "fig8", "probing")
 SCALES = ("mini", "paper")
 Rows = Sequence[Mapping[str, Any]]
 
