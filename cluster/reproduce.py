@@ -38,7 +38,7 @@ def rows_of(
     rows: list[Row] = []
     while True:
         items = catalogue.items(name, scale, [*before, *rows])
-        if len(items) == len(rows):
+        if [item["item"] for item in items] == [row["item"] for row in rows]:
             return rows
         if not jobs.run(items, results, pool, lambda done, total: progress(name, done, total)):
             return None

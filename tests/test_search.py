@@ -45,6 +45,17 @@ def test_a_second_rung_waits_for_the_first_and_takes_the_best_by_either_loss():
     assert not set(second[0]["tasks"]) & set(first[0]["tasks"])
 
 
+def test_what_survivors_do_next_does_not_change_who_survived():
+    """The best of a rung may do badly in the next one; nobody takes its place."""
+    plan = Plan(12, (Rung(2, 2), Rung(3, 1), Rung(4, 1)), seed=3)
+    rows, good = [], {draw: float(draw) for draw in range(12)}
+    for expected in ([*range(12)], [0, 1], [1]):
+        items = search.items(plan, 100, rows)[len(rows) :]
+        assert [item["draw"] for item in items] == expected
+        rows += [row(item, {0: 50.0, 1: 1.0} if item["rung"] == 1 else good) for item in items]
+    assert [item["item"] for item in search.items(plan, 100, rows)] == [r["item"] for r in rows]
+
+
 def test_without_rejection_every_draw_is_run_to_the_end():
     plan = Plan(5, (Rung(4, 1),))
     items = search.items(plan, 100, [])

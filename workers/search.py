@@ -86,7 +86,8 @@ def items(plan: Plan, inner_steps: int, rows: Sequence[Mapping[str, Any]]) -> li
         done = [found[one["item"]] for one in now if one["item"] in found]
         if len(done) < len(now) or number == len(plan.rungs) - 1:
             break
-        alive, first = survivors(rows, done, rung.keep), first + rung.runs
+        known = [row for row in rows if row["kind"] == "search" and row["rung"] <= number]
+        alive, first = survivors(known, done, rung.keep), first + rung.runs
     return listed
 
 
@@ -103,7 +104,10 @@ def perform(evaluator: Evaluator, record: Mapping[str, Any]) -> Record:
 
 
 def survivors(rows: Sequence[Mapping[str, Any]], last: Sequence[Mapping[str, Any]], keep: int) -> list[int]:
-    """The draws of the last rung that are among the best by one of the losses, over all their runs."""
+    """The draws of `last` that are among the best by one of the losses, over all their runs among `rows`.
+
+    These must not hold runs of later rungs: who survived a rung would change with what its survivors did next.
+    """
     alive = {row["draw"] for row in last}
     chosen: set[int] = set()
     for loss in LOSSES:

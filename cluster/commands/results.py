@@ -27,7 +27,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(handler=export)
 
     parser = commands.add_parser("reproduce", help="recompute figures of the paper; goes on where it was cut off")
-    parser.add_argument("figures", nargs="+", metavar="FIGURE", help="fig2 ... fig8, or all")
+    parser.add_argument("figures", nargs="+", metavar="FIGURE", help="fig2 ... fig8, probing, or all")
     parser.add_argument("--scale", default="mini", metavar="SCALE", help="mini (minutes to hours, default) or paper")
     parser.add_argument("-o", "--output", type=Path, default=Path("figures"), metavar="DIR", help="default: figures")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="default: all cores")
