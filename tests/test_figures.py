@@ -9,7 +9,7 @@ import pytest
 from common.configfile import load
 from common.errors import UserError
 from tests import synthetic
-from workers.figures import catalogue, digits, fig2, fig3, fig4, fig5, fig6, fig7, fig8, statistics
+from workers.figures import catalogue, digits, fig2, fig3, fig4, fig5, fig6, fig7, fig8, probing, statistics
 from workers.figures.figure import Trained, item, rounded, row
 from workers.items import decode, encode
 from workers.search import Plan, Rung
@@ -77,6 +77,7 @@ def tiny(monkeypatch):
         fig6: {"base": TINY, "tasks": 2, "starts": 2, "plan": Plan(3, (Rung(1, 1), Rung(1, 1)))},
         fig7: {"base": TINY, "digits": ("task.units=[3]",), "problems": 1, "starts": 2, "elsewhere": {"same": ()}},
         fig8: {**fig8.SCALES["mini"], "base": TINY, "windows": [2, 6], "growing": (2, 4), "budget": 600, "tasks": 2},
+        probing: {"base": TINY, "seeds": 2, "points": 2, "tasks": 2},
     }
     for module, scale in scales.items():
         monkeypatch.setitem(module.SCALES, "mini", scale)
@@ -265,6 +266,33 @@ def test_ablations_hold_together_or_not():
     assert not fig8.verdict(ablation_rows(no_momentum=1.0)).holds
     sentence = fig8.verdict(ablation_rows(no_time=2.5)).sentence
     assert "time hardly: does not hold" in sentence and "momentum needed: holds" in sentence
+
+
+def skipping_rows(shift, seconds=1.0, wobble=0.001):
+    rows = []
+    for seed in range(5):
+        for rate in (probing.WITH, probing.WITHOUT):
+            own = shift + wobble * (seed - 2) if rate == probing.WITHOUT else 0.0
+            losses = [[2.0 + seed] * 2, [1.0 + own] * 2, [0.8 + own] * 2]
+            more = {"rate": rate, "seed": seed, "losses": losses, "ratios": [6.0] * 10 + [None, 1.0], "skipped": 0.8}
+            took = seconds if rate == probing.WITHOUT else 2.0
+            rows.append({"figure": "probing", "kind": "train", "seconds": took, **more})
+    return rows
+
+
+def test_skipping_must_leave_the_curve_where_it_is_and_be_faster():
+    assert probing.verdict(skipping_rows(0.0)).holds
+    assert probing.speed(skipping_rows(0.0)) == 2.0
+    assert not probing.verdict(skipping_rows(0.1)).holds  # elsewhere
+    assert not probing.verdict(skipping_rows(0.0, wobble=0.1)).holds  # too uncertain
+    assert not probing.verdict(skipping_rows(0.0, seconds=3.0)).holds  # slower
+    assert "10^6.0 times that of es in the first" in probing.verdict(skipping_rows(0.0)).sentence
+
+
+def test_paired_differences_have_students_interval():
+    """Three gaps 1, 2, 3: mean 2, standard error 1 / sqrt 3, t of 2 degrees of freedom 4.303."""
+    interval = statistics.paired(np.array([11.0, 22.0, 33.0]), np.array([10.0, 20.0, 30.0]))
+    assert interval == pytest.approx((2.0, 2 - 4.303 / 3**0.5, 2 + 4.303 / 3**0.5), abs=1e-3)
 
 
 def curve(name, task, level, optimizer):

@@ -10,7 +10,7 @@ import pytest
 from archives_helper import write_archives
 
 from cluster.cli import main
-from workers.figures import fig2, fig3, fig5, fig6, fig8
+from workers.figures import fig2, fig3, fig5, fig6, fig8, probing
 
 SHORT = (
     "task.inner_steps=30",
@@ -35,7 +35,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("module", [fig2, fig3, fig5, fig6, fig8], ids=lambda m: m.__name__.rpartition(".")[2])
+@pytest.mark.parametrize("module", [fig2, fig3, fig5, fig6, fig8, probing], ids=lambda m: m.__name__.rpartition(".")[2])
 def test_it_starts_and_stops_when_told(module, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name, key = module.__name__.rpartition(".")[2], "mlp" if module is fig2 else "base"
     scales = [(fig5, "base"), (module, key)] if module in (fig2, fig6) else [(module, key)]

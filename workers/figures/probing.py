@@ -20,6 +20,7 @@ CLAIM = (
 NEEDS = ()
 
 WITH, WITHOUT = 1.0, 0.1  # probe rates
+ENDS = (slice(0, 8), slice(-8, None))  # updates of the training's beginning and end
 CLOSE = 0.05  # of the loss: the widest interval that still says "the same"
 SCALES: dict[str, dict[str, Any]] = {
     "mini": {"base": ("exploding",), "seeds": 6, "points": 6, "tasks": 12},
@@ -98,11 +99,13 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> Verdict:
     difference, loss = gap(rows)
     same = difference.low <= 0 <= difference.high and difference.high - difference.low < CLOSE * loss
     faster = speed(rows)
-    ratios = [ratio for r in trained for ratio in r["ratios"] if ratio is not None]
+    always = [r["ratios"] for r in trained if r["rate"] == WITH]
+    first, last = (np.median([v for ratios in always for v in ratios[part] if v is not None]) for part in ENDS)
     share = np.mean([r["skipped"] for r in trained if r["rate"] == WITHOUT])
     return Verdict(
         bool(same and faster > 1),
-        f"The variance of rp is 10^{np.median(ratios):.1f} times that of es. With rp in a tenth of the samples while "
+        f"The variance of rp is 10^{first:.1f} times that of es in the first updates, 10^{last:.1f} times in the "
+        f"last. With rp in a tenth of the samples while "
         f"it has no weight ({share:.0%} of all pairs did without it) there are {faster:.2f} times as many outer updates "
         f"per second; the mean loss along the training is {difference} higher, of {loss:.3g} (the interval's width is "
         f"{(difference.high - difference.low) / loss:.1%} of it; {len(trained) // 2} seeds, each with the same start).",
@@ -122,7 +125,7 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
         for k, line in enumerate(lines):
             panels[0].plot(versions, line, color=colour, linewidth=0.8, label=label if k == 0 else None)
             panels[2].plot(np.array(versions) * per_update, line, color=colour, linewidth=0.8)
-        for k, r in enumerate(found):
+        for r in found:
             ratios = [np.nan if v is None else 10.0**v for v in r["ratios"]]
             panels[1].plot(np.arange(1, len(ratios) + 1), ratios, ".", color=colour, markersize=2)
     panels[1].set_yscale("log")
