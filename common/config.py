@@ -186,6 +186,7 @@ class OuterConfig:
     clip_value: float = 1.0
     max_staleness: int = -1  # in versions; -1: no limit (a limit rejects long windows and slow workers first)
     keep_checkpoints: int = 10
+    keep_every: int = 0  # versions that are multiples of it keep their checkpoint for good; 0: none does
     journal: bool = False  # write the applied payloads, for replay
 
     def __post_init__(self) -> None:
@@ -200,6 +201,7 @@ class OuterConfig:
             self.keep_checkpoints >= 2,
             f"outer.keep_checkpoints = {self.keep_checkpoints}: keep at least 2, so that a damaged one has a predecessor",
         )
+        require(self.keep_every >= 0, f"outer.keep_every = {self.keep_every}: must be 0 (none) or more")
 
 
 @dataclass(frozen=True)

@@ -47,14 +47,14 @@ def save(folder: Path, position: Position, content: dict[str, Any], reached: Rea
     return checkpoint.save(path_of(folder, position), content, reached)
 
 
-def retain(folder: Path, chain: dict[int, int], epoch: int, keep: int) -> None:
-    """Deletes all but the newest `keep` checkpoints, never one of an epoch later than ours.
+def retain(folder: Path, chain: dict[int, int], epoch: int, keep: int, every: int = 0) -> None:
+    """Deletes all but the newest `keep` checkpoints and those of each `every`-th version, never a later epoch's.
 
     Older epochs' checkpoints past the lineage are never read again and go first.
     """
     ours = [p for p in positions(folder) if p.epoch <= epoch]
     living = [p for p in ours if counts(chain, p)]
-    kept = set(living[-keep:])
+    kept = {*living[-keep:], *(p for p in living if every and p.version % every == 0)}
     for position in ours:
         if position not in kept:
             path_of(folder, position).unlink(missing_ok=True)

@@ -33,7 +33,8 @@ class Store:
         self._chain = epoch.lineage(run / "epochs", number)
         self.ancestors = {older: last for older, last in self._chain.items() if older < number}
         self._epochs, self._folder = run / "epochs", run / "checkpoints"
-        self._keep, self._reached = config.outer.keep_checkpoints, reached
+        self._keep, self._every = config.outer.keep_checkpoints, config.outer.keep_every
+        self._reached = reached
         self._history = History(run / "history.jsonl")
         self._journal = Journal(run / "journal", number) if config.outer.journal else None
 
@@ -74,5 +75,5 @@ class Store:
     def _checkpoint(self, record: dict[str, Any]) -> int:
         position = Position(self.epoch, record["version"])
         size = checkpoints.save(self._folder, position, record, self._reached)
-        checkpoints.retain(self._folder, self._chain, self.epoch, self._keep)
+        checkpoints.retain(self._folder, self._chain, self.epoch, self._keep, self._every)
         return size

@@ -52,6 +52,12 @@ def test_retention_keeps_the_newest_of_the_lineage(tmp_path):
     assert names(tmp_path) == [(1, 10), (2, 10), (2, 11), (3, 10)]
 
 
+def test_retention_keeps_each_so_many_th_for_good(tmp_path):
+    fill(tmp_path, *((1, v) for v in range(13)), (2, 12), (2, 13))
+    retain(tmp_path, {1: 11, 2: NO_END}, epoch=2, keep=2, every=5)
+    assert names(tmp_path) == [(1, 0), (1, 5), (1, 10), (2, 12), (2, 13)]
+
+
 def test_a_superseded_learner_deletes_nothing_of_its_successor(tmp_path):
     fill(tmp_path, (1, 10), (2, 10), (1, 11), (1, 12), (1, 13))
     retain(tmp_path, {1: NO_END}, epoch=1, keep=2)

@@ -74,6 +74,7 @@ IMPOSSIBLE = [
     (OuterConfig, {"clip_value": 0.0}, "must be positive"),
     (OuterConfig, {"max_staleness": -2}, "no limit"),
     (OuterConfig, {"keep_checkpoints": 1}, "at least 2"),
+    (OuterConfig, {"keep_every": -1}, "outer.keep_every = -1"),
     (WorkersConfig, {"count": 0}, "at least 1"),
     (WorkersConfig, {"segment": 0}, "workers.segment = 0"),
     (EvaluationConfig, {"tasks": -1}, "0 or more"),

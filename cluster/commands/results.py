@@ -3,9 +3,16 @@
 import argparse
 import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cluster.commands import options
+from common.errors import UserError
+
+if TYPE_CHECKING:
+    from cluster.jobs import Pool
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -30,7 +37,15 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("figures", nargs="+", metavar="FIGURE", help="fig2 ... fig8, probing, or all")
     parser.add_argument("--scale", default="mini", metavar="SCALE", help="mini (minutes to hours, default) or paper")
     parser.add_argument("-o", "--output", type=Path, default=Path("figures"), metavar="DIR", help="default: figures")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="default: all cores")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes (default: all cores); with --cluster: workers of each training (default: as its preset says)",
+    )
+    parser.add_argument(
+        "--cluster", action="store_true", help="on this machine's Ray cluster: each training is a launched run"
+    )
     parser.set_defaults(handler=reproduce)
 
 
@@ -51,14 +66,15 @@ def export(arguments: argparse.Namespace) -> None:
 
 def reproduce(arguments: argparse.Namespace) -> int:
     from cluster import display
-    from cluster.figurepool import LocalPool
     from cluster.interrupt import Interrupt
     from cluster.reproduce import reproduce
     from workers.figures import catalogue
 
     names = catalogue.NAMES if arguments.figures == ["all"] else arguments.figures
+    if arguments.workers is not None and arguments.workers < 1:
+        raise UserError(f"--workers {arguments.workers}: nothing is computed without one; use at least 1")
     arguments.output.mkdir(parents=True, exist_ok=True)
-    with Interrupt() as interrupt, display.make() as show, LocalPool(arguments.workers, arguments.output) as pool:
+    with Interrupt() as interrupt, display.make() as show, figure_pool(arguments, show.say) as pool:
 
         def tell(name: str, done: int, total: int) -> bool:
             show.counting(name, done, total)
@@ -69,3 +85,21 @@ def reproduce(arguments: argparse.Namespace) -> int:
             return 130
         show.say(f"pictures and verdicts in {arguments.output}")
     return 0
+
+
+@contextmanager
+def figure_pool(arguments: argparse.Namespace, say: Callable[[str], None]) -> Iterator["Pool"]:
+    """Those who compute a figure's items."""
+    if not arguments.cluster:
+        from cluster.figurepool import LocalPool
+
+        with LocalPool(arguments.workers or os.cpu_count() or 1, arguments.output) as pool:
+            yield pool
+        return
+    from cluster import remote
+
+    with remote.connected():
+        from cluster.figurecluster import ClusterPool
+
+        with ClusterPool(arguments.workers, say) as pool:
+            yield pool

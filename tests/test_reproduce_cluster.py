@@ -1,0 +1,103 @@
+"""Figures on a Ray cluster: trainings as launched runs, the rest as tasks; stopped and gone on with."""
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import cluster_settings  # noqa: F401 - before Ray
+import numpy as np
+import pytest
+from scene import start_cluster
+
+from cluster import remote
+from cluster.cli import main
+from cluster.figurecluster import Finished, launching
+from learner.history import read_history
+from workers.figures import fig5
+from workers.figures.figure import item
+
+TINY = (
+    "mini",
+    "task.family=mlp",
+    "task.units=[3]",
+    "task.batch_size=4",
+    "task.inner_steps=6",
+    "curriculum.start=2",
+    "curriculum.end=4",
+    "dataset.classes=40",
+    "dataset.train_images=6",
+    "dataset.valid_images=4",
+    "dataset.test_images=4",
+    "optimizer.hidden=3",
+    "evaluation.rate_count=3",
+    "workers.segment=6",
+    "outer.batch_samples=2",
+    "outer.updates=400",
+)
+
+
+def test_a_training_is_launched_with_its_settings_or_gone_on_with() -> None:
+    one = item("fig5", "train", "label", ("mini", "seed=3"))
+    first = launching(one, 5, resume=False)
+    assert first[:4] == ["launch", "--name", one["item"], "mini"]
+    assert {"--set=seed=3", "--set=outer.keep_every=2", "--workers=5"} <= set(first)  # mini has 200 updates
+    assert launching(one, None, resume=True) == ["launch", "--name", one["item"], "--resume"]
+
+
+def test_a_training_has_theta_at_the_last_kept_version_before_each() -> None:
+    thetas = {version: np.full(2, version, np.float32) for version in (0, 40, 80, 83)}
+    trained = Finished(thetas, [{"version": 83}]).trained([0, 41, 80, 83])
+    assert {version: int(theta[0]) for version, theta in trained.kept.items()} == {0: 0, 41: 40, 80: 80, 83: 83}
+    assert trained.theta[0] == 83 and trained.history == [{"version": 83}]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current folder, beside a cluster of one node with four cores."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OUTERTRAIN_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("RAY_ADDRESS", "")
+    monkeypatch.setitem(fig5.SCALES, "mini", {"base": TINY, "seeds": 1, "points": 3, "tasks": 2})
+    monkeypatch.setattr(fig5, "OBJECTIVES", {"train": ()})
+    cluster = start_cluster(1, cores=4)
+    yield tmp_path
+    cluster.shutdown()
+
+
+@pytest.mark.cluster
+@pytest.mark.filterwarnings("ignore:os.fork")
+def test_a_figure_is_stopped_and_completed_on_a_cluster(folder: Path) -> None:
+    asked = ["reproduce", "fig5", "--cluster", "--workers", "2", "-o", "figures"]
+    watcher = threading.Thread(target=interrupt_after_an_update, args=(folder,))
+    watcher.start()
+    assert main(asked) == 130
+    watcher.join()
+    (run,) = (folder / "runs").iterdir()
+    before = read_history(run)
+    assert 0 < len(before) < 400
+    assert left_on_the_cluster() == []
+
+    assert main(asked) == 0
+    history = read_history(run)
+    assert [line["version"] for line in history] == list(range(1, 401))
+    assert history[: len(before)] == before  # the same lineage
+    rows = [json.loads(line) for line in (folder / "figures" / "fig5.jsonl").read_text().splitlines()]
+    assert sorted(r["kind"] for r in rows) == ["adam", "adam", "evaluation", "evaluation", "evaluation", "train"]
+    assert {"holds", "sentence"} <= json.loads((folder / "figures" / "fig5.json").read_text()).keys()
+    assert (folder / "figures" / "fig5.png").stat().st_size > 10_000
+    assert left_on_the_cluster() == []
+
+
+def interrupt_after_an_update(folder: Path) -> None:
+    while not any(file.stat().st_size > 0 for file in folder.glob("runs/*/history.jsonl")):
+        time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def left_on_the_cluster() -> list[str]:
+    with remote.connected():
+        return remote.runs()
