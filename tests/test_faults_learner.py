@@ -191,22 +191,28 @@ def test_hostile_payloads_harm_nobody(tmp_path, count, caplog):
     assert len(caplog.records) < 200
 
 
-def test_bad_rp_of_some_workers_leaves_theta_finite(tmp_path):
-    """One worker in ten sends rp that exploded: theta stays finite, everything is counted, and es carries those batches."""
-    learner = start(tmp_path, config(batch_samples=10, journal=True))
+def test_bad_samples_of_some_workers_leave_what_es_alone_would_learn(tmp_path):
+    """One worker in ten sends rp that exploded, or es beyond what losses can give: theta is finite at all times, all is
+    counted, and es carries those batches: theta is bit for bit that of a clean run with es alone."""
+    learner = start(tmp_path / "bad", config(batch_samples=10, journal=True))
+    clean = start(tmp_path / "clean", config({"use": "es"}, batch_samples=10))
     bad = [np.nan, np.inf, -np.inf, 1e30]
     for k in range(100):
-        reply = ask(learner)
-        made = sample(f"w{k % 10}", k, epoch=reply.epoch, version=reply.version)
+        version = ask(learner).version
+        made = sample(f"w{k % 10}", k, epoch=1, version=version)
+        assert send(clean, made).verdict is Verdict.accepted
         if k % 10 == 3:
+            impossible = made._replace(es=moments.of(np.full((1, SIZE), 1e12)))
+            assert send(learner, impossible).verdict is Verdict.malformed
             made = made._replace(rp=moments.of(np.full((1, SIZE), bad[k // 10 % 4])))
-        reply = send(learner, made)
-        assert reply.verdict is Verdict.accepted
+        assert send(learner, made).verdict is Verdict.accepted
         assert np.isfinite(decode_theta(ask(learner).theta)).all()
-    lines = read_history(tmp_path)
+    lines = read_history(tmp_path / "bad")
     assert [line["rp_nonfinite"] for line in lines] == [1] * 10
     assert all(line["rp_fallback"] == SIZE and line["weight_rp"]["q95"] == 0 for line in lines)
-    assert_replay(tmp_path, ask(learner).theta)
+    assert learner.status()["verdicts"] == {"accepted": 100, "malformed": 10}
+    assert ask(learner).theta == ask(clean).theta
+    assert_replay(tmp_path / "bad", ask(learner).theta)
 
 
 @contextmanager
