@@ -53,13 +53,16 @@ def cluster(surroundings: Path) -> Iterator[Cluster]:
 
 def test_workers_killed_again_and_again_are_replaced(surroundings: Path, cluster: Cluster) -> None:
     with launched(surroundings, "killed", 8) as scene:
+        replaced = []
         for k in range(20):
             present = sorted(scene.workers().items())
             uid, pid = present[k % len(present)]
             os.kill(pid, signal.SIGKILL)
             until(lambda uid=uid: uid not in scene.workers(), 15)
             if k % 4 == 3:
-                assert scene.reach(8, 60) < 30
+                replaced.append(scene.reach(8, 60))
+        assert max(replaced) < 30
+        print({"seconds_until_four_killed_workers_are_replaced": replaced})
         scene.go_on()
         assert scene.fleet()["restarts"] == 20 and scene.learner()["epoch"] == 1
         assert outertrain("logs", "killed", "--lines", "10000").count(" ended: ") == 20
@@ -68,16 +71,17 @@ def test_workers_killed_again_and_again_are_replaced(surroundings: Path, cluster
 
 def test_a_killed_learner_comes_back_and_its_workers_go_on_by_themselves(surroundings: Path, cluster: Cluster) -> None:
     with launched(surroundings, "restarted", 4) as scene:
-        before = scene.workers()
+        before, away = scene.workers(), []
         for epoch in (2, 3):
             scene.go_on()
             version = scene.learner()["version"]
             os.kill(unwrap(scene.handles.learner.pid.remote), signal.SIGKILL)
-            assert until(lambda epoch=epoch: scene.learner()["epoch"] == epoch, 30) < 30
+            away.append(until(lambda epoch=epoch: scene.learner()["epoch"] == epoch, 30))
             parent = json.loads((scene.run.path / "epochs" / f"e{epoch:04d}.json").read_text())["parent"]
             assert parent[1] >= version - 1
             scene.go_on()
         assert scene.workers() == before
+        print({"seconds_until_the_killed_learner_is_back": away})
     assert {line["epoch"] for line in read_history(scene.run.path)} == {1, 2, 3}
 
 
@@ -88,7 +92,9 @@ def test_a_frozen_worker_holds_nobody_up_and_a_learner_that_is_cut_off_for_5_sec
         before = scene.workers()
         victim = next(iter(before.values()))
         os.kill(victim, signal.SIGSTOP)
-        scene.go_on(10)
+        thawed = time.monotonic() + 60
+        while time.monotonic() < thawed:
+            scene.go_on(10, seconds=10)
         os.kill(victim, signal.SIGCONT)
         learner = unwrap(scene.handles.learner.pid.remote)
         os.kill(learner, signal.SIGSTOP)
@@ -106,8 +112,8 @@ def test_a_killed_fleet_takes_its_workers_along_and_finds_its_target(surrounding
         scene.reach(3)
         before = scene.workers()
         os.kill(unwrap(scene.handles.fleet.pid.remote), signal.SIGKILL)
-        until(lambda: not any(alive(pid) for pid in before.values()), 30)
-        scene.reach(3)
+        reaped = until(lambda: not any(alive(pid) for pid in before.values()), 30)
+        print({"seconds_until_reaped": reaped, "seconds_until_restored": scene.reach(3)})
         assert not set(scene.workers()) & set(before)
         scene.go_on()
         assert scene.learner()["epoch"] == 1
@@ -118,8 +124,9 @@ def test_the_workers_of_a_lost_node_come_back_elsewhere(surroundings: Path, clus
     with launched(surroundings, "moved", 6) as scene:
         before = scene.workers()
         cluster.remove_node(lost, allow_graceful=False)
-        until(lambda: len(set(before) - set(scene.workers())) >= 1, 60)
-        assert scene.reach(6, 60) < 60
+        noticed = until(lambda: len(set(before) - set(scene.workers())) >= 1, 60)
+        restored = scene.reach(6, 60 - noticed)
+        print({"seconds_until_a_lost_node_is_noticed": noticed, "seconds_until_restored": restored})
         scene.go_on()
         assert scene.learner()["epoch"] == 1
 
@@ -140,10 +147,12 @@ def test_two_runs_by_command_and_one_of_them_scaled_while_it_runs(surroundings: 
         for count in (0, 8, 4):
             pids = scene.workers().values()
             outertrain("scale", "scaled", str(count))
-            scene.reach(count, 60)
+            print({"scaled_to": count, "seconds": scene.reach(count, 60)})
             if count == 0:
                 until(lambda pids=pids: not any(alive(pid) for pid in pids), 10)
-                assert load(unwrap(scene.handles.learner.pid.remote), 5.0) < 0.02
+                idle = load(unwrap(scene.handles.learner.pid.remote), 5.0)
+                print({"core_of_an_idle_learner": idle})
+                assert idle < 0.02
         scene.go_on()
         state = json.loads(outertrain("status", "scaled", "--json"))
         assert state["state"] == "running" and state["workers"] == 4 and state["epoch"] == 1
@@ -202,14 +211,18 @@ def test_aggregators_merge_before_the_learner_and_one_may_be_lost(surroundings: 
     assert {name[:2] for name, _ in replay(scene.run.path).names} == {"a-"}
 
 
+class Deserted(Exception):
+    """Leaves a run as it is, and the connection to its cluster."""
+
+
 def test_after_the_loss_of_the_head_a_new_cluster_goes_on_from_the_run_directory(surroundings: Path) -> None:
     first = start_cluster(1)
-    with pytest.raises(ConnectionAbortedError), launched(surroundings, "beheaded", 2) as scene:
+    with pytest.raises(Deserted), launched(surroundings, "beheaded", 2) as scene:
         scene.go_on()
-        version = scene.learner()["version"]
-        for node in (first.head_node, *first.worker_nodes):
-            node.kill_all_processes(check_alive=False, allow_graceful=False)
-        raise ConnectionAbortedError
+        raise Deserted  # a driver ends at once when its head does, and would take the tests along
+    for node in (first.head_node, *first.worker_nodes):
+        node.kill_all_processes(check_alive=False, allow_graceful=False)
+    version = read_history(scene.run.path)[-1]["version"]
     second = start_cluster(1)
     with launched(surroundings, "beheaded", 2) as scene:
         assert scene.learner()["epoch"] == 2 and scene.learner()["version"] >= version - 1
