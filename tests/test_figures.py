@@ -129,6 +129,8 @@ def test_a_name_holds_all_that_decides_the_result():
     others = [item("fig9", "kind", "label", TINY, task=2), item("fig9", "kind", "label", (*TINY, "seed=1"), task=1)]
     others.append(item("fig9", "other", "label", TINY, task=1))
     assert len({one["item"], *(o["item"] for o in others)}) == 4
+    kept = item("fig9", "kind", "label", (*TINY, "outer.keep_every=5", "metrics.port=9"), task=1)
+    assert kept["item"] == one["item"]  # what is kept and shown decides nothing
 
 
 def test_rows_leave_out_theta_and_numbers_are_short():
@@ -348,6 +350,11 @@ def test_digits_and_elsewhere_are_told_apart():
     assert fig7.verdict(rows(1.0)).holds and not fig7.verdict(rows(1.15)).holds
     assert fig7.gaps(rows(1.0), "wide", "learned (train)", "train").tolist() == pytest.approx([0.1])
     assert fig7.drops(rows(1.0), "learned (train)").tolist() == pytest.approx([1.8])
+
+
+def test_shipped_optimizers_are_tried_on_digits_where_they_fit():
+    assert set(fig7.shipped(("mini",))) == {"small-conv-train", "small-conv-valid"}
+    assert fig7.shipped(TINY) == {}  # another size of network
 
 
 def test_longer_steps_triple_both_outputs_and_nothing_else():

@@ -9,6 +9,8 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#8A6D00", "#56B4E9", "#6
 COLOURS = {
     "learned (train)": "#0072B2",
     "learned (valid)": "#56B4E9",
+    "small-conv-train": "#6639ba",
+    "small-conv-valid": "#E69F00",
     "adam": "#D55E00",
     "rmsprop": "#009E73",
     "sgd": "#CC79A7",

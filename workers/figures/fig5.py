@@ -195,6 +195,8 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
                     else None
                 )
                 axes.plot(versions, losses.mean(axis=1), style, color=colour, linewidth=1, label=name)
-            axes.axhline(tuned_adam(rows, objective, split).mean(), color=canvas.INK, linestyle=style, linewidth=0.8)
+            level = tuned_adam(rows, objective, split).mean()
+            axes.axhline(level, color=canvas.INK, linestyle=style, linewidth=0.8)
+            axes.set_ylim(0.8 * level, 1.4 * level)  # some starts are far above
         canvas.label(axes, "outer updates", f"mean {objective} loss (black: tuned Adam)")
     return figure

@@ -1,6 +1,6 @@
 """Figure 7: the learned optimizers on networks and data that they were never trained on (paper section 4.4).
 
-A six-layer convolutional network on 28x28 digits, and other widths, depths, image sizes, batch sizes, fully connected
+A six-layer convolutional network on 28x28 digits, also with the optimizers that we ship; and other widths, depths, image sizes, batch sizes, fully connected
 networks, and ten times the inner steps. Digits are MNIST's where a class store of them lies at data/mnist, otherwise
 scikit-learn's 8x8 digits, enlarged, and labelled so.
 """
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from common import pretrained
 from common.task import SPLITS, gather, image_family
 from workers import baselines
 from workers.evaluation import Evaluator
@@ -19,7 +20,7 @@ from workers.figures.digits import Digits
 from workers.figures.fig5 import best_theta
 from workers.figures.figure import Record, Train, Verdict, config_of, evaluator_of, item, of_kind, rounded, row
 from workers.figures.statistics import bootstrap
-from workers.items import Item
+from workers.items import Item, encode
 
 CLAIM = "The learned optimizers still train a six-layer network on 28x28 digits; the one for validation loss generalises better."
 NEEDS = ("fig5",)
@@ -61,15 +62,16 @@ def items(scale: str, rows: Sequence[Mapping[str, Any]]) -> list[Record]:
         return []
     chosen, listed = SCALES[scale], []
     source = "MNIST" if MNIST.is_dir() else "scikit-learn's digits, enlarged"
+    on_digits = {**thetas, **shipped(chosen["base"])}
     for start in range(chosen["starts"]):
-        for name in (*thetas, *baselines.TUNED):
+        for name in (*on_digits, *baselines.TUNED):
             fields = {
                 "where": "digits",
                 "source": source,
                 "task": 0,
                 "start": start,
                 "optimizer": name,
-                "theta": thetas.get(name),
+                "theta": on_digits.get(name),
             }
             listed.append(
                 item(
@@ -94,6 +96,13 @@ def items(scale: str, rows: Sequence[Mapping[str, Any]]) -> list[Record]:
                 label = f"{where}-{name}-{task}".replace(" ", "")
                 listed.append(item("fig7", "curve", label, (*chosen["base"], *overrides), **fields))
     return listed
+
+
+def shipped(settings: tuple[str, ...]) -> dict[str, str]:
+    """Encoded theta by name, of the shipped optimizers of this configuration's family: trained on larger tasks."""
+    files = {name: pretrained.load(pretrained.find(name) or Path(name)) for name in pretrained.names()}
+    family = config_of(settings).optimizer
+    return {name: encode(file.theta) for name, file in files.items() if file.optimizer == family}
 
 
 def perform(record: Mapping[str, Any], train: Train) -> Record:
@@ -156,6 +165,11 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> Verdict:
         f"with {learned[1]}, whose mean test loss is lower by {better}. Adam at its best rate minus {learned[0]}, mean train "
         f"loss: digits {bootstrap(gaps(rows, 'digits', learned[0], 'train'))}; {table}."
     )
+    for name in (name for name in pretrained.names() if len(drops(rows, name))):
+        gap = bootstrap(gaps(rows, "digits", name, "train"))
+        sentence += (
+            f" Shipped {name} on digits: {bootstrap(drops(rows, name))} nats below guessing, Adam minus it {gap}."
+        )
     return Verdict(bool(all(fall.low > 0 for fall in falls.values()) and better.low > 0), sentence)
 
 

@@ -15,6 +15,7 @@ An item's name ends in a digest of all that decides its result, so a changed set
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -48,11 +49,18 @@ Train = Callable[[Config, Sequence[int]], Trained]  # (config, versions whose th
 
 def item(figure: str, kind: str, label: str, settings: Settings = (), **fields: Any) -> Record:
     """An item of a figure; `settings` name the configuration that it runs under."""
-    config = configfile.dump(config_of(tuple(settings))) if settings else ""
+    config = deciding(config_of(tuple(settings))) if settings else {}
     decided = json.dumps([figure, kind, config, fields], sort_keys=True)
     digest = hashlib.sha256(decided.encode()).hexdigest()[:10]
     name = f"{figure}-{label}-{digest}"
     return {"item": name, "figure": figure, "kind": kind, "label": label, "settings": list(settings), **fields}
+
+
+def deciding(config: Config) -> dict[str, Any]:
+    """The configuration without what is kept on disk and shown: a new key of that kind must not make results void."""
+    tree = asdict(config)
+    outer = {key: value for key, value in tree["outer"].items() if not key.startswith("keep_") and key != "journal"}
+    return {**tree, "outer": outer, "metrics": None}
 
 
 def row(record: Mapping[str, Any], **results: Any) -> Record:
