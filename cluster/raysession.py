@@ -8,9 +8,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import chdir, contextmanager
 from pathlib import Path
+from typing import Any
 
 from cluster.workplace import USER_FOLDER
 from common.config import Config
+from common.errors import UserError
 
 SETTINGS = {
     "RAY_worker_niceness": "0",  # Ray's default of 15 would starve the learner
@@ -56,21 +58,31 @@ def local(processes: int, namespace: str, config: Config) -> Iterator[None]:
     scratch = Path(tempfile.mkdtemp(prefix=f"{SCRATCH}{os.getpid()}-"))
     try:
         with chdir(stage(config, scratch)):  # Ray puts the current folder at the front of its processes' import path
-            ray.init(
-                address="local",
-                num_cpus=processes,
-                namespace=namespace,
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                _temp_dir=str(scratch),
-                _system_config=SYSTEM,
-            )
+            _start(ray, processes, namespace, scratch)
         yield
     finally:
         ray.shutdown()
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _start(ray: Any, processes: int, namespace: str, scratch: Path) -> None:
+    try:
+        ray.init(
+            address="local",
+            num_cpus=processes,
+            namespace=namespace,
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _temp_dir=str(scratch),
+            _system_config=SYSTEM,
+        )
+    except Exception as error:  # Ray raises no narrower one when its processes are not up within its 30 s
+        raise UserError(
+            f"Ray did not start on this machine ({str(error).partition('. ')[0]}): if other programs keep its cores busy, "
+            "try again when they have ended; `outertrain train --in-process` needs no Ray"
+        ) from error
 
 
 def sweep() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from cluster import raysession
 from common.config import Config, TaskConfig
+from common.errors import UserError
 
 
 def config(family: str) -> Config:
@@ -74,3 +75,19 @@ def test_a_token_is_found_where_ray_looks_for_it(tmp_path: Path, monkeypatch: py
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray" / "auth_token").write_text("x")
     assert raysession.has_token()
+
+
+def test_a_ray_that_does_not_start_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**options: object) -> None:
+        raise Exception("The current node timed out during startup. This could happen.")
+
+    monkeypatch.setattr("ray.init", init)
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", *raysession.SETTINGS):
+        monkeypatch.setenv(name, os.environ.get(name, raysession.SETTINGS.get(name, "")))  # and restored
+    monkeypatch.setattr(raysession.tempfile, "tempdir", str(tmp_path))
+    with (
+        pytest.raises(UserError, match=r"did not start .*timed out during startup\).*--in-process"),
+        raysession.local(2, "x", Config()),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
