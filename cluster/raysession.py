@@ -4,9 +4,10 @@ import logging
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import chdir, contextmanager
+from contextlib import chdir, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,8 @@ def local(processes: int, namespace: str, config: Config) -> Iterator[None]:
     try:
         with chdir(stage(config, scratch)):  # Ray puts the current folder at the front of its processes' import path
             _start(ray, processes, namespace, scratch)
-        yield
+        with redirect_stdout(sys.stderr):  # Ray prints there what its processes report; scripts read standard output
+            yield
     finally:
         ray.shutdown()
         shutil.rmtree(scratch, ignore_errors=True)

@@ -77,17 +77,34 @@ def test_a_token_is_found_where_ray_looks_for_it(tmp_path: Path, monkeypatch: py
     assert raysession.has_token()
 
 
-def test_a_ray_that_does_not_start_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def unstarted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The temporary folder, and an environment that is restored; Ray is not started."""
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", *raysession.SETTINGS):
+        monkeypatch.setenv(name, os.environ.get(name, raysession.SETTINGS.get(name, "")))
+    monkeypatch.setattr(raysession.tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_a_ray_that_does_not_start_is_a_sentence(unstarted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def init(**options: object) -> None:
         raise Exception("The current node timed out during startup. This could happen.")
 
     monkeypatch.setattr("ray.init", init)
-    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", *raysession.SETTINGS):
-        monkeypatch.setenv(name, os.environ.get(name, raysession.SETTINGS.get(name, "")))  # and restored
-    monkeypatch.setattr(raysession.tempfile, "tempdir", str(tmp_path))
     with (
         pytest.raises(UserError, match=r"did not start .*timed out during startup\).*--in-process"),
         raysession.local(2, "x", Config()),
     ):
         pass
-    assert list(tmp_path.iterdir()) == []
+    assert list(unstarted.iterdir()) == []
+
+
+def test_what_ray_prints_is_not_for_scripts(
+    unstarted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ray.init", lambda **options: None)
+    with raysession.local(2, "x", Config()):
+        print("(raylet) a worker died")
+    print("{}")
+    told = capsys.readouterr()
+    assert told.out == "{}\n" and "a worker died" in told.err
