@@ -18,6 +18,25 @@ TASKS = {
     "quadratic": TaskConfig(family="quadratic", options={"dimension": 2}, inner_steps=12),
 }
 
+TINY = (  # a preset and overrides: a figure's training in seconds
+    "mini",
+    "task.family=mlp",
+    "task.units=[3]",
+    "task.batch_size=4",
+    "task.inner_steps=6",
+    "curriculum.start=2",
+    "curriculum.end=4",
+    "dataset.classes=40",
+    "dataset.train_images=6",
+    "dataset.valid_images=4",
+    "dataset.test_images=4",
+    "optimizer.hidden=3",
+    "evaluation.rate_count=3",
+    "evaluation.baselines=['adam']",
+    "workers.segment=6",
+    "outer.updates=10",
+)
+
 
 def config(task: str = "quadratic", optimizer: str = "sgd", /, **sections) -> Config:
     """A small run; windows of three steps without jitter."""

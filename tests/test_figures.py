@@ -9,30 +9,12 @@ import pytest
 from common.configfile import load
 from common.errors import UserError
 from tests import synthetic
+from tests.small import TINY
 from workers.figures import catalogue, digits, fig2, fig3, fig4, fig5, fig6, fig7, fig8, probing, statistics
 from workers.figures.figure import Trained, item, rounded, row
 from workers.items import decode, encode
 from workers.search import Plan, Rung
 from workers.worker import theta_of
-
-TINY = (
-    "mini",
-    "task.family=mlp",
-    "task.units=[3]",
-    "task.batch_size=4",
-    "task.inner_steps=6",
-    "curriculum.start=2",
-    "curriculum.end=4",
-    "dataset.classes=40",
-    "dataset.train_images=6",
-    "dataset.valid_images=4",
-    "dataset.test_images=4",
-    "optimizer.hidden=3",
-    "evaluation.rate_count=3",
-    "evaluation.baselines=['adam']",
-    "workers.segment=6",
-    "outer.updates=10",
-)
 
 
 def train(config, keep):

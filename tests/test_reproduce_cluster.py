@@ -12,6 +12,7 @@ import cluster_settings  # noqa: F401 - before Ray
 import numpy as np
 import pytest
 from scene import start_cluster
+from small import TINY
 
 from cluster import remote
 from cluster.cli import main
@@ -20,24 +21,7 @@ from learner.history import read_history
 from workers.figures import fig5
 from workers.figures.figure import item
 
-TINY = (
-    "mini",
-    "task.family=mlp",
-    "task.units=[3]",
-    "task.batch_size=4",
-    "task.inner_steps=6",
-    "curriculum.start=2",
-    "curriculum.end=4",
-    "dataset.classes=40",
-    "dataset.train_images=6",
-    "dataset.valid_images=4",
-    "dataset.test_images=4",
-    "optimizer.hidden=3",
-    "evaluation.rate_count=3",
-    "workers.segment=6",
-    "outer.batch_samples=2",
-    "outer.updates=400",
-)
+LONGER = (*TINY, "outer.batch_samples=2", "outer.updates=400")
 
 
 def test_a_training_is_launched_with_its_settings_or_gone_on_with() -> None:
@@ -61,7 +45,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OUTERTRAIN_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("RAY_ADDRESS", "")
-    monkeypatch.setitem(fig5.SCALES, "mini", {"base": TINY, "seeds": 1, "points": 3, "tasks": 2})
+    monkeypatch.setitem(fig5.SCALES, "mini", {"base": LONGER, "seeds": 1, "points": 3, "tasks": 2})
     monkeypatch.setattr(fig5, "OBJECTIVES", {"train": ()})
     cluster = start_cluster(1, cores=4)
     yield tmp_path

@@ -1,8 +1,8 @@
 """Figure 7: the learned optimizers on networks and data that they were never trained on (paper section 4.4).
 
-A six-layer convolutional network on 28x28 digits, also with the optimizers that we ship; and other widths, depths, image sizes, batch sizes, fully connected
-networks, and ten times the inner steps. Digits are MNIST's where a class store of them lies at data/mnist, otherwise
-scikit-learn's 8x8 digits, enlarged, and labelled so.
+A six-layer convolutional network on 28x28 digits, also with the optimizers that we ship; and other widths, depths,
+image sizes, batch sizes, fully connected networks, and ten times the inner steps. Digits are MNIST's where a class
+store of them lies at data/mnist, otherwise scikit-learn's 8x8 digits, enlarged, and labelled so.
 """
 
 from collections.abc import Mapping, Sequence
