@@ -17,8 +17,8 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError, WorkerCrashedError
 
 from cluster import remote, rundirectory
+from cluster.answers import last_line, unwrap
 from cluster.jobs import Done, Item, Row
-from cluster.local import last_line, unwrap
 from cluster.rundirectory import RunDirectory
 from common import runtime
 from common.errors import UserError

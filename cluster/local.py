@@ -1,11 +1,11 @@
 """Runs and jobs on this machine: a Ray of our own, a fleet, perhaps a learner; all of it ends with the command."""
 
 import time
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple, Protocol, Self
 
 from cluster import raysession
+from cluster.answers import await_ready, last_line, unwrap
 from cluster.jobs import Pool
 from cluster.rundirectory import RunDirectory
 from cluster.workplace import FOR_JOBS, FOR_RUNS
@@ -101,37 +101,7 @@ class LocalRun(LocalFleet):
         return self._status
 
 
-def await_ready(learner: Any) -> None:
-    """Raises UserError when the learner cannot work."""
-    from ray.exceptions import RayActorError
-
-    try:
-        unwrap(learner.ready.remote)
-    except RayActorError as error:
-        raise UserError(
-            f"the learner cannot start: {last_line(str(error))} (train --in-process shows the whole traceback)"
-        ) from None
-
-
-def unwrap(call: Callable[..., Any], *arguments: Any) -> Any:
-    """The answer of an actor's method. Raises the UserError that it raised, as it was raised there."""
-    import ray
-    from ray.exceptions import RayTaskError
-
-    try:
-        return ray.get(call(*arguments))
-    except RayTaskError as error:
-        if isinstance(error.cause, UserError):
-            raise error.cause from None
-        raise
-
-
 def raise_if_hopeless(fleet: dict[str, Any]) -> None:
     """Raises UserError when every worker was given up."""
     if fleet["target"] and fleet.get("given_up", 0) >= fleet["target"]:
         raise UserError(f"every worker failed again and again, the last one so: {last_line(fleet['last_failure'])}")
-
-
-def last_line(traceback: str) -> str:
-    lines = [line for line in traceback.strip().splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "no reason given"

@@ -8,8 +8,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
+from cluster.answers import last_line
 from cluster.jobs import Done, Item
-from cluster.local import last_line
 
 REFRESH_SECONDS = 2.0  # between two looks at which workers there are
 AHEAD = 2  # items at one worker, so that it never waits for the next

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cluster import raysession, rundirectory
-from cluster.local import await_ready, unwrap
+from cluster.answers import await_ready, unwrap
 from cluster.rundirectory import RunDirectory
 from cluster.workplace import FOR_RUNS
 from common import targets

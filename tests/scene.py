@@ -19,8 +19,8 @@ import ray
 from ray.cluster_utils import Cluster
 
 from cluster import raysession, remote, rundirectory
+from cluster.answers import unwrap
 from cluster.evaluate import theta_of
-from cluster.local import unwrap
 from cluster.prepare import Request, open_run
 from learner.journal import Replay, replay
 

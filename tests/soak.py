@@ -23,7 +23,7 @@ from havoc import Fault, Havoc
 from scene import Scene, ask_oracle, launched, start_cluster, surrounded, until
 
 from cluster import rundirectory
-from cluster.local import unwrap
+from cluster.answers import unwrap
 from learner.history import read_history
 
 EVERY = 20.0  # seconds from fault to fault

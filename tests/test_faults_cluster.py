@@ -26,7 +26,7 @@ from scene import (
 )
 
 from cluster import jobs, remote, rundirectory
-from cluster.local import unwrap
+from cluster.answers import unwrap
 from cluster.raypool import RayPool
 from learner.history import read_history
 from learner.journal import replay
