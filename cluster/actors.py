@@ -14,17 +14,18 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cluster.connection import Call, Connection, Unreachable
 from cluster.crew import Crew
 from cluster.duty import Duty
-from cluster.fleet import Fleet
+from cluster.fleet import Fleet, Limits
 from cluster.rundirectory import RunDirectory
 from cluster.workplace import enter_user_folder, make_workplace, read_config
 from common import runtime, targets
@@ -37,32 +38,26 @@ TICK_SECONDS = 0.25
 
 
 class LearnerShell:
-    """`cluster.service.LearnerService`."""
+    """`cluster.service.LearnerService`. While its run cannot be opened, it says why to whoever asks, and tries again."""
 
     def __init__(self, run: str):
         runtime.prepare(pin=False)
         enter_user_folder()
+        from cluster.opening import Opening
         from cluster.service import LearnerService
 
-        self._refusal: UserError | None = None
-        try:
-            self._service = LearnerService(RunDirectory(Path(run)))
-        except UserError as error:  # told to whoever asks; to raise it here would only make Ray start it again
-            self._refusal = error
-
-    def _check(self) -> None:
-        if self._refusal is not None:
-            raise self._refusal
+        directory = RunDirectory(Path(run))
+        directory.start_log()
+        self._opening = Opening(lambda: LearnerService(directory))
 
     @ray.method(concurrency_group="control")
     def ready(self) -> None:
         """Raises UserError when this learner cannot work."""
-        self._check()
+        self._opening.get()
 
     @ray.method(concurrency_group="exchange")
     def exchange(self, payload: bytes | None, epoch: int, version: int) -> bytes:
-        self._check()
-        return self._service.learner.exchange(payload, epoch, version)
+        return self._opening.get().learner.exchange(payload, epoch, version)
 
     @ray.method(concurrency_group="control")
     def pid(self) -> int:
@@ -70,17 +65,17 @@ class LearnerShell:
 
     @ray.method(concurrency_group="control")
     def status(self) -> dict[str, Any]:
-        self._check()
-        return self._service.status()
+        return self._opening.get().status()
 
     @ray.method(concurrency_group="control")
     def drain(self) -> None:
-        self._service.learner.drain()
+        if service := self._opening.made():
+            service.learner.drain()
 
     @ray.method(concurrency_group="control")
     def close(self) -> None:
-        if self._refusal is None:
-            self._service.close()
+        if service := self._opening.made():
+            service.close()
 
 
 class WorkerShell:
@@ -153,7 +148,11 @@ def road(find: Callable[[], Any]) -> Call:
             handle = handle or find()
             answer: Any = ray.get(handle.exchange.remote(payload, epoch, version), timeout=REPLY_SECONDS)
             return answer
-        except (RayActorError, GetTimeoutError, ValueError) as error:
+        except RayTaskError as error:
+            if not isinstance(error.cause, UserError):
+                raise
+            raise Unreachable(str(error.cause)) from None  # a learner that cannot open its run now, but may soon
+        except (RayError, ValueError) as error:
             handle = None
             raise Unreachable(str(error)) from None
 
@@ -163,21 +162,27 @@ def road(find: Callable[[], Any]) -> Call:
 class FleetShell:
     """`cluster.fleet.Fleet`, ticking in a thread, with a metrics endpoint."""
 
-    def __init__(self, run: str, program: str, workers: int | None, options: dict[str, Any]):
+    def __init__(self, run: str, program: str, workers: int | None, options: dict[str, Any], announce: bool):
         """Args:
         workers: the target; without it, the last one that was asked for.
         options: Ray's, of each worker.
+        announce: whether it is the fleet of the run, which Prometheus watches; another one may work beside it.
         """
-        directory = RunDirectory(Path(run))
+        self._directory = directory = RunDirectory(Path(run))
+        self._announce = announce
+        self._failure: str | None = None
         directory.start_log()
         self._config = directory.config_file.read_text()
         self._crew = Crew(lambda uid: worker_actor(program, self._config, uid, options))
         self._aggregators: dict[str, Any] = {}
-        target = directory.worker_target() if workers is None else workers
-        self._fleet = Fleet(target, self._crew, directory.save_worker_target)
+        target = (directory.worker_target() or 0) if workers is None else workers
+        config = directory.config()
+        limits = Limits(grace=config.workers.grace)
+        self._fleet = Fleet(target, self._crew, directory.save_worker_target, limits)
         self._metrics = FleetMetrics()
-        self._endpoint = Endpoint(self._metrics.registry, directory.config().metrics.address, 0)
-        targets.write_targets(directory.path, directory.name, "fleet", self._endpoint.address, self._endpoint.port)
+        if announce:
+            self._endpoint = Endpoint(self._metrics.registry, config.metrics.address, 0)
+            targets.write_targets(directory.path, directory.name, "fleet", self._endpoint.address, self._endpoint.port)
         self._lock = threading.Lock()
         threading.Thread(target=self._run, daemon=True).start()
 
@@ -186,12 +191,19 @@ class FleetShell:
             while True:
                 with self._lock:
                     self._fleet.tick(time.monotonic())
-                    self._metrics.observe_status(self._fleet.status())
+                    self._tell(self._fleet.status())
                     awaited = self._crew.awaited()
                 self._crew.wait(awaited, TICK_SECONDS)
         finally:  # a fleet that does not tick must not look alive: Ray starts another one
             traceback.print_exc()
             os._exit(1)
+
+    def _tell(self, status: dict[str, Any]) -> None:
+        self._metrics.observe_status(status)
+        if self._announce and status["last_failure"] != self._failure:
+            self._failure = status["last_failure"]
+            with suppress(OSError):  # a full disk is no reason to end workers
+                self._directory.save_failure(self._failure)
 
     @ray.method(concurrency_group="control")
     def scale(self, target: int) -> None:
@@ -237,9 +249,11 @@ def learner_actor(run: Path, **options: Any) -> Any:
     return actor(LearnerShell, {"name": LEARNER, "max_restarts": -1, **options}, exchange=1, control=2).remote(str(run))
 
 
-def fleet_actor(run: Path, program: str, workers: int | None, worker_options: dict[str, Any], **options: Any) -> Any:
+def fleet_actor(
+    run: Path, program: str, workers: int | None, worker_options: dict[str, Any], announce: bool = True, **options: Any
+) -> Any:
     made = actor(FleetShell, {"name": FLEET, "max_restarts": -1, **options}, control=4)
-    return made.remote(str(run), program, workers, worker_options)
+    return made.remote(str(run), program, workers, worker_options, announce)
 
 
 def aggregator_actor(config: str, node: str) -> Any:

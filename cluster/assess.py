@@ -15,7 +15,7 @@ from cluster.interrupt import Interrupt
 from cluster.jobs import Pool
 from cluster.prepare import DEFAULT, absolute, stem
 from cluster.report import write_report
-from cluster.rundirectory import RunDirectory, exclusive
+from cluster.rundirectory import EVALUATION, RunDirectory, exclusive
 from cluster.search import Size, searched
 from cluster.table import final_table
 from cluster.train import INTERRUPTED, process_start, teller
@@ -30,6 +30,7 @@ class Request(NamedTuple):
     overrides: tuple[str, ...]
     in_process: bool
     json: bool
+    cluster: bool = False  # by the workers of the launched run
 
 
 class Subject(NamedTuple):
@@ -48,21 +49,24 @@ def assess(request: Request, with_learned: bool) -> int:
     run, config = subject.run, subject.config
     if config.evaluation.tasks < 1:
         raise UserError("evaluation.tasks = 0 leaves nothing to do: give --tasks of at least 1")
-    with exclusive(run, "evaluation.lock"), Interrupt() as interrupt, display.make() as show:
+    with exclusive(run, EVALUATION), Interrupt() as interrupt, display.make() as show:
         show.say(f"results in {run.evaluation}")
-        with make_pool(run, config, request.in_process) as pool:
+        with make_pool(run, config, request) as pool:
             tell = teller("evaluating" if with_learned else "tuning", interrupt, show)
             if not compute(subject, pool.pool(), tell):
                 show.say("stopped; the same command goes on where it was")
                 return INTERRUPTED
-        page = write_report(run.path)
         facts = {
             "run": run.name,
             "version": subject.version,
             "seconds_to_first_update": None,
             "seconds_total": time.time() - began,
+            **summary_of(run, config, subject.theta),
+            "report": str(run.page),
         }
-        facts |= summary_of(run, config, subject.theta) | {"report": str(page)}
+        if subject.theta is not None and subject.version is None:
+            run.write_summary(facts)  # of several files of theta, this is the one that table and page are about
+        page = write_report(run.path)
         show.say(final_table(run, config))
         show.say(f"report: {page}")
     if request.json:
@@ -75,7 +79,7 @@ def search(request: Request, size: Size) -> int:
     subject = find_subject(request, with_learned=False)
     run, config = subject.run, subject.config
     with exclusive(run, "search.lock"), Interrupt() as interrupt, display.make() as show:
-        with make_pool(run, config, request.in_process) as pool:
+        with make_pool(run, config, request) as pool:
             found = searched(run, config, size, pool.pool(), teller("searching", interrupt, show))
         if found is None:
             show.say("stopped; the same command goes on where it was")
@@ -128,8 +132,9 @@ def of_run(request: Request, with_learned: bool) -> Subject:
     run = rundirectory.find(request.target)
     before = run.config()
     config = configfile.load(str(run.config_file), request.overrides)
+    at_home = replace(config, dataset=replace(config.dataset, path=before.dataset.path))
     for section in ("task", "dataset", "optimizer", "estimator"):
-        if getattr(config, section) != getattr(before, section):
+        if getattr(at_home, section) != getattr(before, section):
             raise UserError(
                 f"[{section}] of a run cannot change in its evaluation, its rows would not be comparable: "
                 "export theta, and evaluate the file with --config"
@@ -150,8 +155,12 @@ def results_directory(name: str, config: Config) -> RunDirectory:
     return run
 
 
-def make_pool(run: RunDirectory, config: Config, in_process: bool) -> AbstractContextManager[Any]:
-    if in_process:
+def make_pool(run: RunDirectory, config: Config, request: Request) -> AbstractContextManager[Any]:
+    if request.cluster:
+        from cluster.remote import LaunchedFleet
+
+        return LaunchedFleet(run.name)
+    if request.in_process:
         from common import runtime
 
         runtime.prepare(pin=False)

@@ -5,12 +5,15 @@ when it runs, so that `outertrain --help` answers at once.
 """
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
 
 from cluster.commands import cluster, data, evaluating, measuring, results, training
 from common.errors import UserError
+
+STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EIO, errno.ESTALE)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,6 +27,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of standard output has left, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in STORAGE:
+            raise
+        from cluster.rundirectory import explain
+
+        print(f"outertrain: {error.filename or 'storage'}: {explain(error)}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         return 130
 

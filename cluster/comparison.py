@@ -1,4 +1,4 @@
-"""A learned optimizer against tuned baselines: evaluation/*.jsonl in, the numbers of table and pictures out. Pure numpy.
+"""A learned optimizer against tuned baselines: evaluation/unrolls.jsonl in, the numbers of table and pictures out.
 
 An *unroll* is one line of an evaluation file: one optimizer at one rate on one task from one initialisation. Means are
 compared on the first initialisation, which every rate has run; the others are for the bands of the curves. A baseline
@@ -18,6 +18,7 @@ from common.errors import UserError
 from workers.scores import timed
 
 Unroll = Mapping[str, Any]
+FILE = "unrolls.jsonl"
 Setting = tuple[float | None, str | None]  # learning rate, sha256 of other hyper-parameters
 Losses = dict[int, float]  # by task
 
@@ -38,6 +39,7 @@ class Comparison(NamedTuple):
 
     objective: str  # "train" or "valid": which loss is compared
     version: int | None  # of theta
+    theta_sha256: str
     tasks: tuple[int, ...]
     learned: np.ndarray  # [tasks]
     baselines: tuple[Baseline, ...]
@@ -60,21 +62,36 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 def read_unrolls(run_dir: Path) -> list[Unroll]:
     """Every unroll of a run's evaluations, the last one of each item, with the seconds per step that were timed."""
-    lines = [line for path in sorted((run_dir / "evaluation").glob("*.jsonl")) for line in read_lines(path)]
+    lines = read_lines(run_dir / "evaluation" / FILE)
     return timed({(line["optimizer"], line["theta_sha256"], line["item"]): line for line in lines}.values())
 
 
-def newest(unrolls: Iterable[Unroll]) -> list[Unroll]:
-    """The unrolls of the baselines, and those of the newest learned optimizer only."""
+def read_theta(run_dir: Path) -> str | None:
+    """Sha256 of the theta that the run's last evaluation was about; None before there is one."""
+    try:
+        return json.loads((run_dir / "evaluation" / "summary.json").read_text())["theta_sha256"]
+    except (FileNotFoundError, ValueError, LookupError, TypeError):
+        return None
+
+
+def newest(unrolls: Iterable[Unroll], theta: str | None = None) -> list[Unroll]:
+    """The unrolls of the baselines, and those of one learned optimizer: of the newest version.
+
+    Files of theta have no version: of theirs it is `theta`, else the one that was evaluated first last.
+    """
     unrolls = list(unrolls)
-    versions = [u["version"] for u in unrolls if u["optimizer"] == "learned" and u["version"] is not None]
-    last = max(versions, default=None)
-    return [u for u in unrolls if u["optimizer"] != "learned" or u["version"] == last]
+    learned = [u for u in unrolls if u["optimizer"] == "learned"]
+    last = max((u["version"] for u in learned if u["version"] is not None), default=None)
+    known = [u["theta_sha256"] for u in learned if u["version"] == last]
+    chosen = theta if theta in known else known[-1] if known else None
+    return [u for u in unrolls if u["optimizer"] != "learned" or (u["version"], u["theta_sha256"]) == (last, chosen)]
 
 
-def compare(unrolls: Iterable[Unroll], objective: str, grid: EvaluationConfig) -> Comparison | None:
-    """Compare on the tasks that every optimizer has run; None if nothing can be compared."""
-    first = [u for u in newest(unrolls) if u["outer_split"] == "outer_test" and u["initialisation"] == 0]
+def compare(
+    unrolls: Iterable[Unroll], objective: str, grid: EvaluationConfig, theta: str | None = None
+) -> Comparison | None:
+    """Compare on the tasks that every optimizer has run; None if nothing can be compared. `theta`: as for `newest`."""
+    first = [u for u in newest(unrolls, theta) if u["outer_split"] == "outer_test" and u["initialisation"] == 0]
     learned = [u for u in first if u["optimizer"] == "learned"]
     tables = {name: _losses(first, name, objective) for name in {u["optimizer"] for u in first}}
     if not learned or len(tables) < 2:
@@ -84,12 +101,14 @@ def compare(unrolls: Iterable[Unroll], objective: str, grid: EvaluationConfig) -
         return None
     means = {name: _complete(table, tasks) for name, table in tables.items()}
     baselines = tuple(_baseline(name, means[name], grid) for name in sorted(means) if name != "learned")
-    return Comparison(objective, learned[0]["version"], tasks, next(iter(means["learned"].values())), baselines)
+    version, digest = learned[0]["version"], learned[0]["theta_sha256"]
+    return Comparison(objective, version, digest, tasks, means["learned"][None, digest], baselines)
 
 
 def best_unrolls(unrolls: Iterable[Unroll], optimizer: str, comparison: Comparison) -> list[Unroll]:
     """The unrolls whose curves stand for an optimizer: all of the learned one, a baseline's at each task's best rate."""
-    own = [u for u in newest(unrolls) if u["optimizer"] == optimizer and u["task"] in comparison.tasks]
+    shown = newest(unrolls, comparison.theta_sha256)
+    own = [u for u in shown if u["optimizer"] == optimizer and u["task"] in comparison.tasks]
     if optimizer == "learned":
         return own
     baseline = next(b for b in comparison.baselines if b.optimizer == optimizer)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from cluster.fleet import Ended, Started
 from common.errors import UserError
@@ -69,7 +69,7 @@ class Crew:
             answer = ray.get(reference)
         except RayTaskError as error:
             return self._end(uid, str(error), hopeless=isinstance(error.cause, UserError))
-        except RayActorError as error:
+        except RayError as error:  # it died, was killed for memory, or its node could not set it up
             return self._end(uid, str(error), hopeless=False)
         if reference == hand.run:
             return self._end(uid, None, hopeless=False)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cluster import jobs
-from cluster.comparison import read_lines
+from cluster.comparison import FILE, read_lines
 from cluster.jobs import Pool, Results
 from cluster.rundirectory import RunDirectory
 from common.config import Config
@@ -15,7 +15,6 @@ from common.errors import UserError
 from learner.checkpoints import latest_checkpoint, load_theta, versions
 
 Progress = Callable[[int, int], bool]  # (items done, in all) -> whether to go on
-FILE = "unrolls.jsonl"
 NUMBERS = ("tasks", "learned_mean", "baseline_mean", "baseline_per_task_mean", "ratio", "wins")
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import ray
-from ray.exceptions import RayActorError, RayTaskError, WorkerCrashedError
+from ray.exceptions import RayActorError, RayError
 
 from cluster import remote, rundirectory
 from cluster.answers import last_line, unwrap
@@ -80,7 +80,7 @@ class ClusterPool:
         item = self._tasks.pop(reference)
         try:
             return Done(item, ray.get(reference))
-        except (RayTaskError, RayActorError, WorkerCrashedError) as error:
+        except RayError as error:
             return Done(item, None, last_line(str(error)))
 
     def _train(self) -> None:
@@ -104,7 +104,7 @@ class ClusterPool:
 
     def _stop(self, run: RunDirectory) -> None:
         if remote.running(run.name):
-            remote.stop(run.name, 60.0, self._tell)
+            remote.stop(run.name, False, self._tell)
 
 
 def launching(item: Item, workers: int | None, resume: bool) -> list[str]:

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -52,7 +53,8 @@ class LocalPool:
 
     def submit(self, item: Item) -> None:
         hand = self._free.pop()
-        hand.connection.send_bytes(json.dumps(item).encode())
+        with suppress(OSError):  # it has died: `collect` will say so
+            hand.connection.send_bytes(json.dumps(item).encode())
         self._at_work[hand.connection] = hand, item
 
     def collect(self) -> list[Done]:
@@ -63,7 +65,7 @@ class LocalPool:
         hand, item = self._at_work.pop(connection)
         try:
             row = json.loads(connection.recv_bytes())
-        except EOFError:  # its traceback, if it had one, stands on standard error
+        except (EOFError, OSError):  # its traceback, if it had one, stands on standard error
             hand.process.join()
             self._free.append(self._start())
             return Done(item, None, f"its process ended with code {hand.process.exitcode}")

@@ -227,6 +227,7 @@ class Fleet:
         given_up = [f for f in self.state.failures.values() if f.attempts >= self._limits.attempts]
         return {
             "target": self.state.target,
+            "grace": self._limits.grace,
             **{phase.value: phases.get(phase.value, 0) for phase in Phase},
             "given_up": len(given_up),
             "restarts": self.replaced,

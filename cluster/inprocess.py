@@ -1,20 +1,16 @@
-"""A run in one process, without Ray: the same learner, the same workers, taking turns. Deterministic.
+"""A run in one process, without Ray: the same learner, the same workers, taking turns (`cluster.circle`)."""
 
-Same seed, same theta, bit for bit, resumed or not: each checkpoint also holds every trajectory and whose turn is next.
-A worker fetches the newest parameters before each sample, so nothing that it remembers of them matters.
-"""
-
+import logging
 from typing import Self
 
+from cluster.answers import raise_if_superseded
+from cluster.circle import Circle
 from cluster.jobs import InProcessPool, Pool
 from cluster.local import Status
 from cluster.rundirectory import RunDirectory
-from cluster.service import LearnerService, kept_beside
+from cluster.service import LearnerService
 from cluster.workplace import ForJobs
 from common.config import Config
-from workers.worker import Worker
-
-TURN = "turn"
 
 
 class JobsInProcess:
@@ -39,32 +35,22 @@ class InProcess(JobsInProcess):
 
     def __init__(self, run: RunDirectory, config: Config):
         super().__init__(config)
-        self._kept = kept_beside(run)
-        self._turn = int(self._kept.get(TURN, b"0")) % config.workers.count
-        self._workers: list[Worker] = []
-        self._service = LearnerService(run, self._snapshot)
-        exchange = self._service.learner.exchange
-        workers = [Worker(config, f"w{k}", exchange) for k in range(config.workers.count)]
-        for worker in workers:
-            if worker.uid in self._kept:
-                worker.restore(self._kept[worker.uid])
-        self._workers = workers
-
-    def _snapshot(self) -> dict[str, bytes]:
-        """Called while a worker's exchange is under way: its sample is taken, the next worker's turn has come."""
-        if not self._workers:
-            return self._kept  # the learner's first checkpoint, before there are workers
-        trajectories = {worker.uid: worker.snapshot() for worker in self._workers}
-        return {TURN: str(self._turn).encode(), **trajectories}
+        self._log = run.start_log()
+        self._circle = Circle(config)
+        self._service = LearnerService(run, self._circle.snapshot)
+        self._circle.join(self._service.learner, self._service.beside)
 
     def __exit__(self, *_: object) -> None:
         self._service.close()
+        logging.getLogger().removeHandler(self._log)
+        self._log.close()
 
     def advance(self) -> bool:
-        worker = self._workers[self._turn]
-        self._turn = (self._turn + 1) % len(self._workers)
-        return not (worker.fetch().stop or worker.step().stop)
+        if not self._circle.stopped:
+            self._circle.advance()
+        raise_if_superseded(self._service.learner.status())
+        return not self._circle.stopped
 
     def status(self) -> Status:
-        count = len(self._workers)
+        count = self._config.workers.count
         return Status(self._service.status(), {"target": count, "running": count})

@@ -5,12 +5,11 @@ from contextlib import ExitStack, suppress
 from typing import Any, NamedTuple, Protocol, Self
 
 from cluster import raysession
-from cluster.answers import await_ready, last_line, unwrap
+from cluster.answers import await_ready, raise_if_hopeless, raise_if_superseded, unwrap
 from cluster.jobs import Pool
 from cluster.rundirectory import RunDirectory
 from cluster.workplace import FOR_JOBS, FOR_RUNS
 from common.config import Config
-from common.errors import UserError
 from common.targets import forget_targets
 
 POLL_SECONDS = 0.5
@@ -38,10 +37,13 @@ class Host(Protocol):
 
 
 class LocalFleet:
-    """Workers in processes of their own, for jobs alone."""
+    """Workers in processes of their own, for jobs alone; the run may be trained by others meanwhile."""
 
-    def __init__(self, run: RunDirectory, config: Config, workers: int, program: str = FOR_JOBS):
+    def __init__(
+        self, run: RunDirectory, config: Config, workers: int, program: str = FOR_JOBS, announce: bool = False
+    ):
         self._run, self._config, self._workers, self._program = run, config, workers, program
+        self._announce = announce
         self._stack = ExitStack()
         self._fleet: Any = None
 
@@ -55,10 +57,9 @@ class LocalFleet:
     def _start(self) -> None:
         from cluster.actors import fleet_actor
 
-        self._fleet = fleet_actor(self._run.path, self._program, self._workers, {})
+        self._fleet = fleet_actor(self._run.path, self._program, self._workers, {}, self._announce)
 
     def __exit__(self, *_: object) -> None:
-        forget_targets(self._run.path, self._run.name, "fleet")
         self._stack.close()
 
     def pool(self) -> Pool:
@@ -71,7 +72,7 @@ class LocalRun(LocalFleet):
     """Workers and a learner."""
 
     def __init__(self, run: RunDirectory, config: Config, program: str = FOR_RUNS):
-        super().__init__(run, config, config.workers.count, program)
+        super().__init__(run, config, config.workers.count, program, announce=True)
         self._learner: Any = None
         self._status = Status({"version": 0, "finished": False, "records": []}, {"target": config.workers.count})
 
@@ -80,7 +81,7 @@ class LocalRun(LocalFleet):
 
         self._learner = learner_actor(self._run.path)
         super()._start()
-        await_ready(self._learner)
+        await_ready(self._learner.ready.remote, "learner")
 
     def __exit__(self, *_: object) -> None:
         forget_targets(self._run.path, self._run.name, "fleet")
@@ -91,6 +92,7 @@ class LocalRun(LocalFleet):
         time.sleep(POLL_SECONDS)
         status = self.status()
         raise_if_hopeless(status.fleet)
+        raise_if_superseded(status.learner)
         return not status.learner["finished"]
 
     def status(self) -> Status:
@@ -99,9 +101,3 @@ class LocalRun(LocalFleet):
         with suppress(RayActorError):  # it is being restarted: what was known stays
             self._status = Status(unwrap(self._learner.status.remote), unwrap(self._fleet.status.remote))
         return self._status
-
-
-def raise_if_hopeless(fleet: dict[str, Any]) -> None:
-    """Raises UserError when every worker was given up."""
-    if fleet["target"] and fleet.get("given_up", 0) >= fleet["target"]:
-        raise UserError(f"every worker failed again and again, the last one so: {last_line(fleet['last_failure'])}")

@@ -157,7 +157,8 @@ def evaluations(material: Material) -> Figure | None:
     """The learned optimizer on unseen tasks while it was being trained; None if it was evaluated once."""
     groups: dict[int, list[float]] = {}
     for u in material.unrolls:
-        if u["optimizer"] == "learned" and u["outer_split"] == "outer_test" and u["version"] is not None:
+        first = u["outer_split"] == "outer_test" and u["initialisation"] == 0
+        if u["optimizer"] == "learned" and first and u["version"] is not None:
             groups.setdefault(u["version"], []).append(u[f"mean_{material.objective}"])
     if len(groups) < 2:
         return None

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -33,6 +33,7 @@ class Opened(NamedTuple):
 
     run: RunDirectory
     undo: Callable[[], None]
+    note: str = ""  # what the person who asked should know
 
 
 def open_run(request: Request) -> Opened:
@@ -52,20 +53,41 @@ def create(request: Request) -> Opened:
 
 
 def resume(request: Request) -> Opened:
-    """Keys that decide what a sample means stay as they were; others may change."""
+    """Keys that decide what a sample means stay as they were; others may change, by overrides.
+
+    A class store may have moved: whether its content is the same, its fingerprint tells.
+    """
     run = rundirectory.find(request.name or newest(stem(request.source or DEFAULT)))
     before = run.config()
     config = absolute(configfile.load(str(run.config_file), request.overrides))
+    note = "" if request.source is None else differences(request, config, run.name)
+    at_home = replace(config, dataset=replace(config.dataset, path=before.dataset.path))
     for section in DIGESTED:
-        if getattr(config, section) != getattr(before, section):
+        if getattr(at_home, section) != getattr(before, section):
             raise UserError(
                 f"the run {run.name!r} was trained with another [{section}], so its samples would mean something else: "
                 "leave that section as it is, or start a new run"
             )
     if config == before:
-        return Opened(run, lambda: None)
+        return Opened(run, lambda: None, note)
     run.write_config(config)
-    return Opened(run, partial(run.write_config, before))
+    return Opened(run, partial(run.write_config, before), note)
+
+
+def differences(request: Request, config: Config, run: str) -> str:
+    """The run's own configuration counts, not the file that was named: where they differ, this says so."""
+    named = asdict(absolute(configfile.load(str(request.source), request.overrides)))
+    own = asdict(config)
+    pairs = {key: (named[key], own[key]) for key in own if not isinstance(own[key], dict)}
+    for section in (key for key in own if isinstance(own[key], dict)):
+        pairs |= {f"{section}.{key}": (named[section][key], value) for key, value in own[section].items()}
+    differing = [f"{key} = {kept!r} (there: {there!r})" for key, (there, kept) in pairs.items() if there != kept]
+    if not differing:
+        return ""
+    return (
+        f"{run} goes on with its own configuration, which differs from {request.source}: {', '.join(differing)}; "
+        "--set changes a key"
+    )
 
 
 def newest(name: str) -> str:

@@ -6,9 +6,9 @@ from concurrent.futures import CancelledError
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayActorError, RayError
 
-from cluster.answers import last_line
+from cluster.answers import last_line, raise_if_hopeless
 from cluster.jobs import Done, Item
 
 REFRESH_SECONDS = 2.0  # between two looks at which workers there are
@@ -16,7 +16,10 @@ AHEAD = 2  # items at one worker, so that it never waits for the next
 
 
 class RayPool:
-    """Hands items to whichever workers run; the fleet replaces those that are lost."""
+    """Hands items to whichever workers run; the fleet replaces those that are lost.
+
+    `room` raises UserError when the fleet has given up every worker.
+    """
 
     def __init__(self, fleet: Any):
         self._fleet = fleet
@@ -44,7 +47,7 @@ class RayPool:
         uid, item = self._at_work.pop(reference)
         try:
             return Done(item, ray.get(reference))
-        except (RayActorError, RayTaskError) as error:
+        except RayError as error:
             self._workers.pop(uid, None)
             left = isinstance(getattr(error, "cause", None), CancelledError)
             return Done(item, None, "" if left else last_line(self._reason() or str(error)))
@@ -62,6 +65,8 @@ class RayPool:
             return
         try:
             self._workers = ray.get(self._fleet.workers.remote())
+            if not self._workers:
+                raise_if_hopeless(ray.get(self._fleet.status.remote()))
         except RayActorError:  # it is being restarted, and its workers have ended with it
             self._workers = {}
         self._refreshed = now

@@ -9,12 +9,13 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from cluster import raysession, rundirectory
 from cluster.answers import await_ready, unwrap
+from cluster.jobs import Pool
 from cluster.rundirectory import RunDirectory
 from cluster.workplace import FOR_RUNS
 from common import targets
@@ -23,10 +24,11 @@ from common.errors import UserError
 
 PREFIX = "outertrain/"  # of our namespaces
 WORKER = {"num_cpus": 1}
+ENDING_SECONDS = 40.0  # for processes that were told to end
 
 
 class Handles(NamedTuple):
-    """The two actors of a run."""
+    """The two actors of a run; None: it is not there, because the launch was cut off, say."""
 
     learner: Any
     fleet: Any
@@ -76,29 +78,69 @@ def launch(run: RunDirectory, workers: int, spread: bool, program: str = FOR_RUN
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     # A byte: Ray puts an actor that asks for nothing on any node, whatever its soft affinity says.
     options: dict[str, Any] = {"lifetime": "detached", "scheduling_strategy": here, "memory": 1}
-    learner = learner_actor(run.path, **options)
-    try:
-        await_ready(learner)
-    except UserError:
-        ray.kill(learner)
-        raise
     each = {**(worker or WORKER), "scheduling_strategy": "SPREAD" if spread else "DEFAULT"}
-    unwrap(fleet_actor(run.path, program, None, each, **options).status.remote)
+    made = [learner_actor(run.path, **options)]
+    try:
+        await_ready(made[0].ready.remote, "learner")
+        made.append(fleet_actor(run.path, program, None, each, **options))
+        await_ready(made[1].status.remote, "fleet")
+    except BaseException:  # Ctrl-C as well: what is detached would stay
+        for actor in made:
+            ray.kill(actor)
+        raise
 
 
 def handles(run: str) -> Handles:
     """The actors of a run that this cluster has. Raises UserError when it has none."""
-    import ray
-
     from cluster.actors import FLEET, LEARNER
 
-    try:
-        return Handles(ray.get_actor(LEARNER, PREFIX + run), ray.get_actor(FLEET, PREFIX + run))
-    except ValueError:
+    found = Handles(_find(run, LEARNER), _find(run, FLEET))
+    if found == (None, None):
         known = ", ".join(runs()) or "none"
-        raise UserError(
-            f"the run {run!r} is not on this cluster (there are: {known}): launch it with --resume"
-        ) from None
+        raise UserError(f"the run {run!r} is not on this cluster (there are: {known}): launch it with --resume")
+    return found
+
+
+def fleet_of(run: str) -> Any:
+    """The fleet of a run. Raises UserError when it has none."""
+    fleet = handles(run).fleet
+    if fleet is None:
+        raise UserError(f"the run {run!r} has no fleet, its launch was cut off: stop it, and launch it with --resume")
+    return fleet
+
+
+def _find(run: str, actor: str) -> Any:
+    import ray
+
+    try:
+        return ray.get_actor(actor, PREFIX + run)
+    except ValueError:
+        return None
+
+
+class LaunchedFleet:
+    """The workers of a run on this cluster, for jobs: these come behind its training."""
+
+    def __init__(self, run: str):
+        self._run = run
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        with self._stack:
+            self._stack.enter_context(connected(self._run))
+            self._fleet = fleet_of(self._run)
+            if unwrap(self._fleet.status.remote)["target"] == 0:
+                raise UserError(f"the run {self._run!r} has no workers: outertrain scale {self._run} N")
+            self._stack = self._stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def pool(self) -> Pool:
+        from cluster.raypool import RayPool
+
+        return RayPool(self._fleet)
 
 
 def running(run: str) -> bool:
@@ -114,15 +156,11 @@ def runs() -> list[str]:
 
 
 def scale(run: str, workers: int) -> None:
-    unwrap(handles(run).fleet.scale.remote, workers)
+    unwrap(fleet_of(run).scale.remote, workers)
 
 
-def stop(run: str, seconds: float, tell: Callable[[str], None]) -> None:
-    """Lets the workers leave, makes the last version durable, ends both actors.
-
-    Args:
-      seconds: how long workers may take; 0: end them now.
-    """
+def stop(run: str, now: bool, tell: Callable[[str], None]) -> None:
+    """Lets the workers leave, unless it is to be `now`, makes the last version durable, ends both actors."""
     import ray
     from ray.exceptions import RayActorError
 
@@ -130,12 +168,13 @@ def stop(run: str, seconds: float, tell: Callable[[str], None]) -> None:
 
     learner, fleet = handles(run)
     with suppress(RayActorError):
-        if seconds > 0:
+        if not now and learner and fleet:
             unwrap(learner.drain.remote)
             unwrap(fleet.drain.remote)
-            _wait_until_empty(fleet, seconds, tell)
-        unwrap(learner.close.remote)
-    for actor in (fleet, learner):
+            _wait_until_empty(fleet, tell)
+        if learner:
+            unwrap(learner.close.remote)
+    for actor in filter(None, (fleet, learner)):
         ray.kill(actor)
     while running(run):  # their names are free again, so that the run can be launched again
         time.sleep(0.1)
@@ -143,8 +182,9 @@ def stop(run: str, seconds: float, tell: Callable[[str], None]) -> None:
         targets.forget_targets(rundirectory.root() / run, run, role)
 
 
-def _wait_until_empty(fleet: Any, seconds: float, tell: Callable[[str], None]) -> None:
-    end, told = time.monotonic() + seconds, 0
+def _wait_until_empty(fleet: Any, tell: Callable[[str], None]) -> None:
+    """The fleet ends those that take longer than its grace; the rest of the time is for doing so."""
+    told, end = 0, time.monotonic() + unwrap(fleet.status.remote)["grace"] + ENDING_SECONDS
     while time.monotonic() < end:
         status = unwrap(fleet.status.remote)
         left = status["starting"] + status["running"] + status["leaving"]

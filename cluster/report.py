@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cluster.canvas import NAMES
-from cluster.comparison import Baseline, Comparison, compare, read_unrolls
+from cluster.comparison import Baseline, Comparison, compare, read_theta, read_unrolls
 from cluster.plots import INNER, OUTER, PLOTS, Material, Plot
 from common import configfile
 from common.config import Config
@@ -55,7 +55,7 @@ def gather(run_dir: Path, config: Config) -> Material:
     return Material(
         read_history(run_dir),
         unrolls,
-        compare(unrolls, objective, config.evaluation),
+        compare(unrolls, objective, config.evaluation, read_theta(run_dir)),
         objective,
     )
 

@@ -11,16 +11,23 @@ from typing import Any
 from cluster import jobs
 from cluster.jobs import Pool, Results, Row
 from workers.figures import catalogue
+from workers.figures.figure import placed
 
 Progress = Callable[[str, int, int], bool]  # (figure, items done, items in all) -> go on
 
 
-def reproduce(names: Sequence[str], scale: str, folder: Path, pool: Pool, progress: Progress) -> bool:
-    """Computes what is missing of the figures and of those that they need; False when `progress` stopped it."""
+def reproduce(
+    names: Sequence[str], scale: str, folder: Path, pool: Pool, progress: Progress, data: str | None = None
+) -> bool:
+    """Computes what is missing of the figures and of those that they need; False when `progress` stopped it.
+
+    Args:
+      data: the class store of a scale that needs one, where every process finds it.
+    """
     complete: dict[str, list[Row]] = {}
     for name in catalogue.order(names):
         before = [row for other in catalogue.needs(name) for row in complete[other]]
-        rows = rows_of(name, scale, before, Results(folder / f"{name}.jsonl"), pool, progress)
+        rows = rows_of(name, scale, before, Results(folder / f"{name}.jsonl"), pool, progress, data)
         if rows is None:
             return False
         complete[name] = rows
@@ -29,7 +36,7 @@ def reproduce(names: Sequence[str], scale: str, folder: Path, pool: Pool, progre
 
 
 def rows_of(
-    name: str, scale: str, before: list[Row], results: Results, pool: Pool, progress: Progress
+    name: str, scale: str, before: list[Row], results: Results, pool: Pool, progress: Progress, data: str | None = None
 ) -> list[Row] | None:
     """The rows of a complete figure, stage by stage; None when `progress` stopped it.
 
@@ -38,6 +45,8 @@ def rows_of(
     rows: list[Row] = []
     while True:
         items = catalogue.items(name, scale, [*before, *rows])
+        if data is not None:
+            items = [placed(item, data) for item in items]
         if [item["item"] for item in items] == [row["item"] for row in rows]:
             return rows
         if not jobs.run(items, results, pool, lambda done, total: progress(name, done, total)):

@@ -18,6 +18,7 @@ from common.config import Config
 from common.errors import UserError
 
 ROOT_VARIABLE = "OUTERTRAIN_RUNS"
+TRAINING, EVALUATION = "lock", "evaluation.lock"  # what a process may hold of a run
 
 
 def root() -> Path:
@@ -35,9 +36,11 @@ class RunDirectory:
         self.history = path / "history.jsonl"
         self.evaluation = path / "evaluation"
         self.report = path / "report"
+        self.page = self.report / "index.html"
         self.summary = self.evaluation / "summary.json"
         self.log_file = path / "log.txt"
         self._fleet_file = path / "fleet.json"
+        self._failure_file = path / "failure.txt"
 
     def config(self) -> Config:
         return configfile.load(str(self.config_file))
@@ -50,6 +53,8 @@ class RunDirectory:
         handler = logging.FileHandler(self.log_file)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logging.getLogger().addHandler(handler)
+        for room in ("cluster", "common", "learner", "workers"):
+            logging.getLogger(room).setLevel(logging.INFO)
         return handler
 
     def log(self, lines: int) -> str:
@@ -59,17 +64,24 @@ class RunDirectory:
         with open(self.log_file) as file:
             return "".join(deque(file, maxlen=lines))
 
-    def worker_target(self) -> int:
-        """How many workers were last asked for."""
+    def worker_target(self) -> int | None:
+        """How many workers were last asked for; None before anybody has."""
         try:
             return int(json.loads(self._fleet_file.read_text())["workers"])
         except FileNotFoundError:
-            return 0
+            return None
         except (ValueError, LookupError, TypeError) as error:
             raise UserError(f"{self._fleet_file} is damaged ({error}): delete it and scale again") from None
 
     def save_worker_target(self, workers: int) -> None:
         write_atomically(self._fleet_file, json.dumps({"workers": workers}) + "\n")
+
+    def last_failure(self) -> str | None:
+        """The traceback of the worker that failed last, if one has since the run was scaled."""
+        return (self._failure_file.read_text() or None) if self._failure_file.exists() else None
+
+    def save_failure(self, traceback: str | None) -> None:
+        write_atomically(self._failure_file, traceback or "")
 
     def write_summary(self, facts: dict[str, Any]) -> None:
         write_atomically(self.summary, json.dumps(facts) + "\n")
@@ -134,10 +146,10 @@ def check_name(name: str) -> None:
 
 
 @contextmanager
-def exclusive(run: RunDirectory, what: str = "lock") -> Iterator[None]:
+def exclusive(run: RunDirectory, what: str = TRAINING) -> Iterator[None]:
     """Holds the run for this process, until it ends in whatever way. Raises UserError when another one holds it.
 
-    Training and evaluation hold locks of their own: a run may be evaluated while it is trained.
+    A run may be evaluated while it is trained, by one process: each of the two has a lock of its own.
     """
     try:
         descriptor = os.open(run.path / what, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
@@ -170,6 +182,8 @@ def explain(error: OSError) -> str:
         errno.ENOSPC: "the disk is full: make room, or set OUTERTRAIN_RUNS to a place with room",
         errno.EACCES: "it is not writable for you: change its permissions, or set OUTERTRAIN_RUNS to another place",
         errno.EROFS: "the file system is read-only: set OUTERTRAIN_RUNS to another place",
+        errno.EDQUOT: "your quota is used up: make room, or set OUTERTRAIN_RUNS to a place with room",
+        errno.EEXIST: "a file stands where a folder is needed: move it, or choose another place",
         errno.ENOTDIR: "a file stands where a folder is needed: move it, or set OUTERTRAIN_RUNS to another place",
     }
     return advice.get(error.errno or 0, str(error))

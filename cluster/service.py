@@ -1,6 +1,5 @@
-"""What the learner's process holds, with or without Ray: the learner of one run, its metrics endpoint and its log."""
+"""What the learner's process holds, with or without Ray: the learner of one run and its metrics endpoint."""
 
-import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,9 +12,8 @@ from common.dataset import open_dataset
 from common.metrics import Endpoint, LearnerMetrics
 from common.optimizer import make_family
 from common.task import IMAGE_FAMILIES, make_task
-from learner import checkpoints, failpoints
-from learner.epoch import lineage
-from learner.history import read_history
+from learner import failpoints
+from learner.history import read_newest
 from learner.learner import Surroundings
 from learner.start import open_learner
 from workers.worker import theta_of
@@ -43,7 +41,7 @@ class LearnerService:
         dataset = open_dataset(config.dataset) if config.task.family in IMAGE_FAMILIES else None
         make_task(config, dataset)  # a task that cannot be made is refused here, not by each worker
         family = make_family(config.optimizer)
-        self._metrics = Recording(read_history(run.path)[-RECENT:])
+        self._metrics = Recording(read_newest(run.path, RECENT))
         self._endpoint = Endpoint(self._metrics.registry, config.metrics.address, config.metrics.port)
         try:
             around = Surroundings(self._metrics, beside=beside, reached=failpoints.from_environment())
@@ -51,10 +49,10 @@ class LearnerService:
             self.learner, self.beside = open_learner(
                 run.path, config, identity, theta_of(config), family.segments, around
             )
+            self._announce()
         except BaseException:
             self._endpoint.close()
             raise
-        self._announce()
 
     def _announce(self) -> None:
         self._metrics.start(self._config)
@@ -62,7 +60,6 @@ class LearnerService:
         self._targets = targets.write_targets(
             self._run.path, self._run.name, "learner", self._endpoint.address, self._endpoint.port
         )
-        self._handler = self._run.start_log()
 
     def status(self) -> dict[str, Any]:
         """JSON-able: the learner's own words, the newest lines of the history, and where the metrics are."""
@@ -82,11 +79,3 @@ class LearnerService:
         finally:
             targets.remove_targets(self._targets)
             self._endpoint.close()
-            logging.getLogger().removeHandler(self._handler)
-            self._handler.close()
-
-
-def kept_beside(run: RunDirectory) -> dict[str, bytes]:
-    """What the newest checkpoint holds beside the learner's state; empty for a run without one."""
-    found = checkpoints.newest(run.path / "checkpoints", lineage(run.path / "epochs"))
-    return {} if found is None else dict(found[1]["beside"])

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from cluster.answers import last_line
 from cluster.progress import duration, figure, summarise
 from cluster.rundirectory import RunDirectory
 from cluster.watch import fleet_of, observe
@@ -24,6 +25,7 @@ def state_of(run: RunDirectory) -> dict[str, Any]:
         "verdicts": {k: int(v) for k, v in learner.by("outertrain_samples_total", "verdict").items()},
         "fleet": fleet,
         "nodes": {node: int(n) for node, n in moment.fleet.by("outertrain_node_workers", "node").items()},
+        "last_failure": run.last_failure(),
         "checkpoint_version": learner.get("outertrain_checkpoint_version"),
         "checkpoint_age": None if saved is None else moment.now - saved,
         "checkpoint_failures": learner.get("outertrain_checkpoint_failures_total"),
@@ -50,4 +52,6 @@ def text(state: dict[str, Any]) -> str:
             f"  checkpoint: version {figure(state['checkpoint_version'])}, {duration(state['checkpoint_age'])} old, "
             f"{figure(state['checkpoint_failures'])} failures",
         ]
+        if state["last_failure"]:
+            lines.append(f"  last failure of a worker: {last_line(state['last_failure'])}")
     return "\n".join(lines)

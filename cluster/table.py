@@ -1,13 +1,14 @@
 """The final table of a run, as text for a terminal."""
 
-from cluster.comparison import Comparison, compare, read_unrolls
+from cluster.comparison import Comparison, compare, read_theta, read_unrolls
 from cluster.rundirectory import RunDirectory
 from common.config import Config
 
 
 def final_table(run: RunDirectory, config: Config) -> str:
     """The learned optimizer against every baseline on the unseen tasks."""
-    comparison = compare(read_unrolls(run.path), config.estimator.objective, config.evaluation)
+    unrolls, theta = read_unrolls(run.path), read_theta(run.path)
+    comparison = compare(unrolls, config.estimator.objective, config.evaluation, theta)
     return table(comparison) if comparison else "not evaluated yet: outertrain evaluate " + run.name
 
 

@@ -3,7 +3,8 @@
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from cluster import display, progress
 from cluster.interrupt import Interrupt
 from cluster.local import Host, Status
 from cluster.prepare import Request, open_run
-from cluster.rundirectory import RunDirectory, exclusive
+from cluster.rundirectory import EVALUATION, RunDirectory, exclusive
 from common.config import Config
 from common.errors import UserError
 
@@ -24,9 +25,11 @@ INTERRUPTED = 130
 def train(request: Request) -> int:
     """Returns the exit code."""
     began = process_start()
-    run, undo = open_run(request)
-    with exclusive(run), Interrupt() as interrupt, display.make() as show:
-        config = run.config()
+    run, undo, note = open_run(request)
+    config = run.config()
+    with held(run, request, config), Interrupt() as interrupt, display.make() as show:
+        if note:
+            show.say(note)
         show.say(f"run {run.name}: {config.outer.updates} outer updates, results in {run.path}")
         try:
             whole = work(run, config, request, interrupt, show)
@@ -40,6 +43,16 @@ def train(request: Request) -> int:
     if request.json:
         print(json.dumps(facts), flush=True)
     return 0
+
+
+@contextmanager
+def held(run: RunDirectory, request: Request, config: Config) -> Iterator[None]:
+    """Holds the run, and where the command evaluates, its evaluation too."""
+    with ExitStack() as stack:
+        stack.enter_context(exclusive(run))
+        if request.evaluate or config.evaluation.every:
+            stack.enter_context(exclusive(run, EVALUATION))
+        yield
 
 
 def work(run: RunDirectory, config: Config, request: Request, interrupt: Interrupt, show: display.Display) -> bool:

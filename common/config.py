@@ -12,6 +12,8 @@ from typing import Any
 
 from common.errors import UserError
 
+MAX_PAIRS = 4096  # of one message: an aggregate of many workers' samples still fits
+
 
 def require(holds: bool, what: str) -> None:
     if not holds:
@@ -127,7 +129,7 @@ class EstimatorConfig:
     outer_batches: int = 0  # fresh minibatches per step; 0: the next inner batch's own loss (train objective only)
     clamp: float = 10.0  # min(loss, clamp)
     merge: str = (
-        "coordinate"  # granularity of the weights: "coordinate" (batches of 32 pairs and more), "tensor", "scalar"
+        "scalar"  # granularity of the weights: "scalar", "tensor", "coordinate" (for 32 pairs a batch and more)
     )
     cross_fit: bool = False  # weights of each half of the batch from the variances of the other half
     probe_rate: float = 1.0  # share of samples that compute rp while its weight is negligible; 1: every sample
@@ -210,11 +212,13 @@ class WorkersConfig:
 
     count: int = 2
     segment: int = 50  # steps of one compiled segment of the unroll
+    grace: float = 20.0  # seconds for the sample at hand when a worker is told to leave; then it is thrown away
     aggregate: int = 0  # samples merged on each machine before the learner; 0: none (thousands of workers need it)
 
     def __post_init__(self) -> None:
         require(self.count >= 1, f"workers.count = {self.count}: with no worker nothing is sampled; use at least 1")
         require(self.aggregate >= 0, f"workers.aggregate = {self.aggregate}: must be 0 (no aggregators) or more")
+        require(self.grace >= 0, f"workers.grace = {self.grace}: must be 0 seconds or more")
         require(self.segment >= 1, f"workers.segment = {self.segment}: must be at least 1")
 
 
@@ -235,6 +239,9 @@ class EvaluationConfig:
         require(self.tasks >= 0 and self.every >= 0, "evaluation.tasks and evaluation.every must be 0 or more")
         require(self.seed >= 0, f"evaluation.seed = {self.seed}: must be 0 or more")
         require(self.initialisations >= 1, "evaluation.initialisations must be at least 1")
+        require(
+            self.tasks == 0 or len(self.baselines) > 0, "evaluation.baselines is empty: name at least one, such as adam"
+        )
         for name in self.baselines:
             one_of("evaluation.baselines", name, ("adam", "rmsprop", "sgd"))
         require(
@@ -275,6 +282,11 @@ class Config:
         require(
             longest <= self.task.inner_steps,
             f"the window grows to {longest} steps, longer than the inner problem (task.inner_steps = {self.task.inner_steps}): lower curriculum.start / end, or raise task.inner_steps",
+        )
+        together = self.workers.aggregate * self.estimator.pairs
+        require(
+            together <= MAX_PAIRS,
+            f"workers.aggregate times estimator.pairs is {together}, and a message holds {MAX_PAIRS} pairs at most: lower workers.aggregate",
         )
 
 

@@ -16,13 +16,13 @@ import msgpack
 import numpy as np
 
 from common import fields
+from common.config import MAX_PAIRS
 from common.fields import Malformed, check
 from common.moments import Moments, empty
 
 SCHEMA = 1
 SAMPLE = "outertrain/sample"
 REPLY = "outertrain/reply"
-MAX_PAIRS = 4096  # of one payload: an aggregate of many workers' samples still fits
 FACTS = (  # what a worker may report beside a sample, for the metrics
     "inner_steps",
     "diverged",  # inner problems that were given up

@@ -74,7 +74,6 @@ class LearnerMetrics:
         self._exchange = Histogram(
             "outertrain_exchange_seconds", "Exchange as the worker saw it.", buckets=SECONDS, registry=r
         )
-        self._retries = Counter("outertrain_exchange_retries", "Exchanges that workers repeated.", registry=r)
         self._task = Histogram("outertrain_task_seconds", "Making of a new task.", buckets=SECONDS, registry=r)
         self._pair_loss = Summary(
             "outertrain_pair_loss", "Outer loss of pairs by window (upper end).", ["objective", "window"], registry=r
@@ -168,7 +167,6 @@ class LearnerMetrics:
             self._pair_loss.labels(sample.objective, window_range(window)).observe((plus + minus) / 2)
         facts = sample.facts
         self._steps.inc(facts.get("inner_steps", 0))
-        self._retries.inc(facts.get("retries", 0))
         for outcome, problems in self._ended.items():
             problems.inc(facts.get(outcome, 0))
         for name, histogram in (("exchange_seconds", self._exchange), ("task_seconds", self._task)):

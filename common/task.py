@@ -24,7 +24,7 @@ class TaskFamily(NamedTuple):
     ]  # (random, "outer_train" | "outer_test") -> data; numpy, on the host
     init: Callable[[jax.Array], Any]  # key -> w, a pytree
     batch: Callable[[Any, jax.Array, str], Any]  # (data, key, "train" | "valid" | "test") -> batch
-    loss: Callable[[Any, Any], jax.Array]  # (w, batch) -> loss []
+    loss: Callable[[Any, Any], jax.Array]  # (w, batch) -> loss [], 0 or more
     accuracy: Callable[[Any, Any], jax.Array] | None = None  # (w, batch) -> share of right answers []
 
 

@@ -63,11 +63,16 @@ class Tfds:
 def decode(encoded: bytes, shape: tuple[int, int, int]) -> np.ndarray:
     """The PNG or JPEG image as uint8 of `shape`; where it is larger, a pixel is the mean of what it covers.
 
-    tensorflow-datasets' own decoder leaves a grey or CMYK image among coloured ones as it is.
+    tensorflow-datasets' own decoder leaves a grey or CMYK image among coloured ones as it is. Raises UserError.
     """
     height, width, channels = shape
-    with Image.open(io.BytesIO(encoded)) as image:
-        converted = image.convert("L" if channels == 1 else "RGB")
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            converted = image.convert("L" if channels == 1 else "RGB")
+    except OSError as error:  # cut short, or no image at all
+        raise UserError(
+            f"an image cannot be decoded ({error}): the set is damaged, remove its folder and prepare it again"
+        ) from None
     if converted.size != (width, height):
         converted = converted.resize((width, height), Image.Resampling.BOX)
     return np.asarray(converted).reshape(shape)

@@ -30,6 +30,7 @@ def family(config: Config) -> TaskFamily:
         return x, jnp.sin(data["frequency"] * np.pi * x + data["phase"])
 
     def loss(w: dict[str, jax.Array], batch: tuple[jax.Array, jax.Array]) -> jax.Array:
+        # 0 or more: a loss is clamped from above only (estimator.clamp).
         x, y = batch
         hidden = jnp.tanh(x * w["in"][None] + w["bias"][None])
         return jnp.mean((hidden @ w["out"] - y[:, 0]) ** 2)

@@ -38,7 +38,7 @@ class Aggregator:
         self._group: list[GradientSample] = []
         self._sequence = 0
         self._newest: Reply | None = None  # with theta
-        self._lock = threading.Lock()
+        self._lock, self._sending = threading.Lock(), threading.Lock()
 
     def exchange(self, payload: bytes | None, epoch: int, version: int) -> bytes:
         """As `Learner.exchange`; a sample that is held counts as accepted."""
@@ -49,7 +49,7 @@ class Aggregator:
         with self._lock:
             verdict, ready = self._take(payload)
         for group in ready:
-            self._ask(pack_sample(merged(group, self._uid, self._number())))
+            self._send(group)
         if verdict is None:
             return self._upstream(payload, epoch, version)
         return self._answer(verdict, epoch, version)
@@ -83,10 +83,11 @@ class Aggregator:
             self._group = []
         return ready
 
-    def _number(self) -> int:
-        with self._lock:
+    def _send(self, group: list[GradientSample]) -> None:
+        """One after another: the learner takes a number that comes after a higher one for a repetition."""
+        with self._sending:
             self._sequence += 1
-            return self._sequence
+            self._ask(pack_sample(merged(group, self._uid, self._sequence)))
 
     def _ask(self, payload: bytes | None) -> None:
         """Sends what there is, and takes in the newest parameters."""
@@ -106,13 +107,14 @@ class Aggregator:
 
 
 def merged(group: Sequence[GradientSample], uid: str, sequence: int) -> GradientSample:
-    """One sample for many of the same parameters, in the order of their names."""
+    """One sample for many of the same parameters, in the order of their names. Counts add up, durations are means."""
     ordered = sorted(group, key=lambda s: (s.worker, s.sequence))
     size = len(ordered[0].es.mean)
     facts: dict[str, float] = {}
     for sample in ordered:
         for name, value in sample.facts.items():
-            facts[name] = facts.get(name, 0.0) + value
+            share = value / len(ordered) if name.endswith("_seconds") else value
+            facts[name] = facts.get(name, 0.0) + share
     return ordered[0]._replace(
         worker=uid,
         sequence=sequence,
@@ -122,6 +124,6 @@ def merged(group: Sequence[GradientSample], uid: str, sequence: int) -> Gradient
         loss_minus=tuple(x for s in ordered for x in s.loss_minus),
         rp=moments.combine_all((s.rp for s in ordered), size),
         es=moments.combine_all((s.es for s in ordered), size),
-        seconds=sum(s.seconds for s in ordered),
+        seconds=sum(s.seconds for s in ordered) / len(ordered),
         facts=facts,
     )

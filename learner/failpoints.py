@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import Callable, Mapping
 
+from common.checkpoint import nothing
 from common.errors import UserError
 
 Reached = Callable[[str], None]
@@ -44,10 +45,6 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Reached:
             f"OUTERTRAIN_FAILPOINT={text!r} is no failpoint: write name[:nth[:kill or raise]] with a name of {', '.join(POINTS)}"
         )
     return _Failpoint(name, int(nth), action)
-
-
-def nothing(point: str) -> None:
-    """No failpoint is set."""
 
 
 class _Failpoint:

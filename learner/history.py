@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from learner.outer import Step, norm
 _QUANTILES = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}
 _LARGEST = sys.float_info.max
 _WAITING = 1000  # lines kept while the disk is full
+_REACH = 2**16  # bytes of the first look at the end of a file, where a line has about 1,000
 
 
 class History:
@@ -60,27 +61,45 @@ def _ends_inside_a_line(path: Path) -> bool:
 
 def read_history(run: Path) -> list[dict[str, Any]]:
     """The lines of the run's lineage, by version; what an older epoch wrote past its child's parent is left out."""
-    chain = lineage(run / "epochs")
-    lines = {
-        line["version"]: line
-        for line in _lines(run / "history.jsonl")
-        if counts(chain, Position(line["epoch"], line["version"]))
-    }
-    return [lines[version] for version in sorted(lines)]
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Whole lines; what a crash tore is skipped."""
+    path = run / "history.jsonl"
     if not path.exists():
-        return
+        return []
     with open(path, "rb") as file:
-        for raw in file:
-            try:
-                line = json.loads(raw)
-            except ValueError:
-                continue
-            if isinstance(line, dict) and isinstance(line.get("version"), int) and isinstance(line.get("epoch"), int):
-                yield line
+        return _living(_lines(file), lineage(run / "epochs"))
+
+
+def read_newest(run: Path, count: int) -> list[dict[str, Any]]:
+    """The last `count` of them, from the end of the file: starting a learner must not cost more the older its run is."""
+    path, chain = run / "history.jsonl", lineage(run / "epochs")
+    if not path.exists():
+        return []
+    with open(path, "rb") as file:
+        size, reach = file.seek(0, os.SEEK_END), _REACH
+        while True:
+            file.seek(max(0, size - reach))
+            if reach < size:
+                file.readline()  # most likely the rest of one
+            found = _living(_lines(file), chain)[-count:]
+            if len(found) == count or reach >= size:
+                return found
+            reach *= 4
+
+
+def _living(lines: Iterable[dict[str, Any]], chain: dict[int, int]) -> list[dict[str, Any]]:
+    """Those on the lineage, by version."""
+    by_version = {line["version"]: line for line in lines if counts(chain, Position(line["epoch"], line["version"]))}
+    return [by_version[version] for version in sorted(by_version)]
+
+
+def _lines(file: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """Whole lines; what a crash tore is skipped."""
+    for raw in file:
+        try:
+            line = json.loads(raw)
+        except ValueError:
+            continue
+        if isinstance(line, dict) and isinstance(line.get("version"), int) and isinstance(line.get("epoch"), int):
+            yield line
 
 
 def describe_samples(samples: Sequence[GradientSample], version: int, pairs: int) -> dict[str, Any]:

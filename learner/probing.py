@@ -15,6 +15,7 @@ import numpy as np
 
 from common.messages import GradientSample
 from common.moments import Moments, combine, empty, variance
+from learner.merge import inverse_variance
 
 NEGLIGIBLE = 1e-3  # mean weight of rp below which its backward pass is not worth computing
 WINDOW = 8  # batches that must agree before workers skip; one that does not agree ends it
@@ -56,6 +57,5 @@ def observe(state: Probing, rp: Moments, es: Moments, floor: float) -> Probing:
     state = Probing(newer, empty(len(rp.mean)), state.recent) if full else state._replace(newer=newer)
     if es.count < 2:
         return state
-    var_rp, var_es = np.maximum(past_variance(state), floor), variance(es, floor)
-    weight = np.where(np.isinf(var_rp), 0.0, var_es / (np.where(np.isinf(var_rp), 1.0, var_rp) + var_es))
+    weight = inverse_variance(np.maximum(past_variance(state), floor), variance(es, floor))
     return state._replace(recent=(*state.recent, float(weight.mean()))[-WINDOW:])

@@ -127,7 +127,7 @@ def launched(
     """A run of stubs on the cluster, all of which start within `seconds`; at the end it is stopped, and the oracle is asked."""
     overrides = (f"workers.count={workers}", *overrides)
     request = Request(str(surroundings / "run.toml"), name, overrides, resume=name in rundirectory.names())
-    run, _ = open_run(request)
+    run = open_run(request).run
     config = run.config()
     travels = replace(
         config, task=replace(config.task, family="stub:Stub")
@@ -137,7 +137,7 @@ def launched(
         scene = Scene(name)
         scene.seconds_to_start = scene.reach(workers, seconds)
         yield scene
-        remote.stop(name, 30, lambda text: None)
+        remote.stop(name, False, lambda text: None)
         assert name not in remote.runs()
     ask_oracle(run)
 

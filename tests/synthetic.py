@@ -108,5 +108,5 @@ def write_run(folder: Path, lines: list[dict[str, Any]], evaluated: list[dict[st
     claim(folder / "epochs", None, 0.0)
     (folder / "config.toml").write_text(dump(config))
     (folder / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (folder / "evaluation" / "final.jsonl").write_text("".join(json.dumps(line) + "\n" for line in evaluated))
+    (folder / "evaluation" / "unrolls.jsonl").write_text("".join(json.dumps(line) + "\n" for line in evaluated))
     return folder

@@ -1,5 +1,7 @@
 """The aggregator: what it sends for many is what the many would have given, and each counts once."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import learning
@@ -7,7 +9,7 @@ import numpy as np
 import pytest
 
 from common.messages import Verdict, pack_sample, unpack_reply, unpack_sample
-from learner.aggregator import Aggregator
+from learner.aggregator import Aggregator, merged
 from learner.journal import replay
 from learner.learner import Learner
 
@@ -106,3 +108,29 @@ def test_the_group_is_never_larger_than_a_batch(tmp_path: Path) -> None:
         learning.send(aggregator, learning.sample("w0", k))
     assert len(road.sent[0].windows) == 4 and learner.status()["version"] == 1
     assert len(pack_sample(road.sent[0])) < 2000
+
+
+def test_aggregates_come_in_the_order_of_their_numbers_whatever_the_road_does(tmp_path: Path) -> None:
+    """The learner takes a number after a higher one for a repetition, and would drop what workers know as accepted."""
+    aggregator, road, _ = make(tmp_path, size=2, batch_samples=64)
+    learning.ask(aggregator)
+    pauses = np.random.default_rng(0)
+
+    def slow(payload: bytes | None, epoch: int, version: int) -> bytes:
+        time.sleep(pauses.uniform(0, 0.005))
+        return road(payload, epoch, version)
+
+    aggregator._upstream = slow
+    with ThreadPoolExecutor(16) as threads:
+        made = [learning.sample(f"w{k}", 0) for k in range(60)]
+        verdicts = {reply.verdict for reply in threads.map(lambda one: learning.send(aggregator, one), made)}
+    assert verdicts == {Verdict.accepted}
+    assert [s.sequence for s in road.sent] == list(range(1, 31))
+    assert road.learner.status()["verdicts"] == {"accepted": 30}
+
+
+def test_counts_of_an_aggregate_add_up_and_its_durations_are_means() -> None:
+    one = learning.sample("w0", 0)._replace(seconds=1.0, facts={"inner_steps": 40.0, "task_seconds": 0.5})
+    two = learning.sample("w1", 0)._replace(seconds=3.0, facts={"inner_steps": 60.0, "task_seconds": 1.5})
+    both = merged([two, one], "a", 1)
+    assert both.seconds == 2.0 and both.facts == {"inner_steps": 100.0, "task_seconds": 1.0}

@@ -29,7 +29,7 @@ def test_twice_the_same(tmp_path):
 def test_cut_off_and_gone_on_with_it_is_the_same(tmp_path):
     whole = apprentice.train(CONFIG, [0, 2, 6], tmp_path / "whole")
     (tmp_path / "cut").mkdir()
-    circle = apprentice.Circle(CONFIG, tmp_path / "cut")
+    circle = apprentice.begin(CONFIG, tmp_path / "cut")
     np.save(tmp_path / "cut" / "kept-0.npy", circle.theta)
     for _ in range(8):  # two updates and two samples of the third
         circle.advance()

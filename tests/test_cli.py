@@ -8,10 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from archives_helper import batch, write_archives, write_zip
 
 from cluster.cli import main
+from common import pretrained
+from common.config import OptimizerConfig
 
 SMALL = """
 [task]
@@ -79,7 +82,7 @@ def test_train_evaluates_reports_and_ends_with_one_line_of_json(folder: Path, ca
 def test_a_finished_run_is_evaluated_again_exported_and_continued(
     finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    for place in ("cluster.report.write_report", "cluster.assess.write_report"):
+    for place in ("cluster.assess.write_report", "cluster.report.write_report"):  # the importer first
         monkeypatch.setattr(place, lambda path: path / "report")
     assert main(["evaluate", "small", "--in-process", "--json"]) == 0
     of_run = json.loads(capsys.readouterr().out)
@@ -112,6 +115,26 @@ def test_a_search_leaves_files_that_evaluate_takes(folder: Path, capsys: pytest.
     best = found["train"]["path"]
     assert main(["evaluate", best, "--config", "small.toml", "--tasks", "1", "--in-process", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["tasks"] == 1
+    assert main(["baselines", "small.toml", "--in-process"]) == 0  # beside the search's rows in the same directory
+    assert main(["report", "small-baselines"]) == 0
+
+
+def test_of_two_files_of_theta_with_one_name_table_and_page_show_the_one_that_was_asked_for(
+    folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    def evaluate(rate: float) -> str:
+        theta = np.log(np.array([rate], np.float32))
+        pretrained.save(Path("my.theta"), pretrained.Pretrained(theta, OptimizerConfig(family="adam"), "by hand"))
+        assert main(["evaluate", "my.theta", "--config", "small.toml", "--in-process", "--json"]) == 0
+        out, err = capsys.readouterr()
+        mean = f"{json.loads(out)['learned_mean']:.4f}"
+        [line] = [line for line in err.splitlines() if line.startswith("learned ")]
+        assert line.split() == ["learned", mean]
+        assert mean in (folder / "runs/my-on-small/report/index.html").read_text()
+        return mean
+
+    first, second = evaluate(0.01), evaluate(0.05)
+    assert first != second and evaluate(0.01) == first
 
 
 @pytest.mark.parametrize(
@@ -140,7 +163,13 @@ def test_a_search_leaves_files_that_evaluate_takes(folder: Path, capsys: pytest.
         (["status", "nothing"], "no run 'nothing'"),
         (["export", "nothing", "-o", "x.py"], "no run 'nothing'"),
         (["reproduce", "fig99"], "there is no figure 'fig99'"),
+        (["reproduce", "fig2", "-o", "small.toml"], "a file stands where a folder is needed"),
+        (["reproduce", "fig2", "--scale", "paper"], "the paper scale needs ImageNet"),
+        (["reproduce", "fig2", "--scale", "paper", "--data", "empty"], "empty is no class store"),
         (["data", "prepare", "empty", "store"], "empty"),
+        (["data", "prepare", "tfds:mnist", "store", "--size", "0"], "--size 0 is no image"),
+        (["train", "small.toml", "--set", "evaluation.baselines=[]", *IN_PROCESS], "evaluation.baselines is empty"),
+        (["train", "small.toml", "--set", "workers.aggregate=5000", *IN_PROCESS], "a message holds 4096 pairs at most"),
     ],
     ids=lambda value: " ".join(value[:4]) if isinstance(value, list) else "",
 )
@@ -168,13 +197,17 @@ def test_a_run_that_exists_in_use_damaged_or_foreign_is_refused(finished: Path, 
         before = tree(finished)
         assert main(["train", *command, *IN_PROCESS]) == 2
         assert sentence in capsys.readouterr().err
-        assert tree(finished) == before
+        assert tree(finished) | {"log.txt": b""} == before | {"log.txt": b""}  # what is damaged is named there
 
+    assert main(["logs", "small", "--lines", "-1"]) == 2
+    assert "--lines -1 shows nothing" in capsys.readouterr().err
     refused("the run 'small' exists already", "small.toml", "--name", "small")
     refused("was trained with another [estimator]", "--name", "small", "--resume", "--set", "estimator.sigma=0.5")
-    from cluster.rundirectory import RunDirectory, exclusive
+    from cluster.rundirectory import EVALUATION, RunDirectory, exclusive
 
     with exclusive(RunDirectory(finished)):
+        refused("the run 'small' is in use by another process", "--name", "small", "--resume")
+    with exclusive(RunDirectory(finished), EVALUATION):
         refused("the run 'small' is in use by another process", "--name", "small", "--resume")
     for path in (finished / "checkpoints").iterdir():
         path.write_bytes(path.read_bytes()[:-1])
@@ -244,7 +277,12 @@ def test_without_a_cluster_its_commands_say_what_to_do(
     monkeypatch.setattr("ray.init", refuse)
     monkeypatch.setattr("ray.shutdown", lambda: None)
     assert remote.PREFIX
-    for command in (["scale", "a", "3"], ["stop", "a"], ["launch", "small.toml", "--name", "a"]):
+    for command in (
+        ["scale", "a", "3"],
+        ["stop", "a"],
+        ["launch", "small.toml", "--name", "a"],
+        ["baselines", "small.toml", "--cluster"],
+    ):
         assert main(command) == 2
         assert "no Ray cluster answers on this machine" in capsys.readouterr().err
     assert not Path("runs/a").exists()

@@ -147,14 +147,24 @@ def test_the_last_line_may_be_cut_off_but_no_other(tmp_path: Path) -> None:
 def test_an_item_that_was_computed_twice_counts_once(tmp_path: Path) -> None:
     (tmp_path / "evaluation").mkdir()
     row = '{"item": "i", "optimizer": "adam", "theta_sha256": null, "rate": %s, "seconds_per_step": 1}\n'
-    (tmp_path / "evaluation" / "a.jsonl").write_text(row % 1 + row % 2)
-    (tmp_path / "evaluation" / "b.jsonl").write_text(row % 3)
-    assert [u["rate"] for u in read_unrolls(tmp_path)] == [3]
+    (tmp_path / "evaluation" / "unrolls.jsonl").write_text(row % 1 + row % 2)
+    assert [u["rate"] for u in read_unrolls(tmp_path)] == [2]
 
 
 def test_the_seconds_are_those_of_the_timing_protocol(tmp_path: Path) -> None:
     (tmp_path / "evaluation").mkdir()
     timing = {"item": "timing", "optimizer": "timing", "theta_sha256": None, "seconds": {"adam": 0.25}}
     rows = [timing, ADAM[0], learned([1.0])[0]]
-    (tmp_path / "evaluation" / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "evaluation" / "unrolls.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert [u["seconds_per_step"] for u in read_unrolls(tmp_path)] == [0.25, 0.5]
+
+
+def test_of_files_of_theta_without_a_version_the_one_asked_for_counts() -> None:
+    def of(losses: list[float], digest: str) -> list[dict]:
+        return [row | {"version": None, "theta_sha256": digest} for row in learned(losses)]
+
+    unrolls = of([0.5, 2.0], "a") + of([0.7, 3.0], "b") + ADAM
+    for asked, losses in (("a", [0.5, 2.0]), ("b", [0.7, 3.0]), (None, [0.7, 3.0])):
+        comparison = compare(unrolls, "train", GRID, asked)
+        assert comparison is not None and comparison.learned.tolist() == losses
+        assert {u["theta_sha256"] for u in best_unrolls(unrolls, "learned", comparison)} == {comparison.theta_sha256}

@@ -28,6 +28,7 @@ from scene import (
 from cluster import jobs, remote, rundirectory
 from cluster.answers import unwrap
 from cluster.raypool import RayPool
+from common.errors import UserError
 from learner.history import read_history
 from learner.journal import replay
 
@@ -83,6 +84,43 @@ def test_a_killed_learner_comes_back_and_its_workers_go_on_by_themselves(surroun
         assert scene.workers() == before
         print({"seconds_until_the_killed_learner_is_back": away})
     assert {line["epoch"] for line in read_history(scene.run.path)} == {1, 2, 3}
+
+
+def test_a_learner_whose_run_cannot_be_opened_waits_for_it_and_its_workers_wait_too(
+    surroundings: Path, cluster: Cluster
+) -> None:
+    """As when the storage is away just when the learner starts again."""
+    with launched(surroundings, "away", 4) as scene:
+        scene.go_on()
+        before, version = scene.workers(), scene.learner()["version"]
+        away = scene.run.config_file.rename(scene.run.path / "away.toml")
+        os.kill(unwrap(scene.handles.learner.pid.remote), signal.SIGKILL)
+        until(lambda: "cannot read the configuration" in str(refusal(scene)), 30)
+        time.sleep(3)
+        away.rename(scene.run.config_file)
+        back = until(lambda: refusal(scene) is None, 60)
+        scene.go_on()
+        print({"seconds_until_a_learner_opens_its_run_again": back})
+        assert scene.learner()["version"] > version and scene.learner()["epoch"] == 2
+        assert scene.workers() == before
+        assert "cannot read the configuration" in outertrain("logs", "away")
+
+
+def refusal(scene: Scene) -> UserError | None:
+    try:
+        scene.learner()
+    except UserError as error:
+        return error
+    return None
+
+
+def test_what_a_launch_that_was_cut_off_has_left_can_be_stopped(surroundings: Path, cluster: Cluster) -> None:
+    with launched(surroundings, "half", 2) as scene:
+        scene.go_on()
+        ray.kill(scene.handles.fleet)
+        until(lambda: remote.handles("half").fleet is None, 30)
+        with pytest.raises(UserError, match="has no fleet, its launch was cut off: stop it"):
+            remote.scale("half", 3)
 
 
 def test_a_frozen_worker_holds_nobody_up_and_a_learner_that_is_cut_off_for_5_seconds_loses_nothing(

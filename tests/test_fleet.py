@@ -178,6 +178,7 @@ def test_dead_workers_are_replaced_counted_and_logged(caplog: pytest.LogCaptureF
     assert len(machinery.alive) == 3
     assert fleet.status() == {
         "target": 3,
+        "grace": 20.0,
         "starting": 1,
         "running": 2,
         "leaving": 0,

@@ -9,7 +9,7 @@ from learning import SEGMENTS, SIZE, sample
 from common import moments
 from learner import history
 from learner.epoch import Position, claim
-from learner.history import History, describe_samples, describe_step, read_history
+from learner.history import History, describe_samples, describe_step, read_history, read_newest
 from learner.merge import Rule, merge
 from learner.outer import Step
 
@@ -55,6 +55,25 @@ def test_another_life_appends_without_a_gap(tmp_path):
     for version in (1, 2):
         append(History(tmp_path / "history.jsonl"), line(1, version))
     assert (tmp_path / "history.jsonl").read_bytes().count(b"\n") == 2
+
+
+def test_the_newest_lines_are_read_from_the_end_of_the_file(tmp_path):
+    """Whatever the file holds between them: lines of a life that does not count, torn ones, and none at all."""
+    assert read_newest(tmp_path, 3) == []
+    claim(tmp_path / "epochs", None, 0.0)
+    log = History(tmp_path / "history.jsonl")
+    first, second = (1, range(1, 400)), (2, range(391, 395))
+    late = (1, range(400, 3000))  # by the first life, which does not know that it was superseded
+    for epoch, versions in (first, second, late):
+        if epoch == 2:
+            claim(tmp_path / "epochs", Position(1, 390), 0.0)
+        for version in versions:
+            append(log, line(epoch, version))
+    with open(tmp_path / "history.jsonl", "ab") as file:
+        file.write(b'{"epoch": 2, "ver')
+    for count in (1, 3, 20, 394, 1000):
+        assert read_newest(tmp_path, count) == read_history(tmp_path)[-count:]
+    assert len(read_history(tmp_path)) == 394 and (tmp_path / "history.jsonl").stat().st_size > 2**16
 
 
 def test_a_full_disk_loses_no_line(tmp_path, monkeypatch):

@@ -149,6 +149,7 @@ HOSTILE = {
     "vectors of length zero": dict(rp=[2, b"", b""], es=[2, b"", b""]),
     "seconds negative": dict(seconds=-1.0),
     "seconds not finite": dict(seconds=float("inf")),
+    "seconds beyond reason": dict(seconds=1e308),
     "seconds as int": dict(seconds=1),
     "facts as list": dict(facts=[]),
     "unknown fact": dict(facts={"password": 1.0}),

@@ -29,7 +29,6 @@ SAMPLE = SimpleNamespace(
         "diverged": 0,
         "exchange_seconds": 0.02,
         "task_seconds": 0.5,
-        "retries": 2,
     },
 )
 STATUS = {"target": 4, "starting": 1, "running": 2, "leaving": 0, "given_up": 1, "restarts": 3, "nodes": {"a": 2}}
@@ -54,7 +53,6 @@ def test_an_accepted_sample_is_counted_with_its_facts(learner: LearnerMetrics) -
     assert value(learner, "outertrain_unroll_seconds_sum") == 1.5
     assert value(learner, "outertrain_exchange_seconds_sum") == 0.02
     assert value(learner, "outertrain_task_seconds_sum") == 0.5
-    assert value(learner, "outertrain_exchange_retries_total") == 2
     assert value(learner, "outertrain_window_steps_sum") == 325
     assert value(learner, "outertrain_inner_steps_total") == 650
     assert value(learner, "outertrain_inner_problems_total", outcome="finished") == 1
@@ -132,7 +130,7 @@ def test_a_run_that_starts_says_what_it_is_and_where_it_stands(learner: LearnerM
     learner.set_batch(5, probe_rate=0.25)
     text = exposition(learner.registry)
     assert re.search(r'outertrain_build_info{jax="[\d.]+",optax="[\d.]+",ray="[\d.]+",version="[\d.]+"} 1.0', text)
-    assert 'estimator="merged",merge="coordinate",objective="train",optimizer="mlp",task="conv"} 1.0' in text
+    assert 'estimator="merged",merge="scalar",objective="train",optimizer="mlp",task="conv"} 1.0' in text
     assert value(learner, "outertrain_target_updates") == 200
     assert value(learner, "outertrain_batch_target_samples") == 8
     assert value(learner, "outertrain_staleness_limit") == -1

@@ -38,7 +38,7 @@ import sys
 from dataclasses import replace
 from cluster import remote
 from cluster.prepare import Request, open_run
-run, _ = open_run(Request("{home}/run.toml", sys.argv[1], ("workers.count=4",), False))
+run, *_ = open_run(Request("{home}/run.toml", sys.argv[1], ("workers.count=4",), False))
 config = run.config()
 with remote.connected(run.name, replace(config, task=replace(config.task, family="stub:Stub"))):
     remote.launch(run, 4, spread=True, program="stub:Stub")

@@ -60,12 +60,30 @@ def test_a_bad_configuration_makes_no_directory() -> None:
 
 
 def test_what_was_done_to_the_directory_can_be_undone() -> None:
-    run, undo = open_run(request(None, "a"))
+    run, undo, _ = open_run(request(None, "a"))
     undo()
     assert rundirectory.names() == []
-    run, _ = open_run(request(None, "a"))
+    run, *_ = open_run(request(None, "a"))
     before = run.config_file.read_bytes()
-    _, undo = open_run(request(None, "a", "outer.updates=7", resume=True))
+    _, undo, _ = open_run(request(None, "a", "outer.updates=7", resume=True))
     assert run.config().outer.updates == 7
     undo()
     assert run.config_file.read_bytes() == before
+
+
+def test_a_class_store_may_have_moved() -> None:
+    """Whether its content is the same is for its fingerprint to say."""
+    run = open_run(request(None, "a", "dataset.source=store", "dataset.path=old")).run
+    open_run(request(None, "a", "dataset.path=new", resume=True))
+    assert Path(run.config().dataset.path).name == "new"
+    with pytest.raises(UserError, match=r"trained with another \[dataset\]"):
+        open_run(request(None, "a", "dataset.valid_fraction=0.5", resume=True))
+
+
+def test_resume_says_where_the_file_that_was_named_differs_from_the_run() -> None:
+    Path("own.toml").write_text("seed = 3")
+    assert open_run(request("own.toml", None, "workers.count=4")).note == ""
+    note = open_run(request("own.toml", resume=True)).note
+    assert "differs from own.toml: workers.count = 4 (there: 2); --set changes a key" in note
+    assert open_run(request("own.toml", None, "workers.count=2", resume=True)).note == ""
+    assert open_run(request(None, "own", resume=True)).note == ""

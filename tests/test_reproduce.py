@@ -6,9 +6,9 @@ import types
 
 import pytest
 
-from cluster import figurepool, reproduce
+from cluster import figurepool, jobs, reproduce
 from cluster.figurepool import LocalPool
-from cluster.jobs import InProcessPool
+from cluster.jobs import InProcessPool, Results
 from workers.figures import catalogue, fig2
 from workers.figures.figure import Verdict
 
@@ -90,6 +90,14 @@ def test_processes_compute_items_and_lost_ones_are_replaced(tmp_path):
         hands = list(pool._free)
     assert done.row == json.loads(json.dumps(figurepool.perform(items[0], tmp_path)))
     assert not any(hand.process.is_alive() for hand in hands)
+
+
+def test_a_process_that_died_while_it_was_idle_costs_an_attempt_and_no_item(tmp_path):
+    items = [item for item in fig2.items("mini", []) if item["kind"] == "toy"][:1]
+    with LocalPool(1, tmp_path) as pool:
+        pool._free[0].process.kill()
+        pool._free[0].process.join()
+        assert jobs.run(items, Results(tmp_path / "rows.jsonl"), pool, lambda done, total: True)
 
 
 def computed(pool, item):

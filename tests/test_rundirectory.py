@@ -110,7 +110,7 @@ def test_only_runs_without_a_checkpoint_are_discarded() -> None:
 
 def test_the_worker_target_survives_and_damage_is_named() -> None:
     run = create("a", Config())
-    assert run.worker_target() == 0
+    assert run.worker_target() is None
     run.save_worker_target(12)
     assert rundirectory.find("a").worker_target() == 12
     (run.path / "fleet.json").write_text("{}")
@@ -121,6 +121,11 @@ def test_the_worker_target_survives_and_damage_is_named() -> None:
 def test_the_end_of_the_log() -> None:
     run = create("a", Config())
     assert run.log(10) == ""
+    assert run.last_failure() is None
+    run.save_failure("Traceback\nValueError: a bug")
+    assert run.last_failure() == "Traceback\nValueError: a bug"
+    run.save_failure(None)
+    assert run.last_failure() is None
     handler = run.start_log()
     try:
         for k in range(5):

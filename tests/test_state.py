@@ -57,7 +57,7 @@ def wild(sequence, rp=True):
 
 
 def test_rp_is_skipped_when_its_weight_was_negligible_and_weighed_by_its_past():
-    settings, made, state, rule = setting({"probe_rate": 0.25})
+    settings, made, state, rule = setting({"probe_rate": 0.25, "merge": "coordinate"})
     assert probe_rate(state, settings) == 1.0
     for k in range(probing.WINDOW):
         state = step(state, [wild(4 * k + j) for j in range(4)], rule, made)

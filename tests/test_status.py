@@ -52,6 +52,8 @@ def test_a_run_that_runs_tells_what_prometheus_reads(run: RunDirectory, running:
     assert (state["state"], state["version"]) == ("running", 31)
     assert state["workers"] == 3 and state["workers_wanted"] == 4 and state["nodes"] == {"10.0.0.1": 3}
     assert state["verdicts"]["stale"] == 1 == sum(state["verdicts"].values()) and state["checkpoint_version"] == 31
-    told = text(state)
+    run.save_failure("Traceback\nValueError: no data here")
+    told = text(state_of(run))
+    assert "last failure of a worker: ValueError: no data here" in told
     for part in ("4 asked for, 1 starting, 3 running", "10.0.0.1: 3", "1 stale", "checkpoint: version 31"):
         assert part in told

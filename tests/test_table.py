@@ -15,7 +15,7 @@ def test_every_way_of_tuning_has_its_line() -> None:
         single_rate=0.1,
         fine=np.array([0.8, 2.0]),
     )
-    text = table(Comparison("train", 7, (1000, 1001), np.array([0.9, 1.2]), (adam,)))
+    text = table(Comparison("train", 7, "a", (1000, 1001), np.array([0.9, 1.2]), (adam,)))
     assert text.splitlines() == [
         "mean train loss over 2 unseen tasks",
         "optimizer  learning rate                 loss    ratio  wins",

@@ -11,6 +11,7 @@ from common.config import CurriculumConfig, EstimatorConfig, digest
 from common.dataset import open_dataset
 from common.errors import UserError
 from common.messages import FACTS, Reply, Verdict, encode_theta, pack_reply, pack_sample, unpack_sample
+from common.optimizer import make_family
 from workers.trajectory import Sampler
 from workers.worker import Worker, theta_of
 
@@ -199,3 +200,19 @@ def test_the_start_of_theta_follows_from_the_seed_alone():
     assert theta.shape == (1090,) and theta.dtype == np.float32
     np.testing.assert_array_equal(theta, theta_of(dataclasses.replace(run, workers=config().workers)))
     assert not np.array_equal(theta, theta_of(dataclasses.replace(run, seed=1)))
+
+
+def test_a_task_whose_loss_is_negative_is_refused_with_the_reason(monkeypatch):
+    """The bounds on es, and the early end of an evaluation, rest on losses of 0 and more."""
+    worker, _ = worker_and_script()
+    loss = worker.sampler.task.loss
+    task = worker.sampler.task._replace(loss=lambda w, batch: loss(w, batch) - 100.0)
+    worker.sampler = Sampler(worker.config, task, rebuilt(task, worker), "w0", len(THETA))
+    with pytest.raises(UserError, match="loss is negative"):
+        worker.step()
+        worker.step()
+
+
+def rebuilt(task, worker):
+    unroll = worker.sampler.unroll
+    return type(unroll)(task, make_family(worker.config.optimizer), unroll.objective, unroll.segment)

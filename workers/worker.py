@@ -91,6 +91,11 @@ class Worker:
             )
             advances.append(advance)
         self.sequence += 1
+        if min(min(a.pair.plus.loss, a.pair.minus.loss) for a in advances) < 0:
+            raise UserError(
+                "the task family's loss is negative, and the estimators' bounds rest on 0 <= loss <= estimator.clamp: "
+                "add a constant to it"
+            )
         facts = facts_of(advances) | {
             "task_seconds": after_tasks - began,
             "exchange_seconds": self._exchange_seconds,

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from pathlib import Path
 
 from cluster.commands import options
 
@@ -58,25 +59,30 @@ def launch(arguments: argparse.Namespace) -> None:
     from cluster import remote, rundirectory
     from cluster.commands.training import overrides_of
     from cluster.prepare import Request, open_run
+    from cluster.rundirectory import exclusive
     from common.errors import UserError
 
     resume = arguments.resume and arguments.name in rundirectory.names()
-    run, undo = open_run(Request(arguments.config, arguments.name, overrides_of(arguments), resume))
+    run, undo, note = open_run(Request(arguments.config, arguments.name, overrides_of(arguments), resume))
+    if note:
+        say(note)
     config = run.config()
+    scaled = run.worker_target() if resume and arguments.workers is None else None
+    workers = config.workers.count if scaled is None else scaled
     try:
-        with remote.connected(run.name, config):
-            remote.launch(run, config.workers.count, not arguments.pack)
+        with exclusive(run), remote.connected(run.name, config):
+            remote.launch(run, workers, not arguments.pack)
     except UserError:
         undo()
         raise
-    say(f"{run.name} runs with {config.workers.count} workers; outertrain watch | scale | stop {run.name}")
+    say(f"{run.name} runs with {workers} workers; outertrain watch | scale | stop {run.name}")
 
 
 def scale(arguments: argparse.Namespace) -> None:
     from cluster import remote
 
     with remote.connected():
-        remote.scale(arguments.run, arguments.workers)
+        remote.scale(Path(arguments.run).name, arguments.workers)
     say(f"{arguments.run}: {arguments.workers} workers asked for; outertrain status {arguments.run}")
 
 
@@ -99,13 +105,16 @@ def stop(arguments: argparse.Namespace) -> None:
     from cluster import display, remote
 
     with remote.connected(), display.make() as show:
-        remote.stop(arguments.run, 0.0 if arguments.now else 60.0, show.say)
+        remote.stop(Path(arguments.run).name, arguments.now, show.say)
     say(f"{arguments.run} is stopped with a checkpoint; go on with: outertrain launch --name {arguments.run} --resume")
 
 
 def logs(arguments: argparse.Namespace) -> None:
     from cluster import rundirectory
+    from common.errors import UserError
 
+    if arguments.lines < 1:
+        raise UserError(f"--lines {arguments.lines} shows nothing: give at least 1")
     print(rundirectory.find(arguments.run).log(arguments.lines), end="")
 
 

@@ -23,6 +23,10 @@ def add(commands: argparse._SubParsersAction) -> None:
 def prepare(arguments: argparse.Namespace) -> None:
     from cluster import display
     from common.dataprep import prepare
+    from common.errors import UserError
+
+    if arguments.size is not None and arguments.size < 1:
+        raise UserError(f"--size {arguments.size} is no image: give its side in pixels")
 
     with display.make() as show:
         header = prepare(_source(arguments), arguments.store, show.counting)

@@ -47,7 +47,11 @@ def _common(parser: argparse.ArgumentParser) -> None:
 def _places(parser: argparse.ArgumentParser) -> None:
     options.workers(parser)
     options.overrides(parser)
-    parser.add_argument("--in-process", action="store_true", help="one process, no Ray")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--in-process", action="store_true", help="one process, no Ray")
+    where.add_argument(
+        "--cluster", action="store_true", help="by the workers of the run, which is launched, behind its training"
+    )
     options.as_json(parser)
 
 
@@ -85,4 +89,4 @@ def _request(arguments: argparse.Namespace, config: str | None):
         overrides.append(f"evaluation.baselines={arguments.baselines}")
     if arguments.workers is not None:
         overrides.append(f"workers.count={arguments.workers}")
-    return Request(arguments.target, config, tuple(overrides), arguments.in_process, arguments.json)
+    return Request(arguments.target, config, tuple(overrides), arguments.in_process, arguments.json, arguments.cluster)

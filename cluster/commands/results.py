@@ -43,6 +43,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         metavar="N",
         help="processes (default: all cores); with --cluster: workers of each training (default: as its preset says)",
     )
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="the class store of the paper scale, on every node")
     parser.add_argument(
         "--cluster", action="store_true", help="on this machine's Ray cluster: each training is a launched run"
     )
@@ -73,6 +74,9 @@ def reproduce(arguments: argparse.Namespace) -> int:
     names = catalogue.NAMES if arguments.figures == ["all"] else arguments.figures
     if arguments.workers is not None and arguments.workers < 1:
         raise UserError(f"--workers {arguments.workers}: nothing is computed without one; use at least 1")
+    data = None if arguments.data is None else str(arguments.data.expanduser().absolute())
+    if arguments.scale == "paper":
+        check_data(data)
     arguments.output.mkdir(parents=True, exist_ok=True)
     with Interrupt() as interrupt, display.make() as show, figure_pool(arguments, show.say) as pool:
 
@@ -80,11 +84,22 @@ def reproduce(arguments: argparse.Namespace) -> int:
             show.counting(name, done, total)
             return not interrupt.asked
 
-        if not reproduce(names, arguments.scale, arguments.output, pool, tell):
+        if not reproduce(names, arguments.scale, arguments.output, pool, tell, data):
             show.say("stopped; the same command goes on where it was")
             return 130
         show.say(f"pictures and verdicts in {arguments.output}")
     return 0
+
+
+def check_data(data: str | None) -> None:
+    """Raises UserError when there is no class store there: better now than after hours of items that need none."""
+    from common.classstore import read_header
+
+    if data is None:
+        raise UserError(
+            "the paper scale needs ImageNet: make a class store with `outertrain data prepare`, and give --data"
+        )
+    read_header(Path(data))
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from workers.items import Item, encode
 CLAIM = "The learned optimizers still train a six-layer network on 28x28 digits; the one for validation loss generalises better."
 NEEDS = ("fig5",)
 
-MNIST = Path("data/mnist")  # a class store: outertrain data prepare --source tfds:mnist
+MNIST = Path("data/mnist")  # a class store: outertrain data prepare tfds:mnist data/mnist
 SIX = ("task.units=[16, 16, 16, 16, 16, 16]", "task.strides=[2, 1, 2, 1, 2, 1]")
 ELSEWHERE: dict[str, tuple[str, ...]] = {
     "same tasks": (),
@@ -81,6 +81,7 @@ def items(scale: str, rows: Sequence[Mapping[str, Any]]) -> list[Record]:
                     (*chosen["base"], *chosen["digits"]),
                     **fields,
                 )
+                | {"mnist": str(MNIST.absolute())}
             )
     for where, overrides in chosen["elsewhere"].items():
         for task in range(chosen["problems"]):
@@ -108,7 +109,8 @@ def shipped(settings: tuple[str, ...]) -> dict[str, str]:
 def perform(record: Mapping[str, Any], train: Train) -> Record:
     """Curves of one optimizer on one problem; of a baseline those of its best rate for train and for test loss."""
     settings = tuple(record["settings"])
-    evaluator = digits_evaluator(settings, record["source"]) if record["where"] == "digits" else evaluator_of(settings)
+    mnist = record["mnist"] if record["source"] == "MNIST" else None
+    evaluator = digits_evaluator(settings, mnist) if record["where"] == "digits" else evaluator_of(settings)
     optimizer = record["optimizer"] if record["theta"] is None else "learned"
     rates = baselines.rates(evaluator.config.evaluation) if record["theta"] is None else [None]
     runs = [evaluator.run(Item(optimizer, record["task"], record["start"], rate, record["theta"])) for rate in rates]
@@ -124,13 +126,13 @@ def perform(record: Mapping[str, Any], train: Train) -> Record:
 
 
 @lru_cache(maxsize=2)
-def digits_evaluator(settings: tuple[str, ...], source: str) -> Evaluator:
-    """Evaluates on all ten digits: with ten classes there is one task only."""
+def digits_evaluator(settings: tuple[str, ...], mnist: str | None) -> Evaluator:
+    """Evaluates on all ten digits, of a class store or of scikit-learn: with ten classes there is one task only."""
     config = config_of(settings)
-    if source == "MNIST":
+    if mnist is not None:
         from common.dataset import open_dataset
 
-        dataset: Any = open_dataset(config_of((*settings, "dataset.source=store", f"dataset.path={MNIST}")).dataset)
+        dataset: Any = open_dataset(config_of((*settings, "dataset.source=store", f"dataset.path={mnist}")).dataset)
     else:
         dataset = Digits(28, seed=config.dataset.seed)
     data = {split: gather(dataset, np.arange(10), split) for split in SPLITS}

@@ -11,7 +11,7 @@ import numpy as np
 
 from workers.figures.fig5 import PROBING
 from workers.figures.figure import Record, Train, Verdict, config_of, evaluator_of, item, of_kind, rounded, row
-from workers.figures.statistics import Interval, bootstrap, difference
+from workers.figures.statistics import Interval, bootstrap, paired
 from workers.items import Item, encode
 
 CLAIM = (
@@ -26,7 +26,7 @@ SCALES: dict[str, dict[str, Any]] = {
         "windows": [6, 60, 300],  # 2 %, 20 % and 100 % of the problem
         "growing": (10, 150),
         "budget": 48_000,  # inner steps of all pairs of one training (a pair's two unrolls count once)
-        "seeds": 3,
+        "seeds": 6,
         "tasks": 8,
     },
     "paper": {
@@ -113,7 +113,7 @@ def scores(rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
 
 def verdict(rows: Sequence[Mapping[str, Any]]) -> Verdict:
     table = scores(rows)
-    gaps = {name: difference(values, table["merged"]) for name, values in table.items() if name != "merged"}
+    gaps = {name: paired(values, table["merged"]) for name, values in table.items() if name != "merged"}
     fixed = [name for name in table if name.startswith("window")]
     parts = {
         "merged better than rp and es alone": all(gaps[name].low > 0 for name in ("rp only", "es only")),

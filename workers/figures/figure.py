@@ -57,10 +57,17 @@ def item(figure: str, kind: str, label: str, settings: Settings = (), **fields: 
 
 
 def deciding(config: Config) -> dict[str, Any]:
-    """The configuration without what is kept on disk and shown: a new key of that kind must not make results void."""
+    """The configuration without what is kept on disk and shown, and where data lie: they must not make results void."""
     tree = asdict(config)
+    workers = {key: value for key, value in tree["workers"].items() if key != "grace"}
     outer = {key: value for key, value in tree["outer"].items() if not key.startswith("keep_") and key != "journal"}
-    return {**tree, "outer": outer, "metrics": None}
+    return {**tree, "dataset": {**tree["dataset"], "path": ""}, "outer": outer, "workers": workers, "metrics": None}
+
+
+def placed(record: Mapping[str, Any], data: str) -> Record:
+    """The item with its images in the class store `data`. Its name stays: the content of the store is the paper's."""
+    override = f"dataset.path={data}"
+    return {**record, **{key: [*record[key], override] for key in ("settings", "judge") if record.get(key)}}
 
 
 def row(record: Mapping[str, Any], **results: Any) -> Record:

@@ -1,0 +1,56 @@
+"""How workers end: whatever Ray says of one, the fleet hears of that one's end and goes on."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import ray
+from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError, RuntimeEnvSetupError
+
+from cluster import raypool
+from cluster.crew import Crew
+from cluster.fleet import Ended
+from cluster.raypool import RayPool
+from common.errors import UserError
+
+
+def actor() -> Any:
+    node, run = object(), object()
+    return SimpleNamespace(node=SimpleNamespace(remote=lambda: node), run=SimpleNamespace(remote=lambda: run))
+
+
+@pytest.mark.parametrize(
+    "error, hopeless",
+    [
+        (OutOfMemoryError("killed for memory"), False),
+        (RuntimeEnvSetupError("no room for the working directory"), False),
+        (RayActorError(error_msg="it died"), False),
+        (RayTaskError("run", "ValueError: a bug", ValueError("a bug")), False),
+        (RayTaskError("run", "UserError: no data", UserError("no data")), True),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_worker_that_ends_in_any_way_is_one_that_has_ended(
+    error: Exception, hopeless: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def get(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ray, "wait", lambda pending, **_: (pending, []))
+    monkeypatch.setattr(ray, "get", get)
+    monkeypatch.setattr(ray, "kill", lambda _: None)
+    crew = Crew(lambda uid: actor())
+    crew.launch("w0")
+    [event] = crew.events()
+    assert isinstance(event, Ended) and (event.uid, event.hopeless) == ("w0", hopeless) and event.reason
+    assert crew.events() == []
+
+
+def test_a_job_ends_with_the_reason_when_every_worker_was_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    status = {"target": 2, "given_up": 2, "last_failure": "Traceback\nUserError: no data here"}
+    fleet = SimpleNamespace(workers=SimpleNamespace(remote=lambda: {}), status=SimpleNamespace(remote=lambda: status))
+    monkeypatch.setattr(raypool.ray, "get", lambda answer: answer)
+    with pytest.raises(
+        UserError, match="every worker failed again and again, the last one so: UserError: no data here"
+    ):
+        RayPool(fleet).room()

@@ -1,0 +1,71 @@
+"""A launched run is evaluated: by its own workers, behind its training, and by others beside it."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import cluster_settings  # noqa: F401 - before Ray
+import pytest
+from scene import CONFIG, Scene, start_cluster, until
+
+from cluster import remote
+from cluster.cli import main
+
+pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore:os.fork")]
+EVALUATION = """
+[evaluation]
+tasks = 2
+initialisations = 1
+rate_count = 3
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OUTERTRAIN_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("RAY_ADDRESS", "")
+    (tmp_path / "run.toml").write_text(CONFIG + EVALUATION)
+    cluster = start_cluster(1, cores=2)
+    yield tmp_path
+    cluster.shutdown()
+
+
+def test_a_launched_run_is_evaluated_by_its_workers_and_beside_them(
+    folder: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["launch", "run.toml", "--name", "a", "--workers", "2"]) == 0
+    target = folder / "runs/a/metrics-fleet.json"
+    version = go_on()
+    announced = target.read_bytes()
+    capsys.readouterr()
+    assert main(["evaluate", "a", "--cluster", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["tasks"] == 2 and facts["version"] >= version
+    assert go_on() > facts["version"]
+
+    beside = [sys.executable, "-m", "cluster.cli", "evaluate", "a", "--workers", "1", "--json"]  # with a Ray of its own
+    done = subprocess.run(beside, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["version"] > facts["version"]
+    assert target.read_bytes() == announced  # Prometheus still watches the fleet of the run
+
+    assert main(["scale", "a", "0"]) == 0
+    assert main(["evaluate", "a", "--cluster"]) == 2
+    assert "the run 'a' has no workers: outertrain scale a N" in capsys.readouterr().err
+    assert main(["stop", "a"]) == 0
+    assert main(["launch", "--name", "a", "--resume"]) == 0
+    assert "runs with 0 workers" in capsys.readouterr().err  # as many as were asked for last
+    assert main(["stop", "a"]) == 0
+    assert not list((folder / "runs/a").glob("metrics-*.json"))
+
+
+def go_on() -> int:
+    """Waits for an update, and returns the version."""
+    with remote.connected("a"):
+        scene = Scene("a")
+        scene.go_on(1, 120)
+        until(lambda: scene.fleet()["running"] == 2, 60)
+        return scene.learner()["version"]
