@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 from typing import Any
 
+import cluster_settings  # noqa: F401 - before Ray
 import pytest
 import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError, RuntimeEnvSetupError
