@@ -10,7 +10,7 @@ from cluster import figurepool, jobs, reproduce
 from cluster.figurepool import LocalPool
 from cluster.jobs import InProcessPool, Results
 from workers.figures import catalogue, fig2
-from workers.figures.figure import Verdict
+from workers.figures.figure import Verdict, config_of, item, placed
 
 
 class Picture:
@@ -98,6 +98,13 @@ def test_a_process_that_died_while_it_was_idle_costs_an_attempt_and_no_item(tmp_
         pool._free[0].process.kill()
         pool._free[0].process.join()
         assert jobs.run(items, Results(tmp_path / "rows.jsonl"), pool, lambda done, total: True)
+
+
+def test_where_the_images_lie_is_no_part_of_what_an_item_is():
+    one = item("fig5", "train", "label", ("paper", "seed=1"), judge=["paper"])
+    moved = placed(one, "/elsewhere")
+    assert [config_of(tuple(moved[key])).dataset.path for key in ("settings", "judge")] == ["/elsewhere"] * 2
+    assert item("fig5", "train", "label", moved["settings"], judge=["paper"])["item"] == moved["item"] == one["item"]
 
 
 def computed(pool, item):
