@@ -13,8 +13,8 @@ import secrets
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,22 @@ from common.metrics import Endpoint, FleetMetrics
 LEARNER, FLEET = "learner", "fleet"
 REPLY_SECONDS = 60.0  # an exchange that takes longer is repeated
 TICK_SECONDS = 0.25
+RESTART_SECONDS = 3.0
+
+
+@contextmanager
+def beginning() -> Iterator[None]:
+    """Ray gives up an actor whose constructor raises, even one that is to be restarted for ever, but not one whose process
+    ends: a later life that cannot begin, because its storage is away, ends after a while and is started again.
+    """
+    try:
+        yield
+    except Exception:
+        if not ray.get_runtime_context().was_current_actor_reconstructed:
+            raise
+        traceback.print_exc()
+        time.sleep(RESTART_SECONDS)
+        os._exit(1)
 
 
 class LearnerShell:
@@ -48,7 +64,8 @@ class LearnerShell:
 
         directory = RunDirectory(Path(run))
         directory.start_log()
-        self._opening = Opening(lambda: LearnerService(directory))
+        with beginning():
+            self._opening = Opening(lambda: LearnerService(directory))
 
     @ray.method(concurrency_group="control")
     def ready(self) -> None:
@@ -168,9 +185,15 @@ class FleetShell:
         options: Ray's, of each worker.
         announce: whether it is the fleet of the run, which Prometheus watches; another one may work beside it.
         """
-        self._directory = directory = RunDirectory(Path(run))
+        with beginning():
+            self._begin(RunDirectory(Path(run)), program, workers, options, announce)
+
+    def _begin(
+        self, directory: RunDirectory, program: str, workers: int | None, options: dict[str, Any], announce: bool
+    ) -> None:
+        self._directory = directory
         self._announce = announce
-        self._failure: str | None = None
+        self._failure = directory.last_failure() if announce else None  # of the life before
         directory.start_log()
         self._config = directory.config_file.read_text()
         self._crew = Crew(lambda uid: worker_actor(program, self._config, uid, options))

@@ -131,7 +131,12 @@ def of_file(path: Path, request: Request) -> Subject:
 def of_run(request: Request, with_learned: bool) -> Subject:
     run = rundirectory.find(request.target)
     before = run.config()
-    config = configfile.load(str(run.config_file), request.overrides)
+    config = absolute(configfile.load(str(run.config_file), request.overrides))
+    if config.dataset.path != before.dataset.path and not request.in_process:
+        raise UserError(
+            "the workers read the run's own dataset.path: change it with train or launch, --resume and --set, or evaluate "
+            "with --in-process"
+        )
     at_home = replace(config, dataset=replace(config.dataset, path=before.dataset.path))
     for section in ("task", "dataset", "optimizer", "estimator"):
         if getattr(at_home, section) != getattr(before, section):

@@ -125,8 +125,13 @@ def command(*arguments: str) -> None:
 
 
 def finished(run: RunDirectory) -> bool:
+    learner, fleet = remote.handles(run.name)
+    if learner is None or fleet is None:
+        raise UserError(
+            f"{run.name} is on the cluster in part only: outertrain stop {run.name}, and give the command again"
+        )
     try:
-        return bool(unwrap(remote.handles(run.name).learner.status.remote)["finished"])
+        return bool(unwrap(learner.status.remote)["finished"])
     except RayActorError:
         return False  # it is being restarted
 

@@ -1,6 +1,7 @@
 """A run in one process, without Ray: the same learner, the same workers, taking turns (`cluster.circle`)."""
 
 import logging
+from contextlib import ExitStack
 from typing import Self
 
 from cluster.answers import raise_if_superseded
@@ -35,15 +36,18 @@ class InProcess(JobsInProcess):
 
     def __init__(self, run: RunDirectory, config: Config):
         super().__init__(config)
-        self._log = run.start_log()
         self._circle = Circle(config)
-        self._service = LearnerService(run, self._circle.snapshot)
-        self._circle.join(self._service.learner, self._service.beside)
+        with ExitStack() as stack:
+            log = run.start_log()
+            stack.callback(log.close)
+            stack.callback(logging.getLogger().removeHandler, log)
+            self._service = LearnerService(run, self._circle.snapshot)
+            stack.callback(self._service.close)
+            self._circle.join(self._service.learner, self._service.beside)
+            self._stack = stack.pop_all()
 
     def __exit__(self, *_: object) -> None:
-        self._service.close()
-        logging.getLogger().removeHandler(self._log)
-        self._log.close()
+        self._stack.close()
 
     def advance(self) -> bool:
         if not self._circle.stopped:

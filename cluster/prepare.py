@@ -76,7 +76,10 @@ def resume(request: Request) -> Opened:
 
 def differences(request: Request, config: Config, run: str) -> str:
     """The run's own configuration counts, not the file that was named: where they differ, this says so."""
-    named = asdict(absolute(configfile.load(str(request.source), request.overrides)))
+    try:
+        named = asdict(absolute(configfile.load(str(request.source), request.overrides)))
+    except UserError as error:
+        return f"{run} goes on with its own configuration; {request.source} was not compared with it: {error}"
     own = asdict(config)
     pairs = {key: (named[key], own[key]) for key in own if not isinstance(own[key], dict)}
     for section in (key for key in own if isinstance(own[key], dict)):

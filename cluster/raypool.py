@@ -10,21 +10,23 @@ from ray.exceptions import RayActorError, RayError
 
 from cluster.answers import last_line, raise_if_hopeless
 from cluster.jobs import Done, Item
+from common.errors import UserError
 
 REFRESH_SECONDS = 2.0  # between two looks at which workers there are
+AWAY_SECONDS = 120.0  # after which a fleet that does not answer will not come back
 AHEAD = 2  # items at one worker, so that it never waits for the next
 
 
 class RayPool:
     """Hands items to whichever workers run; the fleet replaces those that are lost.
 
-    `room` raises UserError when the fleet has given up every worker.
+    `room` raises UserError when the fleet has given up every worker, has none to start, or is gone.
     """
 
     def __init__(self, fleet: Any):
         self._fleet = fleet
         self._workers: dict[str, Any] = {}
-        self._refreshed = -REFRESH_SECONDS
+        self._refreshed, self._answered = -REFRESH_SECONDS, time.monotonic()
         self._at_work: dict[Any, tuple[str, Item]] = {}
 
     def room(self) -> int:
@@ -59,6 +61,12 @@ class RayPool:
         except RayActorError:
             return None
 
+    def _check(self, fleet: dict[str, Any]) -> None:
+        """Raises UserError when no worker will come."""
+        raise_if_hopeless(fleet)
+        if fleet["target"] == 0:
+            raise UserError("the run has no workers any more: outertrain scale RUN N, and give the command again")
+
     def _refresh(self) -> None:
         now = time.monotonic()
         if now - self._refreshed < REFRESH_SECONDS and self._workers:
@@ -66,7 +74,10 @@ class RayPool:
         try:
             self._workers = ray.get(self._fleet.workers.remote())
             if not self._workers:
-                raise_if_hopeless(ray.get(self._fleet.status.remote()))
+                self._check(ray.get(self._fleet.status.remote()))
+            self._answered = now
         except RayActorError:  # it is being restarted, and its workers have ended with it
             self._workers = {}
+            if now - self._answered > AWAY_SECONDS:
+                raise UserError("the fleet is gone: the run was stopped, or its cluster ended") from None
         self._refreshed = now

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,14 @@ TRAINING, EVALUATION = "lock", "evaluation.lock"  # what a process may hold of a
 def root() -> Path:
     """The folder of all runs: $OUTERTRAIN_RUNS, or `runs` in the current directory."""
     return Path(os.environ.get(ROOT_VARIABLE) or "runs").absolute()
+
+
+class LogFile(logging.FileHandler):
+    """Opened when there is something to log. While it cannot be written, lines are lost: no reason to end a process."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(OSError):
+            super().emit(record)
 
 
 class RunDirectory:
@@ -50,7 +58,7 @@ class RunDirectory:
 
     def start_log(self) -> logging.Handler:
         """From now on this process appends what it logs to the run's log, as others may do too."""
-        handler = logging.FileHandler(self.log_file)
+        handler = LogFile(self.log_file, delay=True)
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logging.getLogger().addHandler(handler)
         for room in ("cluster", "common", "learner", "workers"):

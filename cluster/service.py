@@ -43,23 +43,23 @@ class LearnerService:
         family = make_family(config.optimizer)
         self._metrics = Recording(read_newest(run.path, RECENT))
         self._endpoint = Endpoint(self._metrics.registry, config.metrics.address, config.metrics.port)
+        announced = targets.read_address(run.path) is not None  # by a life before: Prometheus is to miss it
         try:
+            self._targets = targets.write_targets(  # first: a learner that opens its run has begun an epoch
+                run.path, run.name, "learner", self._endpoint.address, self._endpoint.port
+            )
             around = Surroundings(self._metrics, beside=beside, reached=failpoints.from_environment())
             identity = digest(config, dataset.fingerprint if dataset else "")
             self.learner, self.beside = open_learner(
                 run.path, config, identity, theta_of(config), family.segments, around
             )
-            self._announce()
         except BaseException:
             self._endpoint.close()
+            if not announced:
+                targets.forget_targets(run.path, run.name, "learner")
             raise
-
-    def _announce(self) -> None:
-        self._metrics.start(self._config)
-        self._metrics.watch_disk(self._run.path)
-        self._targets = targets.write_targets(
-            self._run.path, self._run.name, "learner", self._endpoint.address, self._endpoint.port
-        )
+        self._metrics.start(config)
+        self._metrics.watch_disk(run.path)
 
     def status(self) -> dict[str, Any]:
         """JSON-able: the learner's own words, the newest lines of the history, and where the metrics are."""

@@ -283,10 +283,10 @@ class Config:
             longest <= self.task.inner_steps,
             f"the window grows to {longest} steps, longer than the inner problem (task.inner_steps = {self.task.inner_steps}): lower curriculum.start / end, or raise task.inner_steps",
         )
-        together = self.workers.aggregate * self.estimator.pairs
+        together = min(self.workers.aggregate, self.outer.batch_samples) * self.estimator.pairs
         require(
             together <= MAX_PAIRS,
-            f"workers.aggregate times estimator.pairs is {together}, and a message holds {MAX_PAIRS} pairs at most: lower workers.aggregate",
+            f"an aggregate has {together} pairs, and a message holds {MAX_PAIRS} pairs at most: lower workers.aggregate",
         )
 
 

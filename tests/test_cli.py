@@ -169,7 +169,10 @@ def test_of_two_files_of_theta_with_one_name_table_and_page_show_the_one_that_wa
         (["data", "prepare", "empty", "store"], "empty"),
         (["data", "prepare", "tfds:mnist", "store", "--size", "0"], "--size 0 is no image"),
         (["train", "small.toml", "--set", "evaluation.baselines=[]", *IN_PROCESS], "evaluation.baselines is empty"),
-        (["train", "small.toml", "--set", "workers.aggregate=5000", *IN_PROCESS], "a message holds 4096 pairs at most"),
+        (
+            ["train", "small.toml", "--set", "workers.aggregate=5000", "--set", "outer.batch_samples=5000"],
+            "a message holds 4096 pairs at most",
+        ),
     ],
     ids=lambda value: " ".join(value[:4]) if isinstance(value, list) else "",
 )
@@ -206,9 +209,9 @@ def test_a_run_that_exists_in_use_damaged_or_foreign_is_refused(finished: Path, 
     from cluster.rundirectory import EVALUATION, RunDirectory, exclusive
 
     with exclusive(RunDirectory(finished)):
-        refused("the run 'small' is in use by another process", "--name", "small", "--resume")
+        refused("the run 'small' is in use by another process", "--name", "small", "--resume", "--updates", "9")
     with exclusive(RunDirectory(finished), EVALUATION):
-        refused("the run 'small' is in use by another process", "--name", "small", "--resume")
+        refused("the run 'small' is in use by another process", "--name", "small", "--resume", "--updates", "9")
     for path in (finished / "checkpoints").iterdir():
         path.write_bytes(path.read_bytes()[:-1])
     refused("no checkpoint of", "--name", "small", "--resume", "--updates", "9")

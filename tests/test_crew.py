@@ -55,3 +55,27 @@ def test_a_job_ends_with_the_reason_when_every_worker_was_given_up(monkeypatch: 
         UserError, match="every worker failed again and again, the last one so: UserError: no data here"
     ):
         RayPool(fleet).room()
+
+
+def test_a_job_ends_when_its_run_has_no_workers_any_more_or_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped, or scaled to nothing, while it is being evaluated."""
+
+    def get(answer: Any) -> Any:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    now = [0.0]
+    monkeypatch.setattr(raypool.ray, "get", get)
+    monkeypatch.setattr(raypool.time, "monotonic", lambda: now[0])
+    nobody = {"target": 0, "given_up": 0, "last_failure": None}
+    fleet = SimpleNamespace(workers=SimpleNamespace(remote=lambda: {}), status=SimpleNamespace(remote=lambda: nobody))
+    with pytest.raises(UserError, match="has no workers any more"):
+        RayPool(fleet).room()
+
+    fleet.workers.remote = lambda: RayActorError(error_msg="it was stopped")
+    pool = RayPool(fleet)
+    assert pool.room() == 0  # it may be one that is being restarted
+    now[0] += raypool.AWAY_SECONDS + 1
+    with pytest.raises(UserError, match="the fleet is gone"):
+        pool.room()

@@ -63,11 +63,13 @@ def launch(arguments: argparse.Namespace) -> None:
     from common.errors import UserError
 
     resume = arguments.resume and arguments.name in rundirectory.names()
-    run, undo, note = open_run(Request(arguments.config, arguments.name, overrides_of(arguments), resume))
+    overrides = overrides_of(arguments)
+    run, undo, note = open_run(Request(arguments.config, arguments.name, overrides, resume))
     if note:
         say(note)
     config = run.config()
-    scaled = run.worker_target() if resume and arguments.workers is None else None
+    asked_now = any(override.partition("=")[0].strip() == "workers.count" for override in overrides)
+    scaled = run.worker_target() if resume and not asked_now else None
     workers = config.workers.count if scaled is None else scaled
     try:
         with exclusive(run), remote.connected(run.name, config):
