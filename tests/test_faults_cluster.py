@@ -136,7 +136,7 @@ def test_a_frozen_worker_holds_nobody_up_and_a_learner_that_is_cut_off_for_5_sec
         os.kill(victim, signal.SIGSTOP)
         thawed = time.monotonic() + 60
         while time.monotonic() < thawed:
-            scene.go_on(10, seconds=10)
+            scene.go_on(10, seconds=30)  # far less than it is frozen
         os.kill(victim, signal.SIGCONT)
         learner = unwrap(scene.handles.learner.pid.remote)
         os.kill(learner, signal.SIGSTOP)
