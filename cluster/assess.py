@@ -162,9 +162,9 @@ def results_directory(name: str, config: Config) -> RunDirectory:
 
 def make_pool(run: RunDirectory, config: Config, request: Request) -> AbstractContextManager[Any]:
     if request.cluster:
-        from cluster.remote import LaunchedFleet
+        from cluster.remote import launched_fleet
 
-        return LaunchedFleet(run.name)
+        return launched_fleet(run.name)
     if request.in_process:
         from common import runtime
 

@@ -68,10 +68,8 @@ def read_unrolls(run_dir: Path) -> list[Unroll]:
 
 def read_theta(run_dir: Path) -> str | None:
     """Sha256 of the theta that the run's last evaluation was about; None before there is one."""
-    try:
-        return json.loads((run_dir / "evaluation" / "summary.json").read_text())["theta_sha256"]
-    except (FileNotFoundError, ValueError, LookupError, TypeError):
-        return None
+    path = run_dir / "evaluation" / "summary.json"
+    return json.loads(path.read_text())["theta_sha256"] if path.exists() else None
 
 
 def newest(unrolls: Iterable[Unroll], theta: str | None = None) -> list[Unroll]:

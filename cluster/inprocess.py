@@ -1,6 +1,5 @@
 """A run in one process, without Ray: the same learner, the same workers, taking turns (`cluster.circle`)."""
 
-import logging
 from contextlib import ExitStack
 from typing import Self
 
@@ -38,9 +37,8 @@ class InProcess(JobsInProcess):
         super().__init__(config)
         self._circle = Circle(config)
         with ExitStack() as stack:
-            log = run.start_log()
-            stack.callback(log.close)
-            stack.callback(logging.getLogger().removeHandler, log)
+            self._log = run.start_log()
+            stack.callback(self._log.close)
             self._service = LearnerService(run, self._circle.snapshot)
             stack.callback(self._service.close)
             self._circle.join(self._service.learner, self._service.beside)
@@ -52,7 +50,8 @@ class InProcess(JobsInProcess):
     def advance(self) -> bool:
         if not self._circle.stopped:
             self._circle.advance()
-        raise_if_superseded(self._service.learner.status())
+        if self._circle.stopped:
+            raise_if_superseded(self._service.learner.status())
         return not self._circle.stopped
 
     def status(self) -> Status:

@@ -65,7 +65,7 @@ class RayPool:
         """Raises UserError when no worker will come."""
         raise_if_hopeless(fleet)
         if fleet["target"] == 0:
-            raise UserError("the run has no workers any more: outertrain scale RUN N, and give the command again")
+            raise UserError("the run has no workers: outertrain scale RUN N, and give the command again")
 
     def _refresh(self) -> None:
         now = time.monotonic()

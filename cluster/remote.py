@@ -9,9 +9,9 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from cluster import raysession, rundirectory
 from cluster.answers import await_ready, unwrap
@@ -118,29 +118,21 @@ def _find(run: str, actor: str) -> Any:
         return None
 
 
-class LaunchedFleet:
+class LaunchedFleet(NamedTuple):
     """The workers of a run on this cluster, for jobs: these come behind its training."""
 
-    def __init__(self, run: str):
-        self._run = run
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Self:
-        with self._stack:
-            self._stack.enter_context(connected(self._run))
-            self._fleet = fleet_of(self._run)
-            if unwrap(self._fleet.status.remote)["target"] == 0:
-                raise UserError(f"the run {self._run!r} has no workers: outertrain scale {self._run} N")
-            self._stack = self._stack.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    fleet: Any
 
     def pool(self) -> Pool:
         from cluster.raypool import RayPool
 
-        return RayPool(self._fleet)
+        return RayPool(self.fleet)
+
+
+@contextmanager
+def launched_fleet(run: str) -> Iterator[LaunchedFleet]:
+    with connected(run):
+        yield LaunchedFleet(fleet_of(run))
 
 
 def running(run: str) -> bool:

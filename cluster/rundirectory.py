@@ -27,11 +27,30 @@ def root() -> Path:
 
 
 class LogFile(logging.FileHandler):
-    """Opened when there is something to log. While it cannot be written, lines are lost: no reason to end a process."""
+    """Takes what this process logs, until it is closed. The file is opened when there is something to log.
+
+    While it cannot be written, lines are lost: no reason to end a process.
+    """
+
+    ROOMS = ("cluster", "common", "learner", "workers")
+
+    def __init__(self, path: Path):
+        super().__init__(path, delay=True)
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        self._levels = {room: logging.getLogger(room).level for room in self.ROOMS}
+        for room in self.ROOMS:
+            logging.getLogger(room).setLevel(logging.INFO)
+        logging.getLogger().addHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
         with suppress(OSError):
             super().emit(record)
+
+    def close(self) -> None:
+        logging.getLogger().removeHandler(self)
+        for room, level in self._levels.items():
+            logging.getLogger(room).setLevel(level)
+        super().close()
 
 
 class RunDirectory:
@@ -56,14 +75,9 @@ class RunDirectory:
     def write_config(self, config: Config) -> None:
         write_atomically(self.config_file, configfile.dump(config))
 
-    def start_log(self) -> logging.Handler:
-        """From now on this process appends what it logs to the run's log, as others may do too."""
-        handler = LogFile(self.log_file, delay=True)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        logging.getLogger().addHandler(handler)
-        for room in ("cluster", "common", "learner", "workers"):
-            logging.getLogger(room).setLevel(logging.INFO)
-        return handler
+    def start_log(self) -> LogFile:
+        """From now on this process appends what it logs to the run's log, as others may do too; until it is closed."""
+        return LogFile(self.log_file)
 
     def log(self, lines: int) -> str:
         """The end of the run's log; "" before there is one."""

@@ -27,27 +27,24 @@ def train(request: Request) -> int:
     began = process_start()
     run, undo, note = open_run(request)
     config = run.config()
-    with undone(undo), held(run, request, config), Interrupt() as interrupt, display.make() as show:
-        if note:
-            show.say(note)
-        show.say(f"run {run.name}: {config.outer.updates} outer updates, results in {run.path}")
-        if not work(run, config, request, interrupt, show):
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(held(run, request, config))
+            interrupt, show = stack.enter_context(Interrupt()), stack.enter_context(display.make())
+            if note:
+                show.say(note)
+            show.say(f"run {run.name}: {config.outer.updates} outer updates, results in {run.path}")
+            whole = work(run, config, request, interrupt, show)
+        except UserError:
+            undo()
+            raise
+        if not whole:
             show.say(f"stopped with a checkpoint; go on with: outertrain train --name {run.name} --resume")
             return INTERRUPTED
         facts = conclude(run, config, began, show)
     if request.json:
         print(json.dumps(facts), flush=True)
     return 0
-
-
-@contextmanager
-def undone(undo: Callable[[], None]) -> Iterator[None]:
-    """Leaves things as they were when the request cannot be met."""
-    try:
-        yield
-    except UserError:
-        undo()
-        raise
 
 
 @contextmanager

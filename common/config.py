@@ -11,8 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from common.errors import UserError
-
-MAX_PAIRS = 4096  # of one message: an aggregate of many workers' samples still fits
+from common.fields import MAX_PAIRS
 
 
 def require(holds: bool, what: str) -> None:

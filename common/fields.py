@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+MAX_PAIRS = 4096  # of one message: an aggregate of many workers' samples still fits
 _NAME = re.compile(r"[A-Za-z0-9._:/-]{1,64}")
 _LARGEST = 2**63 - 1
 _LONGEST = 1e15  # of what a sample reports; sums of many stay exact whole numbers

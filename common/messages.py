@@ -16,8 +16,7 @@ import msgpack
 import numpy as np
 
 from common import fields
-from common.config import MAX_PAIRS
-from common.fields import Malformed, check
+from common.fields import MAX_PAIRS, Malformed, check
 from common.moments import Moments, empty
 
 SCHEMA = 1

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from common.clamp import clamped_gradient, clamped_loss
 from common.optimizer import Family
 from common.task import TaskFamily
 
@@ -145,51 +146,6 @@ def inner_batch(task: TaskFamily, problem: Problem, step: jax.Array) -> Any:
 def outer_batch(task: TaskFamily, problem: Problem, step: jax.Array, k: int, split: str) -> Any:
     """Minibatch k of the outer loss after one step, likewise shared."""
     return task.batch(problem.data, jax.random.fold_in(jax.random.fold_in(problem.key, 2 * step + 1), k), split)
-
-
-def clamped_gradient(loss: Callable, clamp: float) -> Callable:
-    """(w, batch) -> min(loss, clamp) and its gradient, with a reverse rule that is forward over reverse.
-
-    A non-finite loss counts as the clamp. Where the clamp holds, the gradient and everything behind it is zero: the
-    inner `where` keeps NaN out of the derivative, the outer one out of the value.
-    """
-
-    value = partial(_clamped, loss, clamp)
-
-    @jax.custom_vjp
-    def function(w: Any, batch: Any) -> tuple[jax.Array, Any]:
-        return value(w, batch)
-
-    def forward(w: Any, batch: Any) -> tuple[tuple[jax.Array, Any], tuple[Any, Any]]:
-        return value(w, batch), (w, batch)
-
-    def backward(residuals: tuple[Any, Any], cotangents: tuple[jax.Array, Any]) -> tuple[Any, None]:
-        (w, batch), (loss_cotangent, gradient_cotangent) = residuals, cotangents
-        gradient_of = lambda w: value(w, batch)[1]  # noqa: E731
-        gradient, product = jax.jvp(gradient_of, (w,), (gradient_cotangent,))
-        return jax.tree.map(lambda g, h: loss_cotangent * g + h, gradient, product), None
-
-    function.defvjp(forward, backward)
-    return function
-
-
-def clamped_loss(loss: Callable, clamp: float) -> Callable:
-    """(w, batch) -> min(loss, clamp), for an outer loss: one reverse pass, where `clamped_gradient` takes three."""
-    both = partial(_clamped, loss, clamp)
-
-    @jax.custom_vjp
-    def function(w: Any, batch: Any) -> jax.Array:
-        return both(w, batch)[0]
-
-    function.defvjp(both, lambda gradient, cotangent: (jax.tree.map(lambda g: cotangent * g, gradient), None))
-    return function
-
-
-def _clamped(loss: Callable, clamp: float, w: Any, batch: Any) -> tuple[jax.Array, Any]:
-    raw, gradient = jax.value_and_grad(loss)(w, batch)
-    inside = jnp.isfinite(raw) & (raw < clamp)
-    zeroed = jax.tree.map(lambda g: jnp.where(inside, g, jnp.zeros_like(g)), gradient)
-    return jnp.where(inside, raw, jnp.asarray(clamp, raw.dtype)), zeroed
 
 
 def make_step(task: TaskFamily, family: Family, objective: Objective) -> Callable:

@@ -70,7 +70,7 @@ def test_a_job_ends_when_its_run_has_no_workers_any_more_or_is_gone(monkeypatch:
     monkeypatch.setattr(raypool.time, "monotonic", lambda: now[0])
     nobody = {"target": 0, "given_up": 0, "last_failure": None}
     fleet = SimpleNamespace(workers=SimpleNamespace(remote=lambda: {}), status=SimpleNamespace(remote=lambda: nobody))
-    with pytest.raises(UserError, match="has no workers any more"):
+    with pytest.raises(UserError, match="the run has no workers: outertrain scale RUN N"):
         RayPool(fleet).room()
 
     fleet.workers.remote = lambda: RayActorError(error_msg="it was stopped")

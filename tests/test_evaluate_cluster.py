@@ -54,7 +54,7 @@ def test_a_launched_run_is_evaluated_by_its_workers_and_beside_them(
 
     assert main(["scale", "a", "0"]) == 0
     assert main(["evaluate", "a", "--cluster"]) == 2
-    assert "the run 'a' has no workers: outertrain scale a N" in capsys.readouterr().err
+    assert "the run has no workers: outertrain scale RUN N" in capsys.readouterr().err
     assert main(["stop", "a"]) == 0
     assert main(["launch", "--name", "a", "--resume"]) == 0
     assert "runs with 0 workers" in capsys.readouterr().err  # as many as were asked for last

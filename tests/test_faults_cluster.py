@@ -136,7 +136,7 @@ def test_a_frozen_worker_holds_nobody_up_and_a_learner_that_is_cut_off_for_5_sec
         os.kill(victim, signal.SIGSTOP)
         thawed = time.monotonic() + 60
         while time.monotonic() < thawed:
-            scene.go_on(10, seconds=30)  # far less than it is frozen
+            scene.go_on(10, seconds=10)
         os.kill(victim, signal.SIGCONT)
         learner = unwrap(scene.handles.learner.pid.remote)
         os.kill(learner, signal.SIGSTOP)
@@ -171,9 +171,8 @@ def test_the_workers_of_a_lost_node_come_back_elsewhere(surroundings: Path, clus
         print({"seconds_until_a_lost_node_is_noticed": noticed, "seconds_until_restored": restored})
         scene.go_on()
         assert scene.learner()["epoch"] == 1
-        until(
-            lambda: living_nodes() == nodes - 1, 60
-        )  # until then Ray may send workers there, those of the next test too
+        # Until Ray knows, it may send workers there, those of the next test too.
+        until(lambda: living_nodes() == nodes - 1, 60)
 
 
 def living_nodes() -> int:

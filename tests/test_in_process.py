@@ -45,7 +45,11 @@ def train(name: str, wanted: Config, steps: int | None = None) -> rundirectory.R
     taken = 0
     while taken != steps and host.advance():
         taken += 1
-    host.__exit__() if steps is None else host._service._endpoint.close()
+    if steps is None:
+        host.__exit__()
+    else:
+        host._service._endpoint.close()
+        host._log.close()
     return run
 
 

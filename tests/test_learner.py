@@ -185,8 +185,7 @@ def test_refusals_are_logged_sparsely_and_by_name(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         for k in range(9):
             send(learner, sample("w7", k, digest="f" * 64))
-    refusals = [r for r in caplog.records if r.levelno >= logging.WARNING]
-    assert [r.args[1] for r in refusals] == [1, 2, 4, 8]
+    assert [r.args[1] for r in caplog.records] == [1, 2, 4, 8]
     assert "another task, dataset" in caplog.text and "worker w7" in caplog.text
 
 

@@ -131,6 +131,5 @@ def test_the_end_of_the_log() -> None:
         for k in range(5):
             logging.getLogger("test").warning("line %d", k)
     finally:
-        logging.getLogger().removeHandler(handler)
         handler.close()
     assert [line.split(": ")[-1] for line in run.log(2).splitlines()] == ["line 3", "line 4"]

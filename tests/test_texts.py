@@ -13,7 +13,7 @@ from cluster.cli import parser
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "deploy/README.md", *sorted((ROOT / "docs").glob("*.md"))]
-PLACES = {"N": "3", "[--scale": "--scale", "[--cluster]": "--cluster", "...": "fig2", "mini|paper]": "mini"}
+PLACES = {"N": "3", "...": "fig2"}
 
 
 def understood(words: list[str]) -> bool:

@@ -202,7 +202,7 @@ def test_the_start_of_theta_follows_from_the_seed_alone():
     assert not np.array_equal(theta, theta_of(dataclasses.replace(run, seed=1)))
 
 
-def test_a_task_whose_loss_is_negative_is_refused_with_the_reason(monkeypatch):
+def test_a_task_whose_loss_is_negative_is_refused_with_the_reason():
     """The bounds on es, and the early end of an evaluation, rest on losses of 0 and more."""
     worker, _ = worker_and_script()
     loss = worker.sampler.task.loss

@@ -71,8 +71,8 @@ def placed(record: Mapping[str, Any], data: str) -> Record:
 
 
 def row(record: Mapping[str, Any], **results: Any) -> Record:
-    """The row of an item: what it was, without long inputs, and its results."""
-    return {key: value for key, value in record.items() if key != "theta"} | results
+    """The row of an item: what it was, without long inputs and places on one machine, and its results."""
+    return {key: value for key, value in record.items() if key not in ("theta", "mnist")} | results
 
 
 @lru_cache(maxsize=64)
