@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from common.errors import UserError
-from common.fields import MAX_PAIRS
+from common.wire_checks import MAX_PAIRS
 
 
 def require(holds: bool, what: str) -> None:

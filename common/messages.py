@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import msgpack
 import numpy as np
 
-from common import fields
-from common.fields import MAX_PAIRS, Malformed, check
+from common import wire_checks
 from common.moments import Moments, empty
+from common.wire_checks import MAX_PAIRS, Malformed, check
 
 SCHEMA = 1
 SAMPLE = "outertrain/sample"
@@ -147,23 +147,23 @@ def unpack_sample(payload: bytes, limit: int = 1 << 24) -> GradientSample:
     worker, sequence, epoch, version, digest, objective, windows, starts, plus, minus, rp, es, seconds, facts = _parse(
         payload, limit, SAMPLE, 16
     )
-    lengths = fields.integers(windows, "windows", 1)
+    lengths = wire_checks.integers(windows, "windows", 1)
     pairs = len(lengths)
     vectors = _vectors(rp, es, pairs)
     return GradientSample(
-        worker=fields.name(worker, "worker"),
-        sequence=fields.integer(sequence, "sequence"),
-        epoch=fields.integer(epoch, "epoch"),
-        version=fields.integer(version, "version"),
-        digest=fields.name(digest, "digest"),
-        objective=fields.name(objective, "objective"),
+        worker=wire_checks.name(worker, "worker"),
+        sequence=wire_checks.integer(sequence, "sequence"),
+        epoch=wire_checks.integer(epoch, "epoch"),
+        version=wire_checks.integer(version, "version"),
+        digest=wire_checks.name(digest, "digest"),
+        objective=wire_checks.name(objective, "objective"),
         windows=lengths,
-        starts=fields.each(fields.integers(starts, "starts", 0), pairs, "starts"),
-        loss_plus=fields.each(fields.floats(plus, "loss_plus"), pairs, "loss_plus"),
-        loss_minus=fields.each(fields.floats(minus, "loss_minus"), pairs, "loss_minus"),
+        starts=wire_checks.each(wire_checks.integers(starts, "starts", 0), pairs, "starts"),
+        loss_plus=wire_checks.each(wire_checks.floats(plus, "loss_plus"), pairs, "loss_plus"),
+        loss_minus=wire_checks.each(wire_checks.floats(minus, "loss_minus"), pairs, "loss_minus"),
         rp=vectors[0],
         es=vectors[1],
-        seconds=fields.duration(seconds, "seconds"),
+        seconds=wire_checks.duration(seconds, "seconds"),
         facts=_facts(facts),
     )
 
@@ -182,9 +182,9 @@ def unpack_reply(payload: bytes, limit: int = 1 << 28) -> Reply:
     check(type(probe_rate) is float and 0 <= probe_rate <= 1, "probe_rate is not a share")
     return Reply(
         verdict=None if verdict is None else Verdict(verdict),
-        epoch=fields.integer(epoch, "epoch"),
-        version=fields.integer(version, "version"),
-        digest=fields.name(digest, "digest"),
+        epoch=wire_checks.integer(epoch, "epoch"),
+        version=wire_checks.integer(version, "version"),
+        digest=wire_checks.name(digest, "digest"),
         theta=theta,
         stop=stop,
         probe_rate=probe_rate,
@@ -207,14 +207,14 @@ def _parse(payload: bytes, limit: int, kind: str, length: int) -> list[Any]:
 def _facts(facts: Any) -> dict[str, float]:
     check(isinstance(facts, Mapping), "facts is not a map")
     check(all(name in FACTS for name in facts), "facts holds an unknown name")
-    return {name: fields.duration(value, name) for name, value in facts.items()}
+    return {name: wire_checks.duration(value, name) for name, value in facts.items()}
 
 
 def _vectors(rp: Any, es: Any, pairs: int) -> tuple[Moments, Moments]:
     raw = {"rp": rp, "es": es}
     for name, moments in raw.items():
         check(type(moments) is list and len(moments) == 3, f"{name} is not [count, mean, M2]")
-        check(fields.integer(moments[0], f"{name} count") <= pairs, f"{name} counts more than the {pairs} pairs")
+        check(wire_checks.integer(moments[0], f"{name} count") <= pairs, f"{name} counts more than the {pairs} pairs")
         _vector_fields(name, *moments)
     sizes = {len(vector) for moments in raw.values() for vector in moments[1:] if vector is not None}
     check(len(sizes) == 1 and 0 not in sizes, "the vectors are absent, empty or of different lengths")

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from common import conv, dense
 from common.config import Config, TaskConfig
-from common.dataset import Dataset, outer_classes
+from common.data.dataset import Dataset, outer_classes
 from common.errors import UserError
+from common.networks import conv, dense
 
 
 class TaskFamily(NamedTuple):

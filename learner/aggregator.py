@@ -21,8 +21,8 @@ from common.messages import (
     unpack_reply,
     unpack_sample,
 )
-from learner.ledger import Ledger
-from learner.staleness import Standing, admit, limits
+from learner.admission import Standing, admit, limits
+from learner.deduplication import Ledger
 
 Exchange = Callable[[bytes | None, int, int], bytes]
 

@@ -12,8 +12,8 @@ import numpy as np
 from common import checkpoint
 from common.errors import UserError
 from learner import record
-from learner.epoch import Position, counts, lineage
 from learner.failpoints import Reached
+from learner.lineage import Position, counts, lineage
 
 log = logging.getLogger(__name__)
 _NAME = re.compile(r"e(\d+)-v(\d+)\.ckpt")

@@ -12,9 +12,9 @@ import numpy as np
 
 from common.messages import GradientSample
 from common.moments import variance
-from learner.epoch import Position, counts, lineage
+from learner.lineage import Position, counts, lineage
 from learner.merge import Merged, calm
-from learner.outer import Step, norm
+from learner.outer_optimizer import Step, norm
 
 _QUANTILES = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}
 _LARGEST = sys.float_info.max

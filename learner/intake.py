@@ -4,9 +4,9 @@ import logging
 from collections import Counter
 
 from common.messages import GradientSample, Malformed, Verdict, max_bytes, unpack_sample
-from learner.ledger import Ledger
+from learner.admission import Limits, Standing, admit, staleness
+from learner.deduplication import Ledger
 from learner.observer import Observer
-from learner.staleness import Limits, Standing, admit, staleness
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from common import checkpoint, configfile
 from common.config import Config
 from common.messages import unpack_sample
 from learner import state as states
-from learner.epoch import NO_END, Position, lineage
-from learner.outer import OuterOptimizer
+from learner.lineage import NO_END, Position, lineage
+from learner.outer_optimizer import OuterOptimizer
 from learner.record import state_in
 
 _WAITING_BYTES = 64 * 2**20  # of payloads kept while the disk is full; beyond them the oldest entries are lost

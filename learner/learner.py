@@ -2,7 +2,7 @@
 
     exchange(sample or nothing, epoch and version known) -> verdict, parameters if newer, whether to stop
 
-The exchange that fills a batch also updates. What is decided stands in `learner.state` and `learner.staleness`; here
+The exchange that fills a batch also updates. What is decided stands in `learner.state` and `learner.admission`; here
 are the lock, the batch, and the order of events: merge, update, checkpoint, publish, reply.
 """
 
@@ -18,13 +18,13 @@ from common.config import Config
 from common.messages import GradientSample, Parameters, Reply, Verdict, encode_theta, pack_reply
 from learner import history, record
 from learner import state as states
+from learner.admission import Standing, limits, samples_in
+from learner.deduplication import Ledger
 from learner.failpoints import Reached, nothing
 from learner.intake import Intake
 from learner.keeper import Durable, Keeper
-from learner.ledger import Ledger
 from learner.observer import Observer, Silent
-from learner.outer import OuterOptimizer
-from learner.staleness import Standing, limits, samples_in
+from learner.outer_optimizer import OuterOptimizer
 from learner.state import State
 from learner.store import Entry, Store
 
@@ -48,7 +48,7 @@ class Published(NamedTuple):
 
 
 class Learner:
-    """One life of the learner of one run (made by `learner.start`). Threads may call `exchange` at the same time."""
+    """One life of the learner of one run (made by `learner.recovery`). Threads may call `exchange` at the same time."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class Learner:
         return pack_reply(reply)
 
     def snapshot(self) -> dict[str, Any]:
-        """The record of a checkpoint, from which another learner of this run goes on (`learner.start`)."""
+        """The record of a checkpoint, from which another learner of this run goes on (`learner.recovery`)."""
         return record.make(self._store.epoch, self._digest, self._state, self._intake.ledger, self._around.beside())
 
     def drain(self) -> None:

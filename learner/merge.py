@@ -47,7 +47,7 @@ def merge(samples: Sequence[GradientSample], rule: Rule, past_rp: np.ndarray | N
       samples: a batch; equal batches in equal order give equal bits.
       rule: how to merge.
       past_rp: [P] per-pair variance of rp from earlier batches. It replaces the batch's own where only some samples
-        carry rp (`learner.probing`): few observations of a heavy tail look calm just when they are not.
+        carry rp (`learner.rp_skipping`): few observations of a heavy tail look calm just when they are not.
     """
     size = len(rule.segments)
     pairs = [(_trusted(s.rp), s.es) for s in samples]

@@ -1,4 +1,4 @@
-"""What the learner tells its surroundings; `common.metrics.LearnerMetrics` is one such listener, `Silent` another."""
+"""What the learner tells its surroundings; `cluster.monitoring.metrics.LearnerMetrics` is one such listener, `Silent` another."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol

@@ -7,9 +7,9 @@ import numpy as np
 
 from common.checkpoint import Damaged
 from common.moments import Moments
-from learner.ledger import Ledger
-from learner.outer import from_leaves, leaves
-from learner.probing import Probing
+from learner.deduplication import Ledger
+from learner.outer_optimizer import from_leaves, leaves
+from learner.rp_skipping import Probing
 from learner.state import State
 
 

@@ -7,9 +7,9 @@ import numpy as np
 
 from common.config import Config
 from common.messages import GradientSample
-from learner import probing
+from learner import rp_skipping as probing
 from learner.merge import FLOOR, Merged, Rule, merge
-from learner.outer import OuterOptimizer, Step
+from learner.outer_optimizer import OuterOptimizer, Step
 
 
 class State(NamedTuple):

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from common.config import Config
-from learner import checkpoints, epoch
-from learner.epoch import Position
+from learner import checkpoints, lineage
 from learner.failpoints import Reached
 from learner.history import History
 from learner.journal import Journal
+from learner.lineage import Position
 
 
 class Entry(NamedTuple):
@@ -30,7 +30,7 @@ class Store:
 
     def __init__(self, run: Path, number: int, config: Config, reached: Reached) -> None:
         self.epoch = number
-        self._chain = epoch.lineage(run / "epochs", number)
+        self._chain = lineage.lineage(run / "epochs", number)
         self.ancestors = {older: last for older, last in self._chain.items() if older < number}
         self._epochs, self._folder = run / "epochs", run / "checkpoints"
         self._keep, self._every = config.outer.keep_checkpoints, config.outer.keep_every
@@ -41,7 +41,7 @@ class Store:
     def superseded(self) -> bool:
         """Whether a later learner has taken over; storage that does not answer is no proof of one."""
         try:
-            return epoch.superseded(self._epochs, self.epoch)
+            return lineage.superseded(self._epochs, self.epoch)
         except OSError:
             return False
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ray.cluster_utils import Cluster
 from scene import Scene, add_node
 
-from cluster.answers import unwrap
+from cluster.actors.ray_errors import unwrap
 
 
 class Fault(NamedTuple):

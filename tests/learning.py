@@ -10,7 +10,7 @@ from common import moments
 from common.config import Config, EstimatorConfig, OuterConfig
 from common.messages import GradientSample, Reply, pack_sample, unpack_reply
 from learner.learner import Learner, Surroundings
-from learner.start import open_learner
+from learner.recovery import open_learner
 
 DIGEST = "d" * 64
 SIZE = 6
@@ -49,7 +49,7 @@ def sample(worker: str = "w0", sequence: int = 0, size: int = SIZE, **fields: An
 
 
 def run_directory(path: Path) -> Path:
-    """What `cluster.rundirectory.create` leaves for the learner."""
+    """What `cluster.runs.directory.create` leaves for the learner."""
     (path / "checkpoints").mkdir(parents=True, exist_ok=True)
     return path
 

@@ -18,10 +18,12 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from cluster import raysession, remote, rundirectory
-from cluster.answers import unwrap
-from cluster.evaluate import theta_of
-from cluster.prepare import Request, open_run
+from cluster.actors import ray_session
+from cluster.actors.ray_errors import unwrap
+from cluster.jobs.evaluation import theta_of
+from cluster.launchers import ray_cluster
+from cluster.runs import directory
+from cluster.runs.open import Request, open_run
 from learner.journal import Replay, replay
 
 STUB = Path(__file__).parent / "cluster_stub"
@@ -48,7 +50,7 @@ def start_cluster(nodes: int, cores: int = 8) -> Cluster:
         "num_cpus": 0,
         "include_dashboard": False,
         "object_store_memory": MEMORY,
-        "_system_config": raysession.SYSTEM,
+        "_system_config": ray_session.SYSTEM,
     }
     cluster = Cluster(initialize_head=True, head_node_args=head)
     for _ in range(nodes):
@@ -76,8 +78,8 @@ class Scene:
     """A launched run and what the tests want to know of it."""
 
     def __init__(self, name: str):
-        self.name, self.run = name, rundirectory.find(name)
-        self.handles = remote.handles(name)
+        self.name, self.run = name, directory.find(name)
+        self.handles = ray_cluster.handles(name)
         self.seconds_to_start = 0.0  # of all workers
 
     def fleet(self) -> dict[str, Any]:
@@ -126,23 +128,23 @@ def launched(
 ) -> Iterator[Scene]:
     """A run of stubs on the cluster, all of which start within `seconds`; at the end it is stopped, and the oracle is asked."""
     overrides = (f"workers.count={workers}", *overrides)
-    request = Request(str(surroundings / "run.toml"), name, overrides, resume=name in rundirectory.names())
+    request = Request(str(surroundings / "run.toml"), name, overrides, resume=name in directory.names())
     run = open_run(request).run
     config = run.config()
     travels = replace(
         config, task=replace(config.task, family="stub:Stub")
     )  # so that the stub's file reaches all nodes
-    with remote.connected(name, travels):
-        remote.launch(run, workers, spread=True, program=program, worker=worker)
+    with ray_cluster.connected(name, travels):
+        ray_cluster.launch(run, workers, spread=True, program=program, worker=worker)
         scene = Scene(name)
         scene.seconds_to_start = scene.reach(workers, seconds)
         yield scene
-        remote.stop(name, False, lambda text: None)
-        assert name not in remote.runs()
+        ray_cluster.stop(name, False, lambda text: None)
+        assert name not in ray_cluster.runs()
     ask_oracle(run)
 
 
-def ask_oracle(run: rundirectory.RunDirectory) -> Replay:
+def ask_oracle(run: directory.RunDirectory) -> Replay:
     """Raises AssertionError; returns what the journal says."""
     told = replay(run.path)
     theta, version = theta_of(run)
@@ -159,7 +161,7 @@ def ask_oracle(run: rundirectory.RunDirectory) -> Replay:
     return told
 
 
-def assert_nothing_is_missing(run: rundirectory.RunDirectory) -> None:
+def assert_nothing_is_missing(run: directory.RunDirectory) -> None:
     """Holds where the learner has lived through it all: of each worker the first so many samples were applied."""
     names = replay(run.path).names
     for uid in {uid for uid, _ in names}:

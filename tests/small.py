@@ -7,9 +7,9 @@ import jax
 import numpy as np
 
 from common.config import Config, CurriculumConfig, DatasetConfig, EstimatorConfig, OptimizerConfig, TaskConfig
-from common.dataset import open_dataset
+from common.data.dataset import open_dataset
 from common.task import make_task
-from common.unroll import Problem
+from workers.unroll import Problem
 
 DATASET = DatasetConfig(image_size=8, classes=20, train_images=6, valid_images=5, test_images=4)
 TASKS = {

@@ -22,8 +22,8 @@ import vitals
 from havoc import Fault, Havoc
 from scene import Scene, ask_oracle, launched, start_cluster, surrounded, until
 
-from cluster import rundirectory
-from cluster.answers import unwrap
+from cluster.actors.ray_errors import unwrap
+from cluster.runs import directory
 from learner.history import read_history
 
 EVERY = 20.0  # seconds from fault to fault
@@ -128,7 +128,7 @@ def seconds_lost(struck: list[Struck], times: np.ndarray, quiet_rate: float) -> 
     return {kind: {"count": len(own), "seconds_lost": round(float(np.mean(own)), 2)} for kind, own in lost.items()}
 
 
-def ask_witnesses(folder: Path, run: rundirectory.RunDirectory) -> dict[str, Any]:
+def ask_witnesses(folder: Path, run: directory.RunDirectory) -> dict[str, Any]:
     """Compares what the workers were told with what was applied. Raises AssertionError."""
     applied, told = set(ask_oracle(run).names), dict[tuple[str, int], str]()
     for path in (folder / "answers").iterdir():

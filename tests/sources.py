@@ -1,4 +1,4 @@
-"""A source for class stores that lives in memory (common.dataprep.Source)."""
+"""A source for class stores that lives in memory (common.data.prepare.Source)."""
 
 import numpy as np
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from common.config import Config
 from common.configfile import dump
-from learner.epoch import claim
+from learner.lineage import claim
 
 RATES = [float(f"{rate:.6g}") for rate in np.geomspace(1e-4, 10, 11)]
 STEPS = list(range(0, 500, 10))

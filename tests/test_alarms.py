@@ -8,8 +8,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 import synthetic
 
-from cluster.alarms import Moment, alarms, firing
-from cluster.readings import Readings, parse
+from cluster.monitoring.alerts import Moment, alarms, firing
+from cluster.monitoring.scrape import Readings, parse
 
 HISTORY = synthetic.history(20)
 NOW = HISTORY[-1]["time"] + 10

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cluster import apprentice
+from cluster.launchers import apprentice
 from common.configfile import from_dict
 
 CONFIG = from_dict(

@@ -3,9 +3,9 @@ import pytest
 from archives_helper import CLASSES, batch, npz, read_zip, write_archives, write_zip
 from sources import quiet
 
-from common.archives import open_archives
-from common.classstore import ClassStore
-from common.dataprep import prepare
+from common.data.class_store import ClassStore
+from common.data.imagenet_archives import open_archives
+from common.data.prepare import prepare
 from common.errors import UserError
 
 TRAIN, VAL = "Imagenet8_train_npz.zip", "Imagenet8_val_npz.zip"

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from common.config import EvaluationConfig
-from workers import baselines
+from workers.evaluation import baselines
 
 GRID = EvaluationConfig()
 

@@ -11,10 +11,11 @@ import optax
 import pytest
 import small
 
-from cluster import bench, benchlearner
-from common import conv
+from cluster.actors import bench_learner
+from cluster.cli import bench
 from common.config import TaskConfig
 from common.errors import UserError
+from common.networks import conv
 from workers.bench import gradients, naive, processes, unrolls
 from workers.bench.figure import Figure, Measured, measure, outcome
 from workers.bench.problems import PAPER, Case, Noise, learned, subject, widened
@@ -162,6 +163,6 @@ def test_a_race_adds_what_its_workers_do():
 
 
 def test_the_learner_takes_and_applies_the_benchmarks_samples():
-    told = benchlearner.batch(1)
+    told = bench_learner.batch(1)
     assert told.details["updates"] == 2 and 16_000 < told.details["payload_bytes"] < 35_000
     assert told.values[0] > 0

@@ -2,7 +2,7 @@
 
 import math
 
-from cluster.charts import LABEL, chart, resample
+from cluster.monitoring.terminal_chart import LABEL, chart, resample
 
 
 def dots(rows: list[list[str]]) -> list[str]:

@@ -6,8 +6,8 @@ import pytest
 from common import checkpoint
 from common.errors import UserError
 from learner.checkpoints import clean, latest_checkpoint, load_theta, newest, path_of, positions, retain, save, versions
-from learner.epoch import NO_END, Position, claim
 from learner.failpoints import nothing
+from learner.lineage import NO_END, Position, claim
 
 CHAIN = {2: NO_END, 1: 10}
 

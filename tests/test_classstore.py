@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sources import MemorySource, quiet
 
-from common.classstore import FILES, HEADER, ClassStore, read_header, write_header
-from common.dataprep import prepare
+from common.data.class_store import FILES, HEADER, ClassStore, read_header, write_header
+from common.data.prepare import prepare
 from common.errors import UserError
 
 

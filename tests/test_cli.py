@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from archives_helper import batch, write_archives, write_zip
 
-from cluster.cli import main
+from cluster.cli.main import main
 from common import pretrained
 from common.config import OptimizerConfig
 
@@ -82,7 +82,7 @@ def test_train_evaluates_reports_and_ends_with_one_line_of_json(folder: Path, ca
 def test_a_finished_run_is_evaluated_again_exported_and_continued(
     finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    for place in ("cluster.assess.write_report", "cluster.report.write_report"):  # the importer first
+    for place in ("cluster.cli.evaluate.write_report", "cluster.report.page.write_report"):  # the importer first
         monkeypatch.setattr(place, lambda path: path / "report")
     assert main(["evaluate", "small", "--in-process", "--json"]) == 0
     of_run = json.loads(capsys.readouterr().out)
@@ -208,7 +208,7 @@ def test_a_run_that_exists_in_use_damaged_or_foreign_is_refused(finished: Path, 
     assert "--lines -1 shows nothing" in capsys.readouterr().err
     refused("the run 'small' exists already", "small.toml", "--name", "small")
     refused("was trained with another [estimator]", "--name", "small", "--resume", "--set", "estimator.sigma=0.5")
-    from cluster.rundirectory import EVALUATION, RunDirectory, exclusive
+    from cluster.runs.directory import EVALUATION, RunDirectory, exclusive
 
     with exclusive(RunDirectory(finished)):
         refused("the run 'small' is in use by another process", "--name", "small", "--resume", "--updates", "9")
@@ -265,7 +265,9 @@ def test_archives_that_are_cut_or_mislabelled_are_refused(folder: Path, capsys: 
 
 
 def test_help_brings_in_nothing_that_is_slow_to_import() -> None:
-    program = "import sys\nfrom cluster.cli import main\ntry:\n    main(['--help'])\nfinally:\n    print(*sys.modules)"
+    program = (
+        "import sys\nfrom cluster.cli.main import main\ntry:\n    main(['--help'])\nfinally:\n    print(*sys.modules)"
+    )
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert "train" in out and "launch" in out
     assert not {"jax", "ray", "numpy", "matplotlib", "rich"} & set(out.splitlines()[-1].split())
@@ -274,7 +276,7 @@ def test_help_brings_in_nothing_that_is_slow_to_import() -> None:
 def test_without_a_cluster_its_commands_say_what_to_do(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    import cluster.remote as remote
+    import cluster.launchers.ray_cluster as remote
 
     def refuse(**_: object) -> None:
         raise ConnectionError("Could not find any running Ray instance.")

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import synthetic
 
-from cluster.comparison import best_unrolls, compare, curves, read_lines, read_unrolls
 from common.config import Config, EvaluationConfig
 from common.errors import UserError
-from workers.scores import summarise
+from workers.evaluation.comparison import best_unrolls, compare, curves, read_lines, read_unrolls
+from workers.evaluation.scores import summarise
 
 GRID = EvaluationConfig(rate_low=0.01, rate_high=1.0, rate_count=3)  # 0.01, 0.1, 1
 

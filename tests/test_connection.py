@@ -4,7 +4,7 @@ from threading import Event
 
 import pytest
 
-from cluster.connection import Connection, Left, Unreachable
+from cluster.actors.exchange_client import Connection, Left, Unreachable
 
 
 def test_the_same_payload_is_sent_until_it_is_answered() -> None:

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from common import conv
-from common.conv import ConvSpec
+from common.networks import conv
+from common.networks.conv import ConvSpec
 
 PAPER = ConvSpec((32, 32, 3), (32, 32, 32), (2, 1, 1), 10)
 SMALL = [

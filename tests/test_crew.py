@@ -8,10 +8,10 @@ import pytest
 import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError, RuntimeEnvSetupError
 
-from cluster import raypool
-from cluster.crew import Crew
-from cluster.fleet import Ended
-from cluster.raypool import RayPool
+from cluster.actors import ray_pool
+from cluster.actors.fleet import Ended
+from cluster.actors.ray_pool import RayPool
+from cluster.actors.ray_workers import Crew
 from common.errors import UserError
 
 
@@ -50,7 +50,7 @@ def test_a_worker_that_ends_in_any_way_is_one_that_has_ended(
 def test_a_job_ends_with_the_reason_when_every_worker_was_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     status = {"target": 2, "given_up": 2, "last_failure": "Traceback\nUserError: no data here"}
     fleet = SimpleNamespace(workers=SimpleNamespace(remote=lambda: {}), status=SimpleNamespace(remote=lambda: status))
-    monkeypatch.setattr(raypool.ray, "get", lambda answer: answer)
+    monkeypatch.setattr(ray_pool.ray, "get", lambda answer: answer)
     with pytest.raises(
         UserError, match="every worker failed again and again, the last one so: UserError: no data here"
     ):
@@ -66,8 +66,8 @@ def test_a_job_ends_when_its_run_has_no_workers_any_more_or_is_gone(monkeypatch:
         return answer
 
     now = [0.0]
-    monkeypatch.setattr(raypool.ray, "get", get)
-    monkeypatch.setattr(raypool.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(ray_pool.ray, "get", get)
+    monkeypatch.setattr(ray_pool.time, "monotonic", lambda: now[0])
     nobody = {"target": 0, "given_up": 0, "last_failure": None}
     fleet = SimpleNamespace(workers=SimpleNamespace(remote=lambda: {}), status=SimpleNamespace(remote=lambda: nobody))
     with pytest.raises(UserError, match="the run has no workers: outertrain scale RUN N"):
@@ -76,6 +76,6 @@ def test_a_job_ends_when_its_run_has_no_workers_any_more_or_is_gone(monkeypatch:
     fleet.workers.remote = lambda: RayActorError(error_msg="it was stopped")
     pool = RayPool(fleet)
     assert pool.room() == 0  # it may be one that is being restarted
-    now[0] += raypool.AWAY_SECONDS + 1
+    now[0] += ray_pool.AWAY_SECONDS + 1
     with pytest.raises(UserError, match="the fleet is gone"):
         pool.room()

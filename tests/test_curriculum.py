@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from common.config import CurriculumConfig
-from common.curriculum import window
+from workers.curriculum import window
 
 RAMP = CurriculumConfig(start=20, end=100, updates=100, jitter=0.2)
 

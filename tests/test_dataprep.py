@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from sources import MemorySource, quiet
 
-from common import dataprep
-from common.classstore import HEADER, ClassStore, read_header
-from common.dataprep import image_keys, prepare
+from common.data import prepare as dataprep
+from common.data.class_store import HEADER, ClassStore, read_header
+from common.data.prepare import image_keys, prepare
 from common.errors import UserError
 
 

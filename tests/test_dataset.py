@@ -3,8 +3,8 @@ import pytest
 from sources import MemorySource, quiet
 
 from common.config import DatasetConfig
-from common.dataprep import prepare
-from common.dataset import OUTER_TRAIN_FRACTION, open_dataset, outer_classes
+from common.data.dataset import OUTER_TRAIN_FRACTION, open_dataset, outer_classes
+from common.data.prepare import prepare
 from common.errors import UserError
 
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from common import dense
-from common.dense import DenseSpec
+from common.networks import dense
+from common.networks.dense import DenseSpec
 
 SPEC = DenseSpec(12, (7, 5), 4)
 

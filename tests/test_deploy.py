@@ -13,8 +13,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from common.metrics import FleetMetrics, LearnerMetrics
-from common.targets import FOLDER_VARIABLE
+from cluster.monitoring.metrics import FleetMetrics, LearnerMetrics
+from cluster.monitoring.targets import FOLDER_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[1]
 DEPLOY = ROOT / "deploy"

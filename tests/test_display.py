@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from cluster import display
-from cluster.progress import Progress
+from cluster.cli import console
+from cluster.monitoring.progress import Progress
 
 
 def progress(version: int, loss: float | None = 1.0) -> Progress:
@@ -17,9 +17,9 @@ def test_plain_lines_come_when_something_has_changed_and_not_too_often(
     capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr(display.time, "monotonic", lambda: now[0])
-    with display.make() as show:
-        assert isinstance(show, display.PlainDisplay)
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    with console.make() as show:
+        assert isinstance(show, console.PlainDisplay)
         for version, at in ((0, 0.0), (1, 1.0), (2, 2.0), (3, 7.0), (3, 20.0), (10, 21.0)):
             now[0] = at
             show.training(progress(version))
@@ -43,8 +43,8 @@ def test_a_terminal_shows_every_figure_in_place(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "140")
-    with display.make() as show:
-        assert isinstance(show, display.TerminalDisplay)
+    with console.make() as show:
+        assert isinstance(show, console.TerminalDisplay)
         show.training(progress(3, loss=None))
         show.counting("evaluating", 2, 4)
         show.say("a [bold] word")

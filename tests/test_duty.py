@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from cluster.connection import Left
-from cluster.duty import Duty
+from cluster.actors.exchange_client import Left
+from cluster.actors.worker_loop import Duty
 
 
 class Clock:

@@ -5,8 +5,8 @@ import threading
 import pytest
 
 from common.errors import UserError
-from learner import epoch
-from learner.epoch import NO_END, Position, claim, counts, lineage, superseded
+from learner import lineage as epoch
+from learner.lineage import NO_END, Position, claim, counts, lineage, superseded
 
 
 def test_epochs_are_taken_in_turn(tmp_path):

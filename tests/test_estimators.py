@@ -13,10 +13,10 @@ import small
 from common.config import CurriculumConfig, EstimatorConfig, TaskConfig
 from common.moments import of, variance
 from common.optimizer import make_family
-from common.unroll import Objective, Unroll
 from learner.merge import inverse_variance
 from workers.estimators import antithetic_pair
 from workers.trajectory import Sampler
+from workers.unroll import Objective, Unroll
 
 THETA, SIGMA = np.array([0.15, 0.5]), 0.1
 STEPS, TRUNCATIONS = 2, 3  # T, and truncations of one whole problem

@@ -10,8 +10,8 @@ import cluster_settings  # noqa: F401 - before Ray
 import pytest
 from scene import CONFIG, Scene, start_cluster, until
 
-from cluster import remote
-from cluster.cli import main
+from cluster.cli.main import main
+from cluster.launchers import ray_cluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore:os.fork")]
 EVALUATION = """
@@ -46,7 +46,16 @@ def test_a_launched_run_is_evaluated_by_its_workers_and_beside_them(
     assert facts["tasks"] == 2 and facts["version"] >= version
     assert go_on() > facts["version"]
 
-    beside = [sys.executable, "-m", "cluster.cli", "evaluate", "a", "--workers", "1", "--json"]  # with a Ray of its own
+    beside = [
+        sys.executable,
+        "-m",
+        "cluster.cli.main",
+        "evaluate",
+        "a",
+        "--workers",
+        "1",
+        "--json",
+    ]  # with a Ray of its own
     done = subprocess.run(beside, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["version"] > facts["version"]
@@ -64,7 +73,7 @@ def test_a_launched_run_is_evaluated_by_its_workers_and_beside_them(
 
 def go_on() -> int:
     """Waits for an update, and returns the version."""
-    with remote.connected("a"):
+    with ray_cluster.connected("a"):
         scene = Scene("a")
         scene.go_on(1, 120)
         until(lambda: scene.fleet()["running"] == 2, 60)

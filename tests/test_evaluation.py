@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from common.configfile import from_dict
-from workers import evaluation, items
 from workers.estimators import branch
-from workers.evaluation import Evaluator, curves, measure
-from workers.items import Item
+from workers.evaluation import evaluator as evaluation
+from workers.evaluation import items
+from workers.evaluation.evaluator import Evaluator, curves, measure
+from workers.evaluation.items import Item
 
 THETA = np.array([0.3, 0.5], np.float32)  # of the sgd family: rate, momentum
 

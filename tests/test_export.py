@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cluster.export import find, module_source, write
+from cluster.report.export import find, module_source, write
 from common.config import OptimizerConfig
 from common.errors import UserError
 from common.optimizer import make_family

@@ -25,9 +25,11 @@ from scene import (
     until,
 )
 
-from cluster import jobs, remote, rundirectory
-from cluster.answers import unwrap
-from cluster.raypool import RayPool
+from cluster.actors.ray_errors import unwrap
+from cluster.actors.ray_pool import RayPool
+from cluster.jobs import job
+from cluster.launchers import ray_cluster
+from cluster.runs import directory
 from common.errors import UserError
 from learner.history import read_history
 from learner.journal import replay
@@ -122,9 +124,9 @@ def test_what_a_launch_that_was_cut_off_has_left_can_be_stopped(surroundings: Pa
     with launched(surroundings, "half", 2) as scene:
         scene.go_on()
         ray.kill(scene.handles.fleet)
-        until(lambda: remote.handles("half").fleet is None, 30)
+        until(lambda: ray_cluster.handles("half").fleet is None, 30)
         with pytest.raises(UserError, match="has no fleet, its launch was cut off: stop it"):
-            remote.scale("half", 3)
+            ray_cluster.scale("half", 3)
 
 
 def test_a_frozen_worker_holds_nobody_up_and_a_learner_that_is_cut_off_for_5_seconds_loses_nothing(
@@ -150,7 +152,7 @@ def test_a_frozen_worker_holds_nobody_up_and_a_learner_that_is_cut_off_for_5_sec
 
 def test_a_killed_fleet_takes_its_workers_along_and_finds_its_target(surroundings: Path, cluster: Cluster) -> None:
     with launched(surroundings, "fleetless", 4) as scene:
-        remote.scale("fleetless", 3)
+        ray_cluster.scale("fleetless", 3)
         scene.reach(3)
         before = scene.workers()
         os.kill(unwrap(scene.handles.fleet.pid.remote), signal.SIGKILL)
@@ -204,14 +206,14 @@ def test_two_runs_by_command_and_one_of_them_scaled_while_it_runs(surroundings: 
         scene.go_on()
         state = json.loads(outertrain("status", "scaled", "--json"))
         assert state["state"] == "running" and state["workers"] == 4 and state["epoch"] == 1
-        assert sorted(remote.runs()) == ["scaled", "steady"]
+        assert sorted(ray_cluster.runs()) == ["scaled", "steady"]
         steady.go_on(seconds=60)
         assert steady.fleet()["restarts"] == 0 and steady.fleet()["target"] == 1
         assert outertrain("scale", "nothing", "3", code=2) == ""
     outertrain("stop", "steady")
     ask_oracle(steady.run)
     assert not list(steady.run.path.glob("metrics-*.json"))
-    assert rundirectory.find("scaled").worker_target() == 4
+    assert directory.find("scaled").worker_target() == 4
 
 
 def load(pid: int, seconds: float) -> float:
@@ -228,7 +230,7 @@ def load(pid: int, seconds: float) -> float:
 
 def test_a_job_survives_the_loss_of_its_workers(surroundings: Path, cluster: Cluster) -> None:
     with launched(surroundings, "busy", 4) as scene:
-        results = jobs.Results(scene.run.evaluation / "job.jsonl")
+        results = job.Results(scene.run.evaluation / "job.jsonl")
         items = [{"item": f"i{k}"} for k in range(40)]
         killed = []
 
@@ -239,7 +241,7 @@ def test_a_job_survives_the_loss_of_its_workers(surroundings: Path, cluster: Clu
                 killed.append(uid)
             return True
 
-        assert jobs.run(items, results, RayPool(scene.handles.fleet), progress)
+        assert job.run(items, results, RayPool(scene.handles.fleet), progress)
         assert len(killed) == 2
         lines = [json.loads(line)["item"] for line in results.path.read_text().splitlines()]
         assert sorted(lines) == sorted(item["item"] for item in items)

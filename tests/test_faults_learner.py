@@ -14,12 +14,12 @@ from learning import SIZE, THETA, ask, config, feed, run_directory, sample, send
 from common import moments
 from common.errors import UserError
 from common.messages import Verdict, decode_theta, pack_sample, unpack_reply
-from learner import checkpoints, epoch
+from learner import checkpoints, lineage
 from learner.checkpoints import latest_checkpoint, load_theta, path_of
-from learner.epoch import Position
 from learner.failpoints import POINTS
 from learner.history import read_history
 from learner.journal import replay
+from learner.lineage import Position
 
 JOURNALED = {"journal": True, "optimizer": "adam", "updates": 10_000, "keep_checkpoints": 5}
 REPEATS = int(os.environ.get("OUTERTRAIN_FAULT_REPEATS", "2"))
@@ -33,7 +33,7 @@ def assert_replay(run, theta):
 
 
 def load_version(run):
-    return checkpoints.newest(run / "checkpoints", epoch.lineage(run / "epochs"))[0].version
+    return checkpoints.newest(run / "checkpoints", lineage.lineage(run / "epochs"))[0].version
 
 
 class Sender:
@@ -94,7 +94,7 @@ def test_every_damaged_checkpoint_is_detected_and_named(tmp_path, caplog):
     learner = start(tmp_path, config(optimizer="adam"), np.zeros(1090, np.float32))
     for k in range(8):
         send(learner, sample(sequence=k, size=1090))
-    folder, chain = tmp_path / "checkpoints", epoch.lineage(tmp_path / "epochs")
+    folder, chain = tmp_path / "checkpoints", lineage.lineage(tmp_path / "epochs")
     path = path_of(folder, Position(1, 2))
     data = path.read_bytes()
     for position in range(0, len(data), 64):
@@ -272,7 +272,7 @@ def test_a_real_disk_that_fills_up(tmp_path):
         assert feed(learner, 40, first=8)[-1].version == 12
         status = learner.status()
         assert status["durable_version"] == 2 and status["checkpoint_failures"] == 10
-        assert checkpoints.newest(tmp_path / "checkpoints", epoch.lineage(tmp_path / "epochs"))[0] == (1, 2)
+        assert checkpoints.newest(tmp_path / "checkpoints", lineage.lineage(tmp_path / "epochs"))[0] == (1, 2)
         (tmp_path / "movie").unlink()
         feed(learner, 4, first=48)
         assert learner.status()["durable_version"] == 13

@@ -10,10 +10,10 @@ from common.configfile import load
 from common.errors import UserError
 from tests import synthetic
 from tests.small import TINY
+from workers.evaluation.items import decode, encode
+from workers.evaluation.search import Plan, Rung
 from workers.figures import catalogue, digits, fig2, fig3, fig4, fig5, fig6, fig7, fig8, probing, statistics
 from workers.figures.figure import Trained, item, rounded, row
-from workers.items import decode, encode
-from workers.search import Plan, Rung
 from workers.worker import theta_of
 
 

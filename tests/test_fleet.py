@@ -4,7 +4,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.fleet import Ended, Failure, Fleet, Limits, Member, Phase, Plan, Started, State, ended, plan, started
+from cluster.actors.fleet import (
+    Ended,
+    Failure,
+    Fleet,
+    Limits,
+    Member,
+    Phase,
+    Plan,
+    Started,
+    State,
+    ended,
+    plan,
+    started,
+)
 from common.errors import UserError
 
 LIMITS = Limits(grace=20, start=300, settle=30, backoff=1, backoff_most=8, attempts=5)

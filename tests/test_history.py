@@ -8,10 +8,10 @@ from learning import SEGMENTS, SIZE, sample
 
 from common import moments
 from learner import history
-from learner.epoch import Position, claim
 from learner.history import History, describe_samples, describe_step, read_history, read_newest
+from learner.lineage import Position, claim
 from learner.merge import Rule, merge
-from learner.outer import Step
+from learner.outer_optimizer import Step
 
 RULE = Rule("merged", "coordinate", False, SEGMENTS)
 STEP = Step(np.full(SIZE, 2.0, np.float32), None, 3.0, 0.5, 0.25, False)

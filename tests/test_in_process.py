@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster import display, rundirectory
-from cluster.comparison import read_lines
-from cluster.evaluate import FILE, Interim, theta_of
-from cluster.inprocess import InProcess
-from cluster.interrupt import Interrupt
-from cluster.train import follow
+from cluster.cli import console
+from cluster.cli.interrupt import Interrupt
+from cluster.cli.train import follow
+from cluster.jobs.evaluation import FILE, Interim, theta_of
+from cluster.launchers.in_process import InProcess
+from cluster.runs import directory
 from common.config import Config
 from common.configfile import from_dict
 from learner.history import read_history
+from workers.evaluation.comparison import read_lines
 
 UPDATES = 12
 TREE = {
@@ -38,9 +39,9 @@ def config(**sections: dict) -> Config:
     return from_dict({name: {**TREE.get(name, {}), **sections.get(name, {})} for name in {*TREE, *sections}})
 
 
-def train(name: str, wanted: Config, steps: int | None = None) -> rundirectory.RunDirectory:
+def train(name: str, wanted: Config, steps: int | None = None) -> directory.RunDirectory:
     """Runs to the end, or for some samples; then leaves without a word, as a killed process does."""
-    run = rundirectory.find(name) if name in rundirectory.names() else rundirectory.create(name, wanted)
+    run = directory.find(name) if name in directory.names() else directory.create(name, wanted)
     host = InProcess(run, wanted)
     taken = 0
     while taken != steps and host.advance():
@@ -84,11 +85,11 @@ def test_killed_by_the_system_at_random_moments() -> None:
     """The command itself, killed by SIGKILL while it writes, computes or starts, is resumed to the same theta."""
     wanted = config(outer={**TREE["outer"], "updates": 30})
     whole = train("whole", wanted)
-    run = rundirectory.create("killed", wanted)
+    run = directory.create("killed", wanted)
     command = [
         sys.executable,
         "-m",
-        "cluster.cli",
+        "cluster.cli.main",
         "train",
         "--name",
         "killed",
@@ -110,10 +111,10 @@ def test_killed_by_the_system_at_random_moments() -> None:
 
 def test_it_is_evaluated_while_it_trains_and_that_changes_nothing() -> None:
     wanted = config(evaluation={"every": 5, "tasks": 2})
-    run = rundirectory.create("watched", wanted)
+    run = directory.create("watched", wanted)
     with InProcess(run, wanted) as host:
         interim = Interim(run, wanted, host.pool())
-        assert follow(host, wanted, interim, Interrupt(), display.PlainDisplay())
+        assert follow(host, wanted, interim, Interrupt(), console.PlainDisplay())
     rows = read_lines(run.evaluation / FILE)
     assert {(row["optimizer"], row["version"], row["task"]) for row in rows} == {
         ("learned", version, task) for version in (0, 5, 10) for task in (1000, 1001)

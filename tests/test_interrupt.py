@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from cluster.interrupt import Interrupt, descendants
+from cluster.cli.interrupt import Interrupt, descendants
 
 PROGRAM = """
 import subprocess, sys, time
-from cluster.interrupt import Interrupt
+from cluster.cli.interrupt import Interrupt
 with Interrupt() as interrupt:
     child = subprocess.Popen(["sh", "-c", "sleep 60 & wait"])
     print(child.pid, flush=True)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.jobs import ATTEMPTS, Done, InProcessPool, Results, run
+from cluster.jobs.job import ATTEMPTS, Done, InProcessPool, Results, run
 from common.errors import UserError
 
 

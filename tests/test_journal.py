@@ -8,8 +8,8 @@ from common import checkpoint
 from common.errors import UserError
 from learner import journal
 from learner.checkpoints import latest_checkpoint, load_theta
-from learner.epoch import Position, claim
 from learner.journal import Inconsistent, Journal, replay
+from learner.lineage import Position, claim
 
 JOURNALED = config(journal=True, optimizer="adam")
 

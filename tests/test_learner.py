@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from learning import DIGEST, SIZE, THETA, ask, config, feed, sample, send, start
 
+from cluster.monitoring.metrics import LearnerMetrics, exposition
 from common import checkpoint, moments
 from common.messages import Verdict, decode_theta, pack_sample, unpack_reply
-from common.metrics import LearnerMetrics, exposition
 from learner.checkpoints import latest_checkpoint, load_theta
 from learner.failpoints import POINTS, FailpointReached
 from learner.history import read_history

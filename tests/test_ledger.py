@@ -1,4 +1,4 @@
-from learner.ledger import Ledger
+from learner.deduplication import Ledger
 
 
 def test_a_sample_and_all_before_it_are_known():

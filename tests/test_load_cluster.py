@@ -17,8 +17,8 @@ import ray
 from ray.cluster_utils import Cluster
 from scene import Scene, launched, start_cluster, surrounded
 
-from cluster import rundirectory
-from cluster.workplace import FOR_RUNS
+from cluster.actors.worker_program import FOR_RUNS
+from cluster.runs import directory
 from common import checkpoint, configfile
 from common.config import Config
 from common.messages import Reply, Verdict, encode_theta, pack_reply, pack_sample, unpack_reply, unpack_sample
@@ -94,7 +94,7 @@ class Flood:
             thread.join()
 
 
-def rate(run: rundirectory.RunDirectory, begin: float, end: float) -> float:
+def rate(run: directory.RunDirectory, begin: float, end: float) -> float:
     """Updates per second between two moments."""
     return sum(begin <= line["time"] < end for line in read_history(run.path)) / (end - begin)
 

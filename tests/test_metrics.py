@@ -11,10 +11,10 @@ import pytest
 import synthetic
 from prometheus_client.parser import text_string_to_metric_families
 
+from cluster.monitoring.metrics import STEPS, Endpoint, FleetMetrics, LearnerMetrics, exposition, window_range
 from common.config import Config
 from common.errors import UserError
 from common.messages import Verdict
-from common.metrics import STEPS, Endpoint, FleetMetrics, LearnerMetrics, exposition, window_range
 
 SAMPLE = SimpleNamespace(
     worker="node-7/worker-123",
@@ -125,7 +125,7 @@ def test_an_estimator_that_was_not_computed_is_nan_and_its_pairs_are_counted_as_
 
 
 def test_a_run_that_starts_says_what_it_is_and_where_it_stands(learner: LearnerMetrics) -> None:
-    learner.start(Config())
+    learner.recovery(Config())
     learner.set_position(epoch=2, version=17)
     learner.set_batch(5, probe_rate=0.25)
     text = exposition(learner.registry)

@@ -23,8 +23,8 @@ import pytest
 import yaml
 from test_deploy import DEPLOY, MONITORING, alerts, panels, rules
 
-from cluster.readings import DIRECT
-from common.metrics import FleetMetrics, LearnerMetrics, exposition
+from cluster.monitoring.metrics import FleetMetrics, LearnerMetrics, exposition
+from cluster.monitoring.scrape import DIRECT
 
 pytestmark = pytest.mark.cluster
 
@@ -145,7 +145,7 @@ def watched(disk: Path, rays_own: Path, tmp_path_factory: pytest.TempPathFactory
     command = [
         sys.executable,
         "-m",
-        "cluster.cli",
+        "cluster.cli.main",
         "train",
         "quickstart",
         "--name",

@@ -18,7 +18,7 @@ import pytest
 import scene
 from hosts import HOME, REPOSITORY, Host, Room, command_lines, namespace, room, until
 
-from cluster.rundirectory import RunDirectory
+from cluster.runs.directory import RunDirectory
 from learner.history import read_history
 
 pytestmark = pytest.mark.filterwarnings("ignore:os.fork")  # JAX warns; what is forked becomes another program at once
@@ -37,7 +37,7 @@ LAUNCH = """
 import sys
 from dataclasses import replace
 from cluster import remote
-from cluster.prepare import Request, open_run
+from cluster.runs.open import Request, open_run
 run, *_ = open_run(Request("{home}/run.toml", sys.argv[1], ("workers.count=4",), False))
 config = run.config()
 with remote.connected(run.name, replace(config, task=replace(config.task, family="stub:Stub"))):

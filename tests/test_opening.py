@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster.opening import RETRY_SECONDS, Opening
+from cluster.actors.opening import RETRY_SECONDS, Opening
 from common.errors import UserError
 
 

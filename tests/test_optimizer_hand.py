@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from common.config import OptimizerConfig
-from common.optimizer import hand, make_family
+from common.optimizer import hand_designed, make_family
 
 OFF = -np.inf  # the logarithm of a coefficient that is zero
 PLAIN8 = (log(0.05), log(0.1), log(0.001), log(1e-8), OFF, OFF, OFF, OFF)
@@ -35,13 +35,13 @@ def path(transform, steps=6, gradient=gradient):
 @pytest.mark.parametrize(
     "transform, same",
     [
-        (hand.adam(jnp.array([log(0.05)])), optax.adam(0.05)),
-        (hand.rmsprop(jnp.array([log(0.05)])), optax.rmsprop(0.05)),
-        (hand.sgd(jnp.array([0.05, 0.9])), optax.sgd(0.05, momentum=0.9)),
-        (hand.sgd(jnp.array([0.05, 0.0])), optax.sgd(0.05)),
-        (hand.adam8(jnp.array(PLAIN8)), optax.adam(0.05)),
+        (hand_designed.adam(jnp.array([log(0.05)])), optax.adam(0.05)),
+        (hand_designed.rmsprop(jnp.array([log(0.05)])), optax.rmsprop(0.05)),
+        (hand_designed.sgd(jnp.array([0.05, 0.9])), optax.sgd(0.05, momentum=0.9)),
+        (hand_designed.sgd(jnp.array([0.05, 0.0])), optax.sgd(0.05)),
+        (hand_designed.adam8(jnp.array(PLAIN8)), optax.adam(0.05)),
         (
-            hand.adam8(jnp.array([*PLAIN8[:1], log(0.5), log(0.1), log(0.3), *PLAIN8[4:]])),
+            hand_designed.adam8(jnp.array([*PLAIN8[:1], log(0.5), log(0.1), log(0.3), *PLAIN8[4:]])),
             optax.adam(0.05, 0.5, 0.9, 0.3),
         ),
     ],
@@ -51,7 +51,7 @@ def test_it_equals_optax(transform, same):
 
 
 def with_last_four(exponential=OFF, linear=OFF, l1=OFF, l2=OFF):
-    return hand.adam8(jnp.array([*PLAIN8[:4], exponential, linear, l1, l2]))
+    return hand_designed.adam8(jnp.array([*PLAIN8[:4], exponential, linear, l1, l2]))
 
 
 def test_adam8_decays_the_rate_exponentially_from_the_first_step_on():
@@ -108,5 +108,14 @@ def test_derivatives_in_theta_are_finite_although_a_unit_is_dead(name):
 
 
 def test_the_order_of_adam8_is_the_documented_one():
-    assert hand.ADAM8 == ("learning_rate", "beta1", "beta2", "epsilon", "exponential_decay", "linear_decay", "l1", "l2")
+    assert hand_designed.ADAM8 == (
+        "learning_rate",
+        "beta1",
+        "beta2",
+        "epsilon",
+        "exponential_decay",
+        "linear_decay",
+        "l1",
+        "l2",
+    )
     assert exp(PLAIN8[0]) == pytest.approx(0.05)

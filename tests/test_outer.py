@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from common.config import OuterConfig
 from common.errors import UserError
-from learner.outer import OuterOptimizer, clip, from_leaves, leaves, norm, optimizer
+from learner.outer_optimizer import OuterOptimizer, clip, from_leaves, leaves, norm, optimizer
 
 THETA = np.array([1.0, -2.0, 3.0], np.float32)
 

@@ -7,8 +7,8 @@ import pytest
 from archives_helper import write_archives
 from test_tfds import web  # noqa: F401  the fixture that answers downloads
 
-from cluster.cli import main
-from common.classstore import ClassStore
+from cluster.cli.main import main
+from common.data.class_store import ClassStore
 from learner.history import read_history
 
 SHORT = {

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster import rundirectory
-from cluster.prepare import Request, newest, open_run
+from cluster.runs import directory
+from cluster.runs.open import Request, newest, open_run
 from common.errors import UserError
 
 
@@ -56,13 +56,13 @@ def test_resume_changes_what_may_change_and_refuses_what_decides_the_meaning_of_
 def test_a_bad_configuration_makes_no_directory() -> None:
     with pytest.raises(UserError, match=r"unknown key outer.updatse: did you mean outer.updates"):
         open_run(request(None, "a", "outer.updatse=1"))
-    assert rundirectory.names() == []
+    assert directory.names() == []
 
 
 def test_what_was_done_to_the_directory_can_be_undone() -> None:
     run, undo, _ = open_run(request(None, "a"))
     undo()
-    assert rundirectory.names() == []
+    assert directory.names() == []
     run, *_ = open_run(request(None, "a"))
     before = run.config_file.read_bytes()
     _, undo, _ = open_run(request(None, "a", "outer.updates=7", resume=True))

@@ -11,8 +11,8 @@ from common.config import OptimizerConfig
 from common.errors import UserError
 from common.optimizer import make_family
 from common.pretrained import Pretrained
-from workers.evaluation import Evaluator
-from workers.items import Item, encode
+from workers.evaluation.evaluator import Evaluator
+from workers.evaluation.items import Item, encode
 
 
 def test_a_file_brings_back_what_it_was_given(tmp_path: Path) -> None:

@@ -3,18 +3,18 @@ import pytest
 from learning import sample
 
 from common import moments
-from learner import probing
+from learner import rp_skipping
 from learner.merge import EXPLODED, FLOOR
-from learner.probing import BLOCK, NEGLIGIBLE, WINDOW
+from learner.rp_skipping import BLOCK, NEGLIGIBLE, WINDOW
 
 SIZE = 3
 ES = moments.of(np.array([[0.0] * SIZE, [2.0] * SIZE]))  # per-pair variance 2
 
 
 def observed(batches, state=None):
-    state = state or probing.start(SIZE)
+    state = state or rp_skipping.start(SIZE)
     for rows in batches:
-        state = probing.observe(state, moments.of(np.asarray(rows, float).reshape(-1, SIZE)), ES, FLOOR)
+        state = rp_skipping.observe(state, moments.of(np.asarray(rows, float).reshape(-1, SIZE)), ES, FLOOR)
     return state
 
 
@@ -24,30 +24,30 @@ def wild(count, seed=0, scale=1e4):
 
 def test_one_batch_gives_its_own_variance():
     rows = np.random.default_rng(0).normal(size=(5, SIZE))
-    np.testing.assert_allclose(probing.past_variance(observed([rows])), rows.var(axis=0, ddof=1), rtol=1e-12)
+    np.testing.assert_allclose(rp_skipping.past_variance(observed([rows])), rows.var(axis=0, ddof=1), rtol=1e-12)
 
 
 def test_single_probes_build_a_variance_too():
     """Batches of one probe each: the variance of the last complete block and of what came after it."""
     rows = np.random.default_rng(0).normal(0, 3, (10 * BLOCK + 5, SIZE))
-    estimate = probing.past_variance(observed(rows[:, None]))
+    estimate = rp_skipping.past_variance(observed(rows[:, None]))
     np.testing.assert_allclose(estimate, rows[-BLOCK - 5 :].var(axis=0, ddof=1), rtol=1e-12)
 
 
 def test_rp_comes_back_when_gradients_have_become_calm():
     """Two blocks of probes forget any past; fading by a factor would need thousands for one of 1e20."""
     state = observed(wild(WINDOW, scale=1e10))
-    assert probing.rate(state, 0.125) == 0.125
+    assert rp_skipping.rate(state, 0.125) == 0.125
     calm = np.random.default_rng(1).normal(0, 1, (2 * BLOCK, 1, SIZE))
-    assert (probing.past_variance(observed(calm[: BLOCK - 1], state)) > 1e18).all()
+    assert (rp_skipping.past_variance(observed(calm[: BLOCK - 1], state)) > 1e18).all()
     state = observed(calm, state)
-    np.testing.assert_allclose(probing.past_variance(state), calm[-BLOCK:, 0].var(axis=0, ddof=1), rtol=1e-12)
-    assert probing.rate(state, 0.125) == 1.0
+    np.testing.assert_allclose(rp_skipping.past_variance(state), calm[-BLOCK:, 0].var(axis=0, ddof=1), rtol=1e-12)
+    assert rp_skipping.rate(state, 0.125) == 1.0
 
 
 def test_nothing_is_known_at_the_start():
-    assert np.isinf(probing.past_variance(probing.start(SIZE))).all()
-    assert np.isinf(probing.past_variance(observed([np.ones((1, SIZE))]))).all()
+    assert np.isinf(rp_skipping.past_variance(rp_skipping.start(SIZE))).all()
+    assert np.isinf(rp_skipping.past_variance(observed([np.ones((1, SIZE))]))).all()
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -56,29 +56,29 @@ def test_a_non_finite_probe_is_infinite_variance_until_forgotten(bad):
     row[0, 1] = bad
     rows = [np.random.default_rng(k).normal(size=(4, SIZE)) for k in range(100)]
     state = observed([*rows[:3], row])
-    assert np.isinf(probing.past_variance(state)).tolist() == [False, True, False]
-    later = probing.past_variance(observed(rows, state))
+    assert np.isinf(rp_skipping.past_variance(state)).tolist() == [False, True, False]
+    later = rp_skipping.past_variance(observed(rows, state))
     assert np.isfinite(later).all() and later[1] == pytest.approx(1, rel=0.5)
 
 
 def test_workers_skip_only_after_a_whole_window_agrees():
     states = [observed(wild(count)) for count in range(1, WINDOW + 1)]
     assert max(states[-1].recent) < NEGLIGIBLE
-    assert [probing.rate(s, 0.125) for s in states] == [1.0] * (WINDOW - 1) + [0.125]
+    assert [rp_skipping.rate(s, 0.125) for s in states] == [1.0] * (WINDOW - 1) + [0.125]
 
 
 def test_one_batch_that_disagrees_ends_skipping():
     state = observed(wild(WINDOW))
-    assert probing.rate(state, 0.125) == 0.125
+    assert rp_skipping.rate(state, 0.125) == 0.125
     state = state._replace(recent=(*state.recent[1:], 2 * NEGLIGIBLE))
-    assert probing.rate(state, 0.125) == 1.0
+    assert rp_skipping.rate(state, 0.125) == 1.0
 
 
 def test_where_rp_matters_nobody_skips():
     calm = [np.random.default_rng(k).normal(0, 0.1, (4, SIZE)) for k in range(2 * WINDOW)]
     state = observed(calm)
     assert min(state.recent) > 0.9
-    assert probing.rate(state, 0.125) == 1.0
+    assert rp_skipping.rate(state, 0.125) == 1.0
 
 
 def test_the_weight_that_decides_is_the_one_with_every_sample_probed():
@@ -90,26 +90,26 @@ def test_the_weight_that_decides_is_the_one_with_every_sample_probed():
 def test_a_calm_batch_of_probes_does_not_change_its_own_weight():
     """The running variance that weighs a batch is read before the batch is seen."""
     state = observed(wild(WINDOW))
-    before = probing.past_variance(state)
-    after = probing.past_variance(observed([np.zeros((2, SIZE))], state))
+    before = rp_skipping.past_variance(state)
+    after = rp_skipping.past_variance(observed([np.zeros((2, SIZE))], state))
     assert (before > 1e7).all() and (after < before).all()
 
 
 def test_batches_without_probes_or_es_variance_teach_nothing_about_rp():
     state = observed(wild(2))
-    unseen = probing.observe(state, moments.empty(SIZE), ES, FLOOR)
-    np.testing.assert_array_equal(probing.past_variance(unseen), probing.past_variance(state))
+    unseen = rp_skipping.observe(state, moments.empty(SIZE), ES, FLOOR)
+    np.testing.assert_array_equal(rp_skipping.past_variance(unseen), rp_skipping.past_variance(state))
     one = moments.of(np.ones((1, SIZE)))
-    assert probing.observe(state, one, one, FLOOR).recent == state.recent
+    assert rp_skipping.observe(state, one, one, FLOOR).recent == state.recent
 
 
 def test_sparse_batches_are_recognised():
     skipped = sample(rp=moments.empty(6))
-    assert not probing.is_sparse([sample(), sample()])
-    assert probing.is_sparse([sample(), skipped])
+    assert not rp_skipping.is_sparse([sample(), sample()])
+    assert rp_skipping.is_sparse([sample(), skipped])
 
 
 def test_the_largest_probes_do_not_overflow():
     state = observed([np.full((2, SIZE), EXPLODED), np.full((2, SIZE), -EXPLODED), np.ones((2, SIZE))])
-    assert np.isfinite(probing.past_variance(state)).all()
+    assert np.isfinite(rp_skipping.past_variance(state)).all()
     assert state.recent[-1] == pytest.approx(0, abs=1e-29)

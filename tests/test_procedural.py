@@ -6,8 +6,9 @@ import numpy as np
 import optax
 import pytest
 
-from common import conv, procedural
-from common.procedural import SPLITS, Difficulty, Procedural
+from common.data import procedural
+from common.data.procedural import SPLITS, Difficulty, Procedural
+from common.networks import conv
 
 COUNTS = {"train": 150, "valid": 100, "test": 100}
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster.progress import RECENT, duration, figure, line, summarise
+from cluster.monitoring.progress import RECENT, duration, figure, line, summarise
 
 FLEET = {"target": 4, "running": 3}
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster import raysession
+from cluster.actors import ray_session
 from common.config import Config, TaskConfig
 from common.errors import UserError
 
@@ -34,7 +34,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def staged(family: str, folder: Path) -> set[str]:
-    top = raysession.stage(config(family), folder)
+    top = ray_session.stage(config(family), folder)
     return {str(path.relative_to(top)) for path in top.rglob("*") if path.is_file()}
 
 
@@ -51,38 +51,38 @@ def test_nothing_travels_for_a_family_that_lies_elsewhere(folder: Path, family: 
 def test_folders_of_dead_commands_are_swept_and_those_of_living_ones_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(raysession.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(ray_session.tempfile, "gettempdir", lambda: str(tmp_path))
     ended = subprocess.Popen(["true"])
     ended.wait()
     dead, living, other = (tmp_path / f"outertrain-ray-{name}-x" for name in (ended.pid, os.getpid(), "word"))
     for made in (dead, living, other):
         made.mkdir()
-    raysession.sweep()
+    ray_session.sweep()
     assert not dead.exists() and living.exists() and other.exists()
 
 
 def test_settings_of_the_user_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", {"RAY_DEDUP_LOGS": "1"})
-    raysession.apply_settings()
-    assert os.environ == {**raysession.SETTINGS, "RAY_DEDUP_LOGS": "1"}
+    ray_session.apply_settings()
+    assert os.environ == {**ray_session.SETTINGS, "RAY_DEDUP_LOGS": "1"}
 
 
 def test_a_token_is_found_where_ray_looks_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert not raysession.has_token()
+    assert not ray_session.has_token()
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray" / "auth_token").write_text("x")
-    assert raysession.has_token()
+    assert ray_session.has_token()
 
 
 @pytest.fixture
 def unstarted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The temporary folder, and an environment that is restored; Ray is not started."""
-    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", *raysession.SETTINGS):
-        monkeypatch.setenv(name, os.environ.get(name, raysession.SETTINGS.get(name, "")))
-    monkeypatch.setattr(raysession.tempfile, "tempdir", str(tmp_path))
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", *ray_session.SETTINGS):
+        monkeypatch.setenv(name, os.environ.get(name, ray_session.SETTINGS.get(name, "")))
+    monkeypatch.setattr(ray_session.tempfile, "tempdir", str(tmp_path))
     return tmp_path
 
 
@@ -93,7 +93,7 @@ def test_a_ray_that_does_not_start_is_a_sentence(unstarted: Path, monkeypatch: p
     monkeypatch.setattr("ray.init", init)
     with (
         pytest.raises(UserError, match=r"did not start .*timed out during startup\).*--in-process"),
-        raysession.local(2, "x", Config()),
+        ray_session.local(2, "x", Config()),
     ):
         pass
     assert list(unstarted.iterdir()) == []
@@ -103,7 +103,7 @@ def test_what_ray_prints_is_not_for_scripts(
     unstarted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("ray.init", lambda **options: None)
-    with raysession.local(2, "x", Config()):
+    with ray_session.local(2, "x", Config()):
         print("(raylet) a worker died")
     print("{}")
     told = capsys.readouterr()

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import synthetic
 
-from cluster.readings import Readings, parse, read
-from common.metrics import Endpoint, FleetMetrics, LearnerMetrics, exposition
-from common.targets import FOLDER_VARIABLE, write_targets
+from cluster.monitoring.metrics import Endpoint, FleetMetrics, LearnerMetrics, exposition
+from cluster.monitoring.scrape import Readings, parse, read
+from cluster.monitoring.targets import FOLDER_VARIABLE, write_targets
 
 STATUS = {
     "target": 4,

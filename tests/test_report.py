@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import synthetic
 
-from cluster import plots
-from cluster.canvas import column, smooth
-from cluster.plots import PLOTS, Material
-from cluster.report import gather, write_report
+from cluster.report import plots
+from cluster.report.canvas import column, smooth
+from cluster.report.page import gather, write_report
+from cluster.report.plots import PLOTS, Material
 from common.config import Config
 from common.errors import UserError
-from learner.epoch import Position, claim
+from learner.lineage import Position, claim
 
 PNG = b"\x89PNG\r\n"
 

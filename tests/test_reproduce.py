@@ -6,9 +6,10 @@ import types
 
 import pytest
 
-from cluster import figurepool, jobs, reproduce
-from cluster.figurepool import LocalPool
-from cluster.jobs import InProcessPool, Results
+from cluster.jobs import figures, job
+from cluster.jobs.job import InProcessPool, Results
+from cluster.launchers import process_pool
+from cluster.launchers.process_pool import LocalPool
 from workers.figures import catalogue, fig2
 from workers.figures.figure import Verdict, config_of, item, placed
 
@@ -53,7 +54,7 @@ def run(names, folder, computed=None, stop_after=None):
     def progress(name, done, total):
         return stop_after is None or computed is None or len(computed) < stop_after
 
-    return reproduce.reproduce(names, "mini", folder, InProcessPool(perform), progress)
+    return figures.reproduce(names, "mini", folder, InProcessPool(perform), progress)
 
 
 def test_a_figure_and_what_it_needs(toys, tmp_path):
@@ -88,7 +89,7 @@ def test_processes_compute_items_and_lost_ones_are_replaced(tmp_path):
         assert computed(pool, broken).reason == "its process ended with code 1"
         done = computed(pool, items[0])
         hands = list(pool._free)
-    assert done.row == json.loads(json.dumps(figurepool.perform(items[0], tmp_path)))
+    assert done.row == json.loads(json.dumps(process_pool.perform(items[0], tmp_path)))
     assert not any(hand.process.is_alive() for hand in hands)
 
 
@@ -97,7 +98,7 @@ def test_a_process_that_died_while_it_was_idle_costs_an_attempt_and_no_item(tmp_
     with LocalPool(1, tmp_path) as pool:
         pool._free[0].process.kill()
         pool._free[0].process.join()
-        assert jobs.run(items, Results(tmp_path / "rows.jsonl"), pool, lambda done, total: True)
+        assert job.run(items, Results(tmp_path / "rows.jsonl"), pool, lambda done, total: True)
 
 
 def test_where_the_images_lie_is_no_part_of_what_an_item_is():
@@ -123,5 +124,5 @@ def test_a_training_leaves_nothing_behind(monkeypatch, tmp_path):
         return {"item": record["item"], "existed": run.is_dir()}
 
     monkeypatch.setattr(catalogue, "perform", perform)
-    assert figurepool.perform({"item": "one"}, tmp_path) == {"item": "one", "existed": True}
+    assert process_pool.perform({"item": "one"}, tmp_path) == {"item": "one", "existed": True}
     assert not (tmp_path / "training" / "one").exists()

@@ -14,9 +14,9 @@ import pytest
 from scene import start_cluster
 from small import TINY
 
-from cluster import remote
-from cluster.cli import main
-from cluster.figurecluster import Finished, launching
+from cluster.cli.main import main
+from cluster.launchers import ray_cluster
+from cluster.launchers.launched_pool import Finished, launching
 from learner.history import read_history
 from workers.figures import fig5
 from workers.figures.figure import item
@@ -83,5 +83,5 @@ def interrupt_after_an_update(folder: Path) -> None:
 
 
 def left_on_the_cluster() -> list[str]:
-    with remote.connected():
-        return remote.runs()
+    with ray_cluster.connected():
+        return ray_cluster.runs()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from archives_helper import write_archives
 
-from cluster.cli import main
+from cluster.cli.main import main
 from workers.figures import fig2, fig3, fig5, fig6, fig8, probing
 
 SHORT = (

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cluster import rundirectory
-from cluster.rundirectory import create, discard, exclusive, find, free_name, names
+from cluster.runs import directory
+from cluster.runs.directory import create, discard, exclusive, find, free_name, names
 from common.config import Config
 from common.errors import UserError
 
@@ -83,7 +83,7 @@ def test_free_names_count_up() -> None:
 def test_one_process_at_a_time_and_a_killed_one_lets_go() -> None:
     run = create("a", Config())
     code = (
-        "import sys, time; from pathlib import Path; from cluster.rundirectory import *\n"
+        "import sys, time; from pathlib import Path; from cluster.runs.directory import *\n"
         f"with exclusive(RunDirectory(Path({str(run.path)!r}))): print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as other:
@@ -112,7 +112,7 @@ def test_the_worker_target_survives_and_damage_is_named() -> None:
     run = create("a", Config())
     assert run.worker_target() is None
     run.save_worker_target(12)
-    assert rundirectory.find("a").worker_target() == 12
+    assert directory.find("a").worker_target() == 12
     (run.path / "fleet.json").write_text("{}")
     with pytest.raises(UserError, match=r"fleet.json is damaged .*: delete it and scale again"):
         run.worker_target()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from common.config import Config, EvaluationConfig
-from workers import scores
+from workers.evaluation import scores
 
 CONFIG = Config(evaluation=EvaluationConfig(tasks=2, rate_count=3, rate_low=0.01, rate_high=1.0))
 

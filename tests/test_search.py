@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from common.configfile import from_dict
-from common.optimizer.hand import ADAM8
-from workers import search
-from workers.evaluation import Evaluator
-from workers.items import decode
-from workers.search import Plan, Rung
+from common.optimizer.hand_designed import ADAM8
+from workers.evaluation import search
+from workers.evaluation.evaluator import Evaluator
+from workers.evaluation.items import decode
+from workers.evaluation.search import Plan, Rung
 
 PLAN = Plan(12, (Rung(2, 2), Rung(3, 1)), seed=3)
 

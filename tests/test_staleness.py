@@ -6,8 +6,8 @@ from common import moments
 from common.config import Config, EstimatorConfig
 from common.messages import Verdict
 from common.moments import Moments
-from learner.ledger import Ledger
-from learner.staleness import Standing, admit, limits, samples_in, staleness
+from learner.admission import Standing, admit, limits, samples_in, staleness
+from learner.deduplication import Ledger
 
 HERE = Standing(epoch=3, version=20, lineage={2: 15, 1: 9})
 BOUND = 8 * 10 / (2 * 0.1)  # 8 clamp / (2 sigma) = 400

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 from tensorflow_datasets.core.utils import lazy_imports_utils
 
-from common import standin
-from common.standin import replaced_tensorflow, stand_in
+from common.data import tensorflow_stub
+from common.data.tensorflow_stub import replaced_tensorflow, stand_in
 
 
 def test_it_is_there_only_while_it_is_needed():
@@ -23,7 +23,7 @@ def test_it_goes_when_the_preparation_fails():
 
 
 def test_tensorflow_is_used_where_it_is_installed(monkeypatch):
-    monkeypatch.setattr(standin.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(tensorflow_stub.importlib.util, "find_spec", lambda name: name)
     with replaced_tensorflow():
         assert "_module" not in lazy_imports_utils.tensorflow.__dict__
 

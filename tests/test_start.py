@@ -9,10 +9,10 @@ from learning import DIGEST, SEGMENTS, THETA, ask, config, feed, run_directory, 
 from common import checkpoint
 from common.errors import UserError
 from common.messages import decode_theta
-from learner import epoch
+from learner import lineage
 from learner.checkpoints import latest_checkpoint, load_theta, path_of, positions
-from learner.epoch import Position
-from learner.start import open_learner
+from learner.lineage import Position
+from learner.recovery import open_learner
 
 
 def listing(run):
@@ -41,7 +41,7 @@ def test_a_life_that_never_stepped_is_a_link_of_the_lineage(tmp_path):
     feed(start(tmp_path), 8)
     for number in (2, 3):
         assert ask(start(tmp_path)).epoch == number
-    assert list(epoch.lineage(tmp_path / "epochs").items()) == [(3, epoch.NO_END), (2, 2), (1, 2)]
+    assert list(lineage.lineage(tmp_path / "epochs").items()) == [(3, lineage.NO_END), (2, 2), (1, 2)]
 
 
 def test_what_was_kept_beside_comes_back_even_after_a_life_that_never_stepped(tmp_path):
@@ -68,7 +68,7 @@ def test_the_last_whole_checkpoint_counts(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         assert ask(start(tmp_path)).version == 2
     assert f"{path} is damaged" in caplog.text
-    assert epoch.lineage(tmp_path / "epochs")[1] == 2
+    assert lineage.lineage(tmp_path / "epochs")[1] == 2
 
 
 def test_no_usable_checkpoint_is_an_error_not_a_new_run(tmp_path):
@@ -115,7 +115,7 @@ def test_storage_that_refuses_is_one_sentence(tmp_path, monkeypatch, code):
     def refuse(*_):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(epoch, "_create", refuse)
+    monkeypatch.setattr(lineage, "_create", refuse)
     with pytest.raises(UserError, match=rf"cannot write in .* \({os.strerror(code)}\): make room or give permission"):
         start(tmp_path)
     assert listing(tmp_path) == before

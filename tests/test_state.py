@@ -3,9 +3,9 @@ import pytest
 from learning import SEGMENTS, SIZE, THETA, config, sample
 
 from common import checkpoint, moments
-from learner import probing, record
-from learner.ledger import Ledger
-from learner.outer import OuterOptimizer
+from learner import record, rp_skipping
+from learner.deduplication import Ledger
+from learner.outer_optimizer import OuterOptimizer
 from learner.state import advance, initial, merge_batch, probe_rate, rule_of
 
 
@@ -59,12 +59,12 @@ def wild(sequence, rp=True):
 def test_rp_is_skipped_when_its_weight_was_negligible_and_weighed_by_its_past():
     settings, made, state, rule = setting({"probe_rate": 0.25, "merge": "coordinate"})
     assert probe_rate(state, settings) == 1.0
-    for k in range(probing.WINDOW):
+    for k in range(rp_skipping.WINDOW):
         state = step(state, [wild(4 * k + j) for j in range(4)], rule, made)
     assert probe_rate(state, settings) == 0.25
     sparse = [constant(0.0, 1000), *(wild(2000 + j, rp=False) for j in range(3))]
     merged = merge_batch(state, sparse, rule)
-    past = probing.past_variance(state.probing)
+    past = rp_skipping.past_variance(state.probing)
     expected = (moments.variance(merged.es) / 4) / (moments.variance(merged.es) / 4 + past / 1)
     np.testing.assert_allclose(merged.weight_rp, expected, rtol=1e-12)
     dense = [wild(3000 + j) for j in range(4)]

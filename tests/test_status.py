@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import synthetic
 
-from cluster.rundirectory import RunDirectory
-from cluster.status import state_of, text
+from cluster.monitoring.metrics import Endpoint, FleetMetrics, LearnerMetrics
+from cluster.monitoring.status import state_of, text
+from cluster.monitoring.targets import write_targets
+from cluster.runs.directory import RunDirectory
 from common.config import Config, OuterConfig
-from common.metrics import Endpoint, FleetMetrics, LearnerMetrics
-from common.targets import write_targets
 
 FLEET = {"target": 4, "starting": 1, "running": 3, "leaving": 0, "given_up": 0, "restarts": 2, "nodes": {"10.0.0.1": 3}}
 

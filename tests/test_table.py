@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from cluster.comparison import Baseline, Comparison
-from cluster.table import table
+from cluster.report.table import table
+from workers.evaluation.comparison import Baseline, Comparison
 
 
 def test_every_way_of_tuning_has_its_line() -> None:

@@ -6,8 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from cluster.monitoring.targets import (
+    FOLDER_VARIABLE,
+    forget_targets,
+    read_address,
+    remove_targets,
+    target_text,
+    write_targets,
+)
 from common.errors import UserError
-from common.targets import FOLDER_VARIABLE, forget_targets, read_address, remove_targets, target_text, write_targets
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from common.config import Config, DatasetConfig, TaskConfig
-from common.dataset import outer_classes
+from common.data.dataset import outer_classes
 from common.errors import UserError
 from common.task import SPLITS, make_task
 

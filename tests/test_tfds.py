@@ -15,11 +15,11 @@ from tensorflow_datasets.core.download import checksums
 from tensorflow_datasets.core.download.download_manager import DownloadManager
 from tensorflow_datasets.core.download.downloader import DownloadResult, _Downloader
 
-from common.archives import open_archives
-from common.classstore import ClassStore
-from common.dataprep import prepare
+from common.data.class_store import ClassStore
+from common.data.imagenet_archives import open_archives
+from common.data.prepare import prepare
+from common.data.tfds_source import decode, open_tfds
 from common.errors import UserError
-from common.tfds import decode, open_tfds
 
 
 @pytest.fixture
@@ -186,7 +186,7 @@ def test_a_truncated_download_is_a_sentence(tmp_path, web):
 
 def test_reading_a_store_imports_neither_tensorflow_nor_its_datasets():
     code = (
-        "import sys, common.dataset, common.classstore; "
+        "import sys, common.data.dataset, common.data.class_store; "
         "sys.exit(any(m.startswith(('tensorflow', 'array_record', 'PIL')) for m in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,6 +1,6 @@
 """The timing protocol under a clock that the test turns."""
 
-from workers import timing
+from workers.evaluation import timing
 
 
 def test_cases_take_turns_and_the_first_run_is_left_out():

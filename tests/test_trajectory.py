@@ -11,9 +11,9 @@ import small
 from common.config import CurriculumConfig, EstimatorConfig, TaskConfig
 from common.optimizer import make_family
 from common.task import TaskFamily
-from common.unroll import Objective, Unroll
 from workers.estimators import antithetic_pair
 from workers.trajectory import Sampler
+from workers.unroll import Objective, Unroll
 
 THETA = np.array([0.15, 0.5])
 CURRICULUM = CurriculumConfig(start=5, end=5, jitter=0.0, stagger=False)  # 5 + 5 + 2 of 12 steps

@@ -9,12 +9,12 @@ import optax
 import pytest
 import small
 
-from common import unroll as engine
-from common.clamp import clamped_gradient, clamped_loss
 from common.config import OptimizerConfig
 from common.optimizer import Family, make_family
 from common.task import TaskFamily
-from common.unroll import InnerState, Objective, Problem, Unroll
+from workers import unroll as engine
+from workers.clamp import clamped_gradient, clamped_loss
+from workers.unroll import InnerState, Objective, Problem, Unroll
 
 SEGMENT, LONGEST = 4, 11
 WINDOWS = (1, 3, 4, 6, 8, 11)  # shorter than a segment, equal, multiples, and neither

@@ -14,7 +14,7 @@ from common.configfile import load
 from common.errors import UserError
 from common.optimizer import make_family
 from common.task import TaskFamily, make_task
-from common.unroll import Objective, Problem, Unroll
+from workers.unroll import Objective, Problem, Unroll
 
 DOCS = Path(__file__).parent.parent / "docs"
 

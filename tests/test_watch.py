@@ -7,11 +7,11 @@ import pytest
 import synthetic
 from rich.console import Console
 
-from cluster.alarms import Moment
-from cluster.readings import Readings, parse
-from cluster.watch import CHARTS, frame, series, watch
+from cluster.monitoring.alerts import Moment
+from cluster.monitoring.dashboard import CHARTS, frame, series, watch
+from cluster.monitoring.metrics import FleetMetrics, LearnerMetrics, exposition
+from cluster.monitoring.scrape import Readings, parse
 from common.config import Config
-from common.metrics import FleetMetrics, LearnerMetrics, exposition
 
 GONE = Readings(False, None)
 
@@ -24,7 +24,7 @@ def no_prometheus(monkeypatch: pytest.MonkeyPatch) -> None:
 def living() -> Moment:
     """A run at update 50 of 200 on two machines."""
     history, learner, fleet = synthetic.history(50), LearnerMetrics(), FleetMetrics()
-    learner.start(Config())
+    learner.recovery(Config())
     learner.observe_update(history[-1], "train", 0.1)
     learner.observe_verdict("accepted", 1000, None, 0)
     learner.checkpoint_written(50, 1, 0.1, 1.0)

@@ -8,7 +8,7 @@ import small
 
 from common import moments
 from common.config import CurriculumConfig, EstimatorConfig, digest
-from common.dataset import open_dataset
+from common.data.dataset import open_dataset
 from common.errors import UserError
 from common.messages import FACTS, Reply, Verdict, encode_theta, pack_reply, pack_sample, unpack_sample
 from common.optimizer import make_family

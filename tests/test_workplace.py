@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import small
 
-from cluster import workplace
-from cluster.workplace import FOR_JOBS, FOR_RUNS, ForJobs, ForRuns, make_workplace, read_config
+from cluster.actors import worker_program
+from cluster.actors.worker_program import FOR_JOBS, FOR_RUNS, ForJobs, ForRuns, make_workplace, read_config
 from common.config import Config, CurriculumConfig, EstimatorConfig, EvaluationConfig, OptimizerConfig
 from common.configfile import dump
 from common.messages import Reply, pack_reply
-from workers.items import learned_items
+from workers.evaluation.items import learned_items
 
 CONFIG = replace(
     Config(),
@@ -83,5 +83,5 @@ def test_the_users_modules_are_found_behind_everything_else(place: Path) -> None
 
 def test_without_a_folder_of_the_user_nothing_changes(place: Path) -> None:
     before = list(sys.path)
-    workplace.enter_user_folder()
+    worker_program.enter_user_folder()
     assert sys.path == before and Path.cwd() == place

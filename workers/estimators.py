@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from common.unroll import InnerState, Problem, Unroll
+from workers.unroll import InnerState, Problem, Unroll
 
 
 class Branch(NamedTuple):

@@ -9,10 +9,10 @@ import jax
 import numpy as np
 
 from common.config import Config
-from common.curriculum import window
 from common.task import TaskFamily
-from common.unroll import InnerState, Problem, Unroll
+from workers.curriculum import window
 from workers.estimators import Pair, antithetic_pair
+from workers.unroll import InnerState, Problem, Unroll
 
 
 class Trajectory(NamedTuple):

@@ -13,13 +13,13 @@ import numpy as np
 
 from common import moments
 from common.config import Config, digest
-from common.dataset import open_dataset
+from common.data.dataset import open_dataset
 from common.errors import UserError
 from common.messages import GradientSample, Reply, pack_sample, unpack_reply
 from common.optimizer import make_family
 from common.task import IMAGE_FAMILIES, make_task
-from common.unroll import Objective, Unroll
 from workers.trajectory import Advance, Sampler, Trajectory
+from workers.unroll import Objective, Unroll
 
 Exchange = Callable[[bytes | None, int, int], bytes]  # (sample or nothing, epoch, version known) -> reply
 PROBE_STREAM = 2  # of the sampler's random numbers; 0 are tasks, 1 are noise and windows

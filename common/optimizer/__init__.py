@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from common.config import OptimizerConfig
-from common.optimizer import hand, mlp
+from common.optimizer import hand_designed, mlp
 
 
 class Family(NamedTuple):
@@ -45,4 +45,4 @@ def make_family(config: OptimizerConfig) -> Family:
         "adam8": [log(config.learning_rate), *map(log, (0.1, 0.001, 1e-8, 1e-8, 1e-8, 1e-8, 1e-8))],
     }[config.family]
     theta = jnp.asarray(start, jnp.float32)
-    return Family(lambda key: theta, getattr(hand, config.family), ((len(start),),))
+    return Family(lambda key: theta, getattr(hand_designed, config.family), ((len(start),),))

@@ -13,7 +13,7 @@ SECONDS = 0.1  # of a sample
 
 
 class Stub:
-    """A `cluster.workplace.Workplace`. The noise of its gradients follows from its uid."""
+    """A `cluster.actors.worker_program.Workplace`. The noise of its gradients follows from its uid."""
 
     def __init__(self, config: Config, uid: str, exchange: Any):
         self.uid, self.exchange = uid, exchange

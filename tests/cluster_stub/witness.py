@@ -9,8 +9,8 @@ from pathlib import Path
 
 from stub import SECONDS, Stub
 
-from cluster.connection import Call
-from cluster.workplace import ForRuns, Workplace
+from cluster.actors.exchange_client import Call
+from cluster.actors.worker_program import ForRuns, Workplace
 from common.config import Config
 from common.messages import unpack_reply, unpack_sample
 

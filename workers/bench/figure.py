@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from workers import timing
+from workers.evaluation import timing
 
 cpu = time.process_time
 

@@ -7,14 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from common import conv
 from common.config import TaskConfig
-from common.conv import ConvSpec
+from common.networks import conv
+from common.networks.conv import ConvSpec
 from common.optimizer import Family
-from workers import timing
 from workers.bench import naive
 from workers.bench.figure import Measured, cpu, divided, medians, ratio
 from workers.bench.problems import PAPER, QUICKSTART, Case, learned, problem_of, subject
+from workers.evaluation import timing
 
 PRODUCTS = (256, 512, 1024)  # sizes of the square products, the best of which is the machine's limit
 GRADIENT_SECONDS = 0.2  # about what one timed loop of gradients takes on a slow core

@@ -11,11 +11,11 @@ import optax
 from common.config import TaskConfig
 from common.optimizer import Family
 from common.task import TaskFamily
-from common.unroll import Problem, inner_batch
+from workers.unroll import Problem, inner_batch
 
 
 def loss(strides: tuple[int, ...], image_shape: tuple[int, int, int], w: dict[str, jax.Array], batch: Any) -> jax.Array:
-    """The classifier of common.conv with XLA's own convolution, images [B, H, W, C]."""
+    """The classifier of common.networks.conv with XLA's own convolution, images [B, H, W, C]."""
     images, labels = batch
     x = images.reshape(-1, *image_shape).astype(jnp.float32) / 127.5 - 1
     for i, stride in enumerate(strides):

@@ -10,7 +10,7 @@ import numpy as np
 from common.config import Config, OptimizerConfig, TaskConfig
 from common.optimizer import Family, make_family
 from common.task import TaskFamily, classifier
-from common.unroll import InnerState, Objective, Problem, Unroll
+from workers.unroll import InnerState, Objective, Problem, Unroll
 
 
 @dataclass

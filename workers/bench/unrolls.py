@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from common.unroll import InnerState, Problem, Unroll, inner_batch
-from workers import timing
 from workers.bench import naive
 from workers.bench.figure import Measured, cpu, divided, medians, ratio
 from workers.bench.problems import PAPER, QUICKSTART, Case, Subject, learned, subject, widened
 from workers.estimators import antithetic_pair
+from workers.evaluation import timing
+from workers.unroll import InnerState, Problem, Unroll, inner_batch
 
 SIGMA = 0.1
 ERROR_STEPS = 50

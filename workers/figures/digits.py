@@ -10,7 +10,7 @@ SHARES = {"train": (0.0, 0.6), "valid": (0.6, 0.8), "test": (0.8, 1.0)}  # of ea
 
 
 class Digits:
-    """Ten classes of grey images [size, size, 1]: a `common.dataset.Dataset`."""
+    """Ten classes of grey images [size, size, 1]: a `common.data.dataset.Dataset`."""
 
     classes = 10
 

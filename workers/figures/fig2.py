@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from common.optimizer import Family, hand
+from common.optimizer import Family, hand_designed
 from common.task import TaskFamily
-from common.unroll import InnerState, Objective, Problem, Unroll, forward_segment, make_step
-from workers import items as unrolls
+from workers.evaluation import items as unrolls
 from workers.figures.fig5 import best_theta
 from workers.figures.figure import Record, Train, Verdict, evaluator_of, item, of_kind, rounded, row
 from workers.figures.statistics import Interval, bootstrap
+from workers.unroll import InnerState, Objective, Problem, Unroll, forward_segment, make_step
 
 CLAIM = "With more inner steps the outer loss gets near-discontinuous, for hand-designed and learned optimizers alike."
 NEEDS = ("fig5",)
@@ -89,7 +89,7 @@ def two_minima() -> TaskFamily:
 def toy(record: Mapping[str, Any]) -> Record:
     momenta = np.linspace(0, record["highest"], record["momenta"])
     thetas = jnp.stack([jnp.full(len(momenta), record["rate"]), jnp.asarray(momenta)], axis=1)
-    sgd = Family(lambda key: thetas[0], hand.sgd, ((2,),))
+    sgd = Family(lambda key: thetas[0], hand_designed.sgd, ((2,),))
     problem = Problem({}, jax.random.key(0))
     path, losses = unrolled(two_minima(), sgd, thetas, problem, jax.random.key(0), max(record["steps"]))
     final = np.asarray(losses)[:, np.array(record["steps"]) - 1].T
@@ -104,7 +104,7 @@ def adam(record: Mapping[str, Any]) -> Record:
     random = np.random.default_rng([record["problem"], 2])
     problem = Problem(evaluator.data(record["problem"], "outer_train"), jax.random.key(int(random.integers(2**32))))
     rates = np.linspace(log(record["low"]), log(record["high"]), record["rates"])
-    family = Family(lambda key: jnp.zeros(1), hand.adam, ((1,),))
+    family = Family(lambda key: jnp.zeros(1), hand_designed.adam, ((1,),))
     thetas = jnp.asarray(rates, jnp.float32)[:, None]
     path, losses = unrolled(evaluator.task, family, thetas, problem, jax.random.key(record["problem"]), record["steps"])
     path, losses = np.asarray(path, np.float64), np.asarray(losses)
@@ -202,7 +202,7 @@ def slices(rows: Sequence[Mapping[str, Any]]) -> Interval | None:
 
 
 def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
-    from workers.figures import canvas
+    from common import plotting
 
     slices, planes = of_kind(rows, "fig2", "slice"), of_kind(rows, "fig2", "plane")
     titles = [
@@ -213,7 +213,7 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
     ]
     titles += ["e  learned optimizer: slice"] if slices else []
     titles += [f"f  plane, T = {steps}" for steps in planes[0]["steps"]] if planes else []
-    figure, panels = canvas.picture(2, (len(titles) + 1) // 2, titles)
+    figure, panels = plotting.picture(2, (len(titles) + 1) // 2, titles)
     _draw_toy(panels, of_kind(rows, "fig2", "toy")[0])
     _draw_adam(panels[3], next(r for r in of_kind(rows, "fig2", "adam") if "projection" in r))
     if slices:
@@ -224,46 +224,46 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def _draw_toy(panels: list[Any], toy: Mapping[str, Any]) -> None:
-    from workers.figures import canvas
+    from common import plotting
 
     w = np.linspace(-1.4, 4.4, 300)
-    panels[0].plot(w, (w - 4) * (w - 3) * w**2, color=canvas.INK)
-    panels[0].plot(-1.2, 5.2 * 4.2 * 1.44, "*", color=canvas.PALETTE[1], markersize=12)
-    canvas.label(panels[0], "w", "loss")
+    panels[0].plot(w, (w - 4) * (w - 3) * w**2, color=plotting.INK)
+    panels[0].plot(-1.2, 5.2 * 4.2 * 1.44, "*", color=plotting.PALETTE[1], markersize=12)
+    plotting.label(panels[0], "w", "loss")
     for k, path in enumerate(toy["path"]):
-        panels[1].plot(path, color=canvas.shade(len(toy["path"]) - 1 - k, len(toy["path"])), linewidth=0.7)
-    canvas.label(panels[1], "inner step", "w (yellow: no momentum)")
+        panels[1].plot(path, color=plotting.shade(len(toy["path"]) - 1 - k, len(toy["path"])), linewidth=0.7)
+    plotting.label(panels[1], "inner step", "w (yellow: no momentum)")
     momenta = np.linspace(0, toy["highest"], toy["momenta"])
     for k, (steps, final) in enumerate(zip(toy["steps"], toy["final"])):
-        panels[2].plot(momenta, final, color=canvas.shade(k, len(toy["steps"])), linewidth=0.9, label=f"T = {steps}")
+        panels[2].plot(momenta, final, color=plotting.shade(k, len(toy["steps"])), linewidth=0.9, label=f"T = {steps}")
     panels[2].set_xlim(0.4, 1)
-    canvas.label(panels[2], "momentum", "loss after T steps")
+    plotting.label(panels[2], "momentum", "loss after T steps")
 
 
 def _draw_adam(axes: Any, adam: Mapping[str, Any]) -> None:
-    from workers.figures import canvas
+    from common import plotting
 
     paths = np.asarray(adam["projection"])
     for k, path in enumerate(paths):
-        axes.plot(path[:, 0], path[:, 1], color=canvas.shade(k, len(paths)), linewidth=0.8)
-        axes.plot(*path[-1], ".", color=canvas.shade(k, len(paths)), markersize=4)
-    canvas.label(axes, f"colour: learning rate {adam['low']} to {adam['high']}", "")
+        axes.plot(path[:, 0], path[:, 1], color=plotting.shade(k, len(paths)), linewidth=0.8)
+        axes.plot(*path[-1], ".", color=plotting.shade(k, len(paths)), markersize=4)
+    plotting.label(axes, f"colour: learning rate {adam['low']} to {adam['high']}", "")
 
 
 def _draw_slice(axes: Any, record: Mapping[str, Any]) -> None:
-    from workers.figures import canvas
+    from common import plotting
 
     for k, (steps, line) in enumerate(zip(record["steps"], record["losses"])):
-        axes.plot(grid(record), line, color=canvas.shade(k, len(record["steps"])), label=f"T = {steps}")
-    canvas.label(axes, "along the outer gradient", "mean validation loss")
+        axes.plot(grid(record), line, color=plotting.shade(k, len(record["steps"])), label=f"T = {steps}")
+    plotting.label(axes, "along the outer gradient", "mean validation loss")
 
 
 def _draw_planes(panels: list[Any], rows: Sequence[Mapping[str, Any]]) -> None:
-    from workers.figures import canvas
+    from common import plotting
 
     rows = sorted(rows, key=lambda r: r["row"])
     extent = [-rows[0]["width"], rows[0]["width"]] * 2
     for axes, k in zip(panels, range(len(rows[0]["steps"]))):
         axes.imshow([r["losses"][k] for r in rows], origin="lower", extent=extent, cmap="viridis", aspect="auto")
         axes.grid(False)
-        canvas.label(axes, "outer gradient", "random direction")
+        plotting.label(axes, "outer gradient", "random direction")

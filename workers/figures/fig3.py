@@ -13,6 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from workers.evaluation.items import Item
 from workers.figures.figure import (
     Record,
     Train,
@@ -25,7 +26,6 @@ from workers.figures.figure import (
     row,
 )
 from workers.figures.statistics import Interval, bootstrap
-from workers.items import Item
 
 CLAIM = "Short truncations are biased: they drive Adam's learning rate away from its best value, long ones towards it."
 NEEDS = ()
@@ -207,7 +207,7 @@ def rolling(losses: Sequence[float], decay: float = 0.8) -> list[float]:
 
 
 def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
-    from workers.figures import canvas
+    from common import plotting
 
     titles = [
         "a  outer loss while training",
@@ -215,32 +215,32 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
         "c  gradient of each truncation",
         "d  loss of the whole problem",
     ]
-    figure, panels = canvas.picture(2, 2, titles)
+    figure, panels = plotting.picture(2, 2, titles)
     windows = sorted({r["window"] for r in of_kind(rows, "fig3", "train")})
     for r in sorted(of_kind(rows, "fig3", "train"), key=lambda r: r["window"]):
-        colour = canvas.shade(windows.index(r["window"]), len(windows))
+        colour = plotting.shade(windows.index(r["window"]), len(windows))
         name = f"T = {r['window']}" if r["seed"] == 0 else None
         panels[0].plot(r["steps"][1:], rolling(r["losses"]), color=colour, linewidth=0.9, label=name)
         panels[1].plot(r["steps"], r["rates"], color=colour, linewidth=0.9, label=name)
-    canvas.label(panels[0], "inner steps in all", "mean loss of the truncations")
+    plotting.label(panels[0], "inner steps in all", "mean loss of the truncations")
     start = of_kind(rows, "fig3", "gradient")[0]["rate"]
-    panels[1].axhline(start, color=canvas.INK, linestyle="--", linewidth=0.8)
-    panels[1].axhline(best_rate(rows)[0], color=canvas.PALETTE[1], linestyle=":", label="best single rate")
+    panels[1].axhline(start, color=plotting.INK, linestyle="--", linewidth=0.8)
+    panels[1].axhline(best_rate(rows)[0], color=plotting.PALETTE[1], linestyle=":", label="best single rate")
     panels[1].set_yscale("log")
-    canvas.label(panels[1], "inner steps in all", "learning rate", loc="lower right", ncols=2)
+    plotting.label(panels[1], "inner steps in all", "learning rate", loc="lower right", ncols=2)
     _draw_gradients(panels[2], rows)
     found = of_kind(rows, "fig3", "rates")
     losses = np.array([r["losses"] for r in found])
-    panels[3].plot(found[0]["rates"], losses.mean(axis=0), "o-", color=canvas.INK, markersize=3)
-    panels[3].axvline(start, color=canvas.INK, linestyle="--", linewidth=0.8)
+    panels[3].plot(found[0]["rates"], losses.mean(axis=0), "o-", color=plotting.INK, markersize=3)
+    panels[3].axvline(start, color=plotting.INK, linestyle="--", linewidth=0.8)
     panels[3].set_xscale("log")
     panels[3].set_ylim(losses.mean(axis=0).min() - 0.05, min(3.0, losses.mean(axis=0).max()))
-    canvas.label(panels[3], "learning rate", "mean loss")
+    plotting.label(panels[3], "learning rate", "mean loss")
     return figure
 
 
 def _draw_gradients(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
-    from workers.figures import canvas
+    from common import plotting
 
     found = of_kind(rows, "fig3", "gradient")
     windows = sorted({r["window"] for r in found})[:-1]
@@ -248,8 +248,8 @@ def _draw_gradients(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
         lines = np.array([r["gradients"] for r in found if r["window"] == window])
         x = window * (np.arange(lines.shape[1]) + 0.5)
         middle, error = lines.mean(axis=0), lines.std(axis=0, ddof=1) / np.sqrt(len(lines))
-        axes.plot(x, middle, color=canvas.PALETTE[k], linewidth=0.9, label=f"T = {window}")
-        axes.fill_between(x, middle - 2 * error, middle + 2 * error, color=canvas.PALETTE[k], alpha=0.2, linewidth=0)
-    axes.axhline(0, color=canvas.INK, linewidth=0.8)
+        axes.plot(x, middle, color=plotting.PALETTE[k], linewidth=0.9, label=f"T = {window}")
+        axes.fill_between(x, middle - 2 * error, middle + 2 * error, color=plotting.PALETTE[k], alpha=0.2, linewidth=0)
+    axes.axhline(0, color=plotting.INK, linewidth=0.8)
     axes.set_yscale("symlog", linthresh=1e-3)
-    canvas.label(axes, "inner step", "gradient in log rate")
+    plotting.label(axes, "inner step", "gradient in log rate")

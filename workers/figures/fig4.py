@@ -12,9 +12,9 @@ import numpy as np
 from common.config import Config
 from common.optimizer import make_family
 from workers.estimators import antithetic_pair
+from workers.evaluation.items import Item, decode, encode
 from workers.figures.figure import Record, Train, Verdict, config_of, evaluator_of, item, of_kind, rounded, row
 from workers.figures.statistics import bootstrap
-from workers.items import Item, decode, encode
 
 CLAIM = "The variance of rp grows from far below to far above that of es, which stays as it is."
 NEEDS = ("fig5",)
@@ -116,25 +116,25 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> Verdict:
 
 
 def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
-    from workers.figures import canvas
+    from common import plotting
 
     cases = list(dict.fromkeys(r["when"] for r in of_kind(rows, "fig4", "pairs")))
     titles = ["along outer-training", *(f"over the window, theta {when}" for when in cases)]
-    figure, panels = canvas.picture(2, 2, titles)
+    figure, panels = plotting.picture(2, 2, titles)
     for k, history in enumerate(histories(rows)):
         for name in ("rp", "es"):
             band = np.array(history[f"var_{name}"], float)
-            label = canvas.NAMES[name] if k == 0 else None
-            panels[0].plot(history["versions"], band[:, 1], color=canvas.COLOURS[name], linewidth=0.8, label=label)
+            label = plotting.NAMES[name] if k == 0 else None
+            panels[0].plot(history["versions"], band[:, 1], color=plotting.COLOURS[name], linewidth=0.8, label=label)
     panels[0].set_yscale("log")
-    canvas.label(panels[0], "outer updates", "variance of one pair, median coordinate")
+    plotting.label(panels[0], "outer updates", "variance of one pair, median coordinate")
     for axes, when in zip(panels[1:], cases):
         found = sorted((r for r in of_kind(rows, "fig4", "pairs") if r["when"] == when), key=lambda r: r["window"])
         for name in ("rp", "es"):
             q, x = np.maximum([r[name] for r in found], 1e-30), [r["window"] for r in found]
-            axes.plot(x, q[:, 2], "o-", color=canvas.COLOURS[name], markersize=3, label=canvas.NAMES[name])
-            axes.fill_between(x, q[:, 0], q[:, 4], color=canvas.COLOURS[name], alpha=0.15, linewidth=0)
+            axes.plot(x, q[:, 2], "o-", color=plotting.COLOURS[name], markersize=3, label=plotting.NAMES[name])
+            axes.fill_between(x, q[:, 0], q[:, 4], color=plotting.COLOURS[name], alpha=0.15, linewidth=0)
         axes.set_xscale("log")
         axes.set_yscale("log")
-        canvas.label(axes, "window (inner steps)", "variance of one pair: median, 5 to 95 %")
+        plotting.label(axes, "window (inner steps)", "variance of one pair: median, 5 to 95 %")
     return figure

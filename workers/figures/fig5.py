@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from workers import baselines
+from workers.evaluation import baselines
+from workers.evaluation.items import Item, encode
 from workers.figures.figure import Record, Train, Verdict, config_of, evaluator_of, item, of_kind, rounded, row
 from workers.figures.statistics import bootstrap, difference
-from workers.items import Item, encode
 
 CLAIM = (
     "Outer-training improves tasks of outer-train and of unseen classes alike, past tuned Adam; random starts differ."
@@ -181,14 +181,14 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> Verdict:
 
 
 def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
-    from workers.figures import canvas
+    from common import plotting
 
-    figure, panels = canvas.picture(1, 2, [f"{objective} objective" for objective in OBJECTIVES])
+    figure, panels = plotting.picture(1, 2, [f"{objective} objective" for objective in OBJECTIVES])
     for axes, objective in zip(panels, OBJECTIVES):
         best = best_seed(rows, objective)
         for split, style in zip(SPLITS, ("-", "--")):
             for seed, (versions, losses) in curves(rows, objective, split).items():
-                colour = canvas.PALETTE[1] if seed == best else canvas.PALETTE[0]
+                colour = plotting.PALETTE[1] if seed == best else plotting.PALETTE[0]
                 name = (
                     {"outer_train": "outer-train classes", "outer_test": "unseen classes"}[split]
                     if seed == best
@@ -196,7 +196,7 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
                 )
                 axes.plot(versions, losses.mean(axis=1), style, color=colour, linewidth=1, label=name)
             level = tuned_adam(rows, objective, split).mean()
-            axes.axhline(level, color=canvas.INK, linestyle=style, linewidth=0.8)
+            axes.axhline(level, color=plotting.INK, linestyle=style, linewidth=0.8)
             axes.set_ylim(0.8 * level, 1.4 * level)  # some starts are far above
-        canvas.label(axes, "outer updates", f"mean {objective} loss (black: tuned Adam)")
+        plotting.label(axes, "outer updates", f"mean {objective} loss (black: tuned Adam)")
     return figure

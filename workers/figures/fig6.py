@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from workers import baselines, search
+from workers.evaluation import baselines, search
+from workers.evaluation.items import Item
 from workers.figures.fig5 import best_theta
 from workers.figures.figure import (
     Record,
@@ -25,7 +26,6 @@ from workers.figures.figure import (
     row,
 )
 from workers.figures.statistics import Interval, bootstrap, sign_test
-from workers.items import Item
 
 CLAIM = "The learned optimizer is faster than tuned first-order methods on train loss, in steps and in seconds, and better on test loss."
 NEEDS = ("fig5",)
@@ -173,7 +173,7 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> Verdict:
 
 
 def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
-    from workers.figures import canvas
+    from common import plotting
 
     titles = [
         "a  train loss over steps",
@@ -182,7 +182,7 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
         "d  test loss over seconds",
     ]
     titles += ["e  task by task, train loss", "f  task by task, test loss"]
-    figure, panels = canvas.picture(3, 2, titles)
+    figure, panels = plotting.picture(3, 2, titles)
     for k, (tuned_for, shown) in enumerate(TUNED_FOR.items()):
         for axes, scale in zip(panels[2 * k : 2 * k + 2], ("steps", "seconds")):
             _draw_curves(axes, rows, tuned_for, shown, scale)
@@ -191,12 +191,12 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def _draw_curves(axes: Any, rows: Sequence[Mapping[str, Any]], tuned_for: str, shown: str, scale: str) -> None:
-    from workers.figures import canvas
+    from common import plotting
 
-    names = {f"{name} ({tuned_for})": canvas.COLOURS[name] for name in baselines.TUNED}
-    names |= {f"adam8 ({shown})": canvas.COLOURS["adam8"]}
+    names = {f"{name} ({tuned_for})": plotting.COLOURS[name] for name in baselines.TUNED}
+    names |= {f"adam8 ({shown})": plotting.COLOURS["adam8"]}
     names |= {
-        f"learned ({t})": canvas.COLOURS[f"learned ({t})"] for t in (TUNED_FOR if shown == "test" else ("train",))
+        f"learned ({t})": plotting.COLOURS[f"learned ({t})"] for t in (TUNED_FOR if shown == "test" else ("train",))
     }
     for name, colour in names.items():
         found = [r for r in of_kind(rows, "fig6", "curve") if r["name"] == name]
@@ -204,11 +204,11 @@ def _draw_curves(axes: Any, rows: Sequence[Mapping[str, Any]], tuned_for: str, s
         x = np.array(found[0]["steps"]) * (seconds(rows)[found[0]["optimizer"]] if scale == "seconds" else 1)
         axes.plot(x, np.median(lines, axis=0), color=colour, label=name, linewidth=1.2)
         axes.fill_between(x, *np.percentile(lines, [25, 75], axis=0), color=colour, alpha=0.25, linewidth=0)
-    canvas.label(axes, {"steps": "inner step", "seconds": "seconds"}[scale], f"{shown} loss")
+    plotting.label(axes, {"steps": "inner step", "seconds": "seconds"}[scale], f"{shown} loss")
 
 
 def _draw_gaps(axes: Any, rows: Sequence[Mapping[str, Any]], tuned_for: str, shown: str) -> None:
-    from workers.figures import canvas
+    from common import plotting
 
     for name in ("adam", "adam8"):
         rival = f"{name} ({shown if name == 'adam8' else tuned_for})"
@@ -216,9 +216,9 @@ def _draw_gaps(axes: Any, rows: Sequence[Mapping[str, Any]], tuned_for: str, sho
         axes.hist(
             gap,
             bins=12,
-            color=canvas.COLOURS[name],
+            color=plotting.COLOURS[name],
             alpha=0.5,
             label=f"{rival}: {int((gap > 0).sum())} of {len(gap)} won",
         )
-    axes.axvline(0, color=canvas.INK, linewidth=0.8)
-    canvas.label(axes, f"baseline - learned ({tuned_for}), mean {shown} loss", "tasks")
+    axes.axvline(0, color=plotting.INK, linewidth=0.8)
+    plotting.label(axes, f"baseline - learned ({tuned_for}), mean {shown} loss", "tasks")

@@ -14,13 +14,13 @@ import numpy as np
 
 from common import pretrained
 from common.task import SPLITS, gather, image_family
-from workers import baselines
-from workers.evaluation import Evaluator
+from workers.evaluation import baselines
+from workers.evaluation.evaluator import Evaluator
+from workers.evaluation.items import Item, encode
 from workers.figures.digits import Digits
 from workers.figures.fig5 import best_theta
 from workers.figures.figure import Record, Train, Verdict, config_of, evaluator_of, item, of_kind, rounded, row
 from workers.figures.statistics import bootstrap
-from workers.items import Item, encode
 
 CLAIM = "The learned optimizers still train a six-layer network on 28x28 digits; the one for validation loss generalises better."
 NEEDS = ("fig5",)
@@ -130,7 +130,7 @@ def digits_evaluator(settings: tuple[str, ...], mnist: str | None) -> Evaluator:
     """Evaluates on all ten digits, of a class store or of scikit-learn: with ten classes there is one task only."""
     config = config_of(settings)
     if mnist is not None:
-        from common.dataset import open_dataset
+        from common.data.dataset import open_dataset
 
         dataset: Any = open_dataset(config_of((*settings, "dataset.source=store", f"dataset.path={mnist}")).dataset)
     else:
@@ -176,20 +176,22 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> Verdict:
 
 
 def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
-    from workers.figures import canvas
+    from common import plotting
 
     elsewhere = [
         where for where in dict.fromkeys(r["where"] for r in of_kind(rows, "fig7", "curve")) if where != "digits"
     ]
     titles = ["digits, train loss", "digits, test loss", *(f"{where}, train loss" for where in elsewhere)]
-    figure, panels = canvas.picture((len(titles) + 2) // 3, 3, titles)
+    figure, panels = plotting.picture((len(titles) + 2) // 3, 3, titles)
     for axes, (where, loss) in zip(
         panels, [("digits", "train"), ("digits", "test"), *((w, "train") for w in elsewhere)]
     ):
         found = [r for r in of_kind(rows, "fig7", "curve") if r["where"] == where]
         for name in dict.fromkeys(r["optimizer"] for r in found):
             lines = [r[loss] for r in found if r["optimizer"] == name]
-            label = canvas.NAMES.get(name, name)
-            axes.plot(found[0]["steps"], np.mean(lines, axis=0), color=canvas.COLOURS[name], label=label, linewidth=1.2)
-        canvas.label(axes, "inner step", "loss", legend=axes in (panels[0], panels[2]))
+            label = plotting.NAMES.get(name, name)
+            axes.plot(
+                found[0]["steps"], np.mean(lines, axis=0), color=plotting.COLOURS[name], label=label, linewidth=1.2
+            )
+        plotting.label(axes, "inner step", "loss", legend=axes in (panels[0], panels[2]))
     return figure

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from workers.evaluation.items import Item, encode
 from workers.figures.fig5 import PROBING
 from workers.figures.figure import Record, Train, Verdict, config_of, evaluator_of, item, of_kind, rounded, row
 from workers.figures.statistics import Interval, bootstrap, paired
-from workers.items import Item, encode
 
 CLAIM = (
     "Merged is better and steadier than rp or es alone; the growing window beats fixed ones; momentum features are "
@@ -138,20 +138,22 @@ def interval(values: np.ndarray) -> Interval:
 
 
 def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
-    from workers.figures import canvas
+    from common import plotting
 
     table = scores(rows)
-    figure, panels = canvas.picture(
+    figure, panels = plotting.picture(
         1, 2, ["mean loss at the end of outer-training", "outer loss while training, merged and its parts"]
     )
     for k, values in enumerate(table.values()):
-        panels[0].plot(values, np.full(len(values), -k), "o", color=canvas.PALETTE[k % len(canvas.PALETTE)], alpha=0.7)
-        panels[0].plot(values.mean(), -k, "|", color=canvas.INK, markersize=16)
+        panels[0].plot(
+            values, np.full(len(values), -k), "o", color=plotting.PALETTE[k % len(plotting.PALETTE)], alpha=0.7
+        )
+        panels[0].plot(values.mean(), -k, "|", color=plotting.INK, markersize=16)
     panels[0].set_yticks([-k for k in range(len(table))], list(table))
-    canvas.label(panels[0], "mean train loss (each dot a seed)", "")
+    plotting.label(panels[0], "mean train loss (each dot a seed)", "")
     for k, name in enumerate(("merged", "rp only", "es only")):
         for r in (r for r in of_kind(rows, "fig8", "train") if r["variant"] == name):
             label = name if r["seed"] == 0 else None
-            panels[1].plot(r["versions"], r["history"], color=canvas.PALETTE[k], linewidth=0.8, label=label)
-    canvas.label(panels[1], "outer updates", "outer loss (windows grow)")
+            panels[1].plot(r["versions"], r["history"], color=plotting.PALETTE[k], linewidth=0.8, label=label)
+    plotting.label(panels[1], "outer updates", "outer loss (windows grow)")
     return figure

@@ -23,7 +23,7 @@ import numpy as np
 
 from common import configfile
 from common.config import Config
-from workers.evaluation import Evaluator
+from workers.evaluation.evaluator import Evaluator
 
 Record = dict[str, Any]  # an item or a row, for JSON
 Settings = Sequence[str]  # a preset, then overrides "section.key=value"

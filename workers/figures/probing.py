@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from workers.evaluation.items import Item, encode
 from workers.figures.figure import Record, Train, Verdict, config_of, evaluator_of, item, of_kind, rounded, row
 from workers.figures.statistics import Interval, paired
-from workers.items import Item, encode
 
 CLAIM = (
     "Where gradients explode, rp has no weight: most samples can do without it, for more outer updates per second and "
@@ -113,10 +113,10 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> Verdict:
 
 
 def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
-    from workers.figures import canvas
+    from common import plotting
 
     titles = ["loss along outer-training", "variance of rp over that of es", "the same loss over seconds"]
-    figure, panels = canvas.picture(1, 3, titles)
+    figure, panels = plotting.picture(1, 3, titles)
     versions = of_kind(rows, "probing", "train")[0]["kept"]
     for rate, colour, label in ((WITH, "#D55E00", "rp in every sample"), (WITHOUT, "#0072B2", "rp in a tenth")):
         found = [r for r in of_kind(rows, "probing", "train") if r["rate"] == rate]
@@ -129,7 +129,7 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
             ratios = [np.nan if v is None else 10.0**v for v in r["ratios"]]
             panels[1].plot(np.arange(1, len(ratios) + 1), ratios, ".", color=colour, markersize=2)
     panels[1].set_yscale("log")
-    canvas.label(panels[0], "outer updates", "mean train loss on fixed tasks")
-    canvas.label(panels[1], "outer updates", "median coordinate")
-    canvas.label(panels[2], "seconds of one core", "mean train loss on fixed tasks")
+    plotting.label(panels[0], "outer updates", "mean train loss on fixed tasks")
+    plotting.label(panels[1], "outer updates", "median coordinate")
+    plotting.label(panels[2], "seconds of one core", "mean train loss on fixed tasks")
     return figure

@@ -1,0 +1,1 @@
+"""Ray actors: shells around plain classes, and the clients that talk to them."""

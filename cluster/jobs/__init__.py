@@ -1,0 +1,1 @@
+"""Named, idempotent, resumable jobs that run behind training: evaluation, random search, figures."""

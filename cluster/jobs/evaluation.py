@@ -1,0 +1,99 @@
+"""The evaluation of a run, as a job: the learned optimizer and its baselines on unseen tasks."""
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from cluster.jobs import job
+from cluster.jobs.job import Pool, Results
+from cluster.runs.directory import RunDirectory
+from common.config import Config
+from common.errors import UserError
+from learner.checkpoints import latest_checkpoint, load_theta, versions
+from workers.evaluation.comparison import FILE, read_lines
+
+Progress = Callable[[int, int], bool]  # (items done, in all) -> whether to go on
+NUMBERS = ("tasks", "learned_mean", "baseline_mean", "baseline_per_task_mean", "ratio", "wins")
+
+
+def evaluate(
+    run: RunDirectory,
+    config: Config,
+    theta: np.ndarray,
+    version: int | None,
+    pool: Pool,
+    progress: Progress,
+) -> bool:
+    """Makes every unroll that is missing; False when `progress` stopped it.
+
+    The second stage depends on what the first has shown (which learning rate is each task's best).
+    """
+    from workers.evaluation import items
+
+    results = Results(run.evaluation / FILE)
+    first = items.evaluation_items(config, theta, version)
+    if not job.run(first, results, pool, progress):
+        return False
+    rows = [results.rows[item["item"]] for item in first]
+    return job.run(items.second_items(config, rows, theta), results, pool, progress)
+
+
+def tune(run: RunDirectory, config: Config, pool: Pool, progress: Progress) -> bool:
+    """Makes the baselines' unrolls alone."""
+    from workers.evaluation import items
+
+    results = Results(run.evaluation / FILE)
+    first = items.baseline_items(config)
+    if not job.run(first, results, pool, progress):
+        return False
+    rows = [results.rows[item["item"]] for item in first]
+    return job.run(items.fine_items(config, rows), results, pool, progress)
+
+
+class Interim:
+    """Evaluations of the learned optimizer while training goes on, every `evaluation.every` outer updates."""
+
+    def __init__(self, run: RunDirectory, config: Config, pool: Pool):
+        self._run, self._config, self._due = run, config, 0
+        self._job = job.Job([], Results(run.evaluation / FILE), pool)
+
+    def step(self, version: int) -> None:
+        """Called now and then with the learner's version; a moment's work when there is something to do."""
+        every = self._config.evaluation.every
+        if every and version >= self._due:
+            from workers.evaluation import items
+
+            theta, newest = theta_of(self._run)
+            self._job.add(items.learned_items(self._config, theta, newest))
+            self._due = (newest // every + 1) * every
+        if not self._job.finished:
+            self._job.step()
+
+
+def theta_of(run: RunDirectory, version: int | None = None) -> tuple[np.ndarray, int]:
+    """Theta [P] of the run's newest checkpoint, or of the one of a version, and its version.
+
+    Raises UserError when there is none.
+    """
+    kept = dict(versions(run.path))
+    if version is None:
+        path = latest_checkpoint(run.path)
+    elif version in kept:
+        path = kept[version]
+    else:
+        raise UserError(f"the run {run.name!r} keeps no checkpoint of version {version}: choose one of {sorted(kept)}")
+    return load_theta(path), int(path.stem.rpartition("-v")[2])
+
+
+def summary_of(run: RunDirectory, config: Config, theta: np.ndarray | None) -> dict[str, Any]:
+    """The numbers of `--json` against the first baseline; where theta was not evaluated, those of theta alone."""
+    from workers.evaluation import scores
+
+    digest = None if theta is None else hashlib.sha256(np.asarray(theta, "<f4").tobytes()).hexdigest()
+    rows: list[Any] = read_lines(run.evaluation / FILE)
+    numbers: dict[str, Any] = {"theta_sha256": digest}
+    if digest is not None and any(row["theta_sha256"] == digest for row in rows):
+        numbers = scores.summarise(rows, config, digest, config.evaluation.baselines[0])
+    return {**dict.fromkeys(NUMBERS), **numbers}

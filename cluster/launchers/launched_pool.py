@@ -1,0 +1,154 @@
+"""The items of figures on a Ray cluster: each outer-training is a launched run, everything else a task of one core.
+
+`cluster.jobs.job.Pool` for the `paper` scale. A training is one run with all the workers, one after another, under its
+item's name: it can be watched and scaled, and goes on where it was when the command is given again.
+"""
+
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import ray
+from ray.exceptions import RayActorError, RayError
+
+from cluster.actors.ray_errors import last_line, unwrap
+from cluster.jobs.job import Done, Item, Row
+from cluster.launchers import ray_cluster
+from cluster.runs import directory
+from cluster.runs.directory import RunDirectory
+from common import runtime
+from common.errors import UserError
+from learner import checkpoints
+from learner.history import read_history
+from workers.figures.figure import Trained, config_of
+
+POINTS = 100  # versions of a training whose theta is kept, evenly spaced
+
+
+class Finished(NamedTuple):
+    """What a training left, as it travels to the task that goes on with it."""
+
+    thetas: Mapping[int, np.ndarray]  # by version: at least the first and the last
+    history: list[dict[str, Any]]
+
+    def trained(self, keep: list[int]) -> Trained:
+        """With theta at the versions of `keep`, or at the last one kept before each."""
+        kept = {version: self.thetas[max(v for v in self.thetas if v <= version)] for version in keep}
+        return Trained(self.thetas[max(self.thetas)], kept, self.history)
+
+
+class ClusterPool:
+    """Needs a connection (`cluster.launchers.ray_cluster.connected`). Leaving it stops the training under way, with a checkpoint."""
+
+    def __init__(self, workers: int | None, tell: Callable[[str], None]):
+        """`workers` of a training; None: as many as its preset says."""
+        self._workers, self._tell = workers, tell
+        self._trainings: deque[Item] = deque()
+        self._training: tuple[Item, RunDirectory] | None = None
+        self._tasks: dict[Any, Item] = {}
+        self._task = ray.remote(num_cpus=1, max_retries=0)(perform)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._training is not None:
+            self._stop(self._training[1])
+
+    def room(self) -> int:
+        return max(1, int(ray.cluster_resources().get("CPU", 0))) - len(self._tasks)
+
+    def submit(self, item: Item) -> None:
+        if item["kind"] == "train":
+            self._trainings.append(item)
+        else:
+            self._tasks[self._task.remote(item, None)] = item
+
+    def collect(self) -> list[Done]:
+        self._train()
+        if not self._tasks:
+            time.sleep(0.5)
+            return []
+        ready, _ = ray.wait(list(self._tasks), num_returns=1, timeout=0.5)
+        return [self._done(reference) for reference in ready]
+
+    def _done(self, reference: Any) -> Done:
+        item = self._tasks.pop(reference)
+        try:
+            return Done(item, ray.get(reference))
+        except RayError as error:
+            return Done(item, None, last_line(str(error)))
+
+    def _train(self) -> None:
+        """One training at a time: when it has ended, a task judges it and the next one begins."""
+        if self._training is None and self._trainings:
+            item = self._trainings.popleft()
+            self._training = item, self._launch(item)
+        if self._training is None or not finished(self._training[1]):
+            return
+        item, run = self._training
+        self._stop(run)
+        self._training = None
+        self._tasks[self._task.remote(item, read(run))] = item
+
+    def _launch(self, item: Item) -> RunDirectory:
+        name = item["item"]
+        if not ray_cluster.running(name):
+            command(*launching(item, self._workers, name in directory.names()))
+        self._tell(f"training {name}; outertrain watch {name}")
+        return directory.find(name)
+
+    def _stop(self, run: RunDirectory) -> None:
+        if ray_cluster.running(run.name):
+            ray_cluster.stop(run.name, False, self._tell)
+
+
+def launching(item: Item, workers: int | None, resume: bool) -> list[str]:
+    """The command that launches an item's training, or goes on with it."""
+    preset, *overrides = item["settings"]
+    every = max(1, config_of(tuple(item["settings"])).outer.updates // POINTS)
+    overrides.append(f"outer.keep_every={every}")
+    given = ["--resume"] if resume else [preset, *(f"--set={override}" for override in overrides)]
+    scaled = [] if workers is None else [f"--workers={workers}"]
+    return ["launch", "--name", item["item"], *given, *scaled]
+
+
+def command(*arguments: str) -> None:
+    """One of our commands, in a process and with a connection of its own. Raises UserError when it refuses."""
+    done = subprocess.run([sys.executable, "-m", "cluster.cli.main", *arguments], stderr=subprocess.PIPE, text=True)
+    if done.returncode != 0:
+        raise UserError(last_line(done.stderr).removeprefix("outertrain: "))
+
+
+def finished(run: RunDirectory) -> bool:
+    learner, fleet = ray_cluster.handles(run.name)
+    if learner is None or fleet is None:
+        raise UserError(
+            f"{run.name} is on the cluster in part only: outertrain stop {run.name}, and give the command again"
+        )
+    try:
+        return bool(unwrap(learner.status.remote)["finished"])
+    except RayActorError:
+        return False  # it is being restarted
+
+
+def read(run: RunDirectory) -> Finished:
+    thetas = {version: checkpoints.load_theta(path) for version, path in checkpoints.versions(run.path)}
+    return Finished(thetas, read_history(run.path))
+
+
+def perform(item: Item, finished: Finished | None) -> Row:
+    """The task: the row of an item, given its training if it has one."""
+    runtime.prepare()
+    from workers.figures import catalogue
+
+    def trained(config: Any, keep: Any) -> Trained:
+        assert finished is not None, f"{item['item']} trains, but is not of the kind that does"
+        return finished.trained(list(keep))
+
+    return catalogue.perform(item, trained)

@@ -1,0 +1,1 @@
+"""Results for people: the HTML page, its plots, tables, and exported optimizers."""

@@ -1,0 +1,1 @@
+"""Image data: procedural classes, class stores, and the sources that fill them."""

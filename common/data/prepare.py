@@ -1,0 +1,227 @@
+"""Preparation of a class store from a source of labelled images: checked, resumable, atomic.
+
+The source is read twice, part by part: a scan that checks the images and remembers label and hash of each, and a pass
+that writes each image to its place. What is done is kept in `<store>.partial`, so an interrupted preparation goes on
+where it was; a last pass checks every written image against its hash, and the finished folder is renamed into place.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from common.data.class_store import FILES, HEADER, Header, map_images, read_header, write_header
+from common.errors import UserError
+
+Progress = Callable[[str, int, int], None]  # what is being done, how much of it is done, of how much
+
+
+class Source(Protocol):
+    """Labelled images in parts, each small enough for memory."""
+
+    description: str  # for people
+    identity: str  # the same if and only if the content is the same
+    image_shape: tuple[int, int, int]  # height, width, channels
+    classes: int
+    first_label: int  # labels run from here to first_label + classes - 1
+    parts: list[str]  # the file of the store ("train" or "test") that each part belongs to
+
+    def read(self, part: int) -> tuple[np.ndarray, np.ndarray]:
+        """uint8 `[n, H, W, C]` and integer labels `[n]`. Raises UserError on damaged data."""
+        ...
+
+
+class _Plan(NamedTuple):
+    """Where each image goes."""
+
+    header: Header  # its fingerprint still empty
+    places: list[np.ndarray]  # per part, the place in its file of each image
+    keys: dict[str, np.ndarray]  # per file, the hash of the image at each place
+
+
+def prepare(source: Source, store: Path, progress: Progress) -> Header:
+    """Makes the class store in the folder `store`, which must not exist, and returns its header.
+
+    A finished store of the same source is returned as it is. Raises UserError on damaged data, a class with too few
+    images, or a folder that cannot be written; what has been done until then is kept.
+    """
+    if (store / HEADER).exists() and (header := read_header(store)).identity == source.identity:
+        return header
+    if store.exists():
+        raise UserError(f"{store} exists and holds something else: choose another folder, or remove it.")
+    try:
+        with _workspace(store, source) as work:
+            plan = _scan(source, work, progress)
+            _place(source, plan, work, progress)
+            header = _seal(plan, work, progress)
+            os.rename(work, store)
+            _sync(store.parent)
+            return header
+    except OSError as error:
+        raise UserError(
+            f"the class store {store} cannot be written ({error.strerror or error}): free space or choose another "
+            "folder, and run the same command again; it goes on where it was."
+        ) from error
+
+
+@contextmanager
+def _workspace(store: Path, source: Source) -> Iterator[Path]:
+    """The folder for what is not finished, for this process alone; emptied if it was for another source."""
+    work = store.with_name(store.name + ".partial")
+    work.mkdir(parents=True, exist_ok=True)
+    handle = os.open(work, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process is preparing {store}: wait for it, or choose another folder.") from None
+        identity = work / "identity"
+        if not identity.exists() or identity.read_text() != source.identity:
+            for path in work.iterdir():
+                path.unlink()
+            _write(identity, source.identity.encode())
+        yield work
+    finally:
+        os.close(handle)
+
+
+def _scan(source: Source, work: Path, progress: Progress) -> _Plan:
+    labels, keys = [], []
+    for part in range(len(source.parts)):
+        progress("checking", part, len(source.parts))
+        path = work / f"scan-{part}.npy"
+        if not path.exists():
+            images, found = _checked(source, part)
+            _write(path, np.stack([found.astype(np.uint64), image_keys(images)]))
+        both = np.load(path, allow_pickle=False)
+        labels.append(both[0].astype(np.int64))
+        keys.append(both[1])
+    progress("checking", len(source.parts), len(source.parts))
+    return _plan(source, labels, keys)
+
+
+def _checked(source: Source, part: int) -> tuple[np.ndarray, np.ndarray]:
+    """A part's images and its labels from 0. Raises UserError unless both are what the source promises."""
+    images, labels = source.read(part)
+    where = f"{source.description}, part {part + 1} of {len(source.parts)}"
+    if images.dtype != np.uint8 or images.shape[1:] != source.image_shape or labels.shape != images.shape[:1]:
+        raise UserError(
+            f"{where}: images are {images.dtype} {images.shape} with {labels.shape} labels, but uint8 images of shape "
+            f"{source.image_shape} with a label each were expected: this is another data set."
+        )
+    first, last = source.first_label, source.first_label + source.classes - 1
+    wrong = labels[(labels < first) | (labels > last)]
+    if len(wrong):
+        raise UserError(
+            f"{where}: label {wrong[0]} is outside {first} .. {last}: the data are damaged or another data set, "
+            "nothing of it was used."
+        )
+    return images, labels - first
+
+
+def _plan(source: Source, labels: list[np.ndarray], keys: list[np.ndarray]) -> _Plan:
+    places: list[np.ndarray] = [np.empty(0, np.int64)] * len(labels)
+    offsets, sorted_keys = {}, {}
+    for name, least in zip(FILES, (2, 1)):
+        parts = [i for i, file in enumerate(source.parts) if file == name]
+        label, key = (np.concatenate([rows[i] for i in parts]) for rows in (labels, keys))
+        order = np.lexsort((key, label))
+        place = np.empty(len(order), np.int64)
+        place[order] = np.arange(len(order))
+        for i, piece in zip(parts, np.split(place, np.cumsum([len(labels[i]) for i in parts])[:-1])):
+            places[i] = piece
+        counts = np.bincount(label, minlength=source.classes)
+        _check_counts(source, name, counts, least)
+        offsets[name] = [0, *np.cumsum(counts).tolist()]
+        sorted_keys[name] = key[order]
+    header = Header(source.description, source.identity, source.image_shape, offsets, fingerprint="")
+    return _Plan(header, places, sorted_keys)
+
+
+def _check_counts(source: Source, name: str, counts: np.ndarray, least: int) -> None:
+    short = np.flatnonzero(counts < least)
+    if len(short):
+        raise UserError(
+            f"{source.description}: {len(short)} of {source.classes} classes have fewer than {least} {name} images "
+            f"(the first is label {short[0] + source.first_label}): the data are incomplete, fetch them again."
+        )
+
+
+def _place(source: Source, plan: _Plan, work: Path, progress: Progress) -> None:
+    maps = {}
+    for name in FILES:
+        _allocate(work / f"{name}.bin", plan.header.offsets[name][-1] * int(np.prod(source.image_shape)))
+        maps[name] = map_images(work, plan.header, name, "r+")
+    for part, name in enumerate(source.parts):
+        progress("writing", part, len(source.parts))
+        done = work / f"placed-{part}"
+        if not done.exists():
+            maps[name][plan.places[part]] = source.read(part)[0]
+            done.touch()  # not synced: should the machine fail, `_seal` finds what is missing
+    progress("writing", len(source.parts), len(source.parts))
+
+
+def _seal(plan: _Plan, work: Path, progress: Progress) -> Header:
+    """Checks every image that was written, and leaves only the finished store's files in the folder."""
+    shape, offsets, classes = plan.header.image_shape, plan.header.offsets, plan.header.classes
+    digest = hashlib.sha256(json.dumps([shape, offsets], sort_keys=True).encode())
+    for turn, name in enumerate(FILES):
+        images = map_images(work, plan.header, name)
+        for cls, (begin, end) in enumerate(zip(offsets[name], offsets[name][1:])):
+            if cls % 10 == 0:
+                progress("verifying", turn * classes + cls, len(FILES) * classes)
+            if (image_keys(images[begin:end]) != plan.keys[name][begin:end]).any():
+                shutil.rmtree(work)
+                raise UserError(f"{work}/{name}.bin is not what was written: check the disk, and prepare it again.")
+            digest.update(images[begin:end].tobytes())
+        _sync(work / f"{name}.bin")
+    progress("verifying", len(FILES) * classes, len(FILES) * classes)
+    header = Header(**{**vars(plan.header), "fingerprint": digest.hexdigest()})
+    _sync(write_header(work, header))
+    for path in work.iterdir():
+        if path.name not in {HEADER, *(f"{name}.bin" for name in FILES)}:
+            path.unlink()
+    _sync(work)
+    return header
+
+
+def image_keys(images: np.ndarray) -> np.ndarray:
+    """A 64-bit hash of each image, uint64 `[n]`."""
+    digests = (hashlib.blake2b(image, digest_size=8).digest() for image in np.ascontiguousarray(images))
+    return np.frombuffer(b"".join(digests), np.uint64)
+
+
+def _allocate(path: Path, size: int) -> None:
+    """Reserves the file's space now: a full disk must be an OSError here, not a bus error in a memory map later."""
+    with path.open("ab") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        file.truncate(size)
+
+
+def _write(path: Path, content: np.ndarray | bytes) -> None:
+    """Writes a file so that it is there completely or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        if isinstance(content, bytes):
+            file.write(content)
+        else:
+            np.save(file, content, allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

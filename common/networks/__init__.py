@@ -1,0 +1,1 @@
+"""Networks of the shipped task families, as matrix products in a batch-last layout."""
