@@ -15,12 +15,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cluster_settings  # noqa: F401 - before Ray
 import numpy as np
 import ray
-import vitals
-from havoc import Fault, Havoc
-from scene import Scene, ask_oracle, launched, start_cluster, surrounded, until
+from helpers import (
+    ray_environment,  # noqa: F401 - before Ray
+    resources,
+)
+from helpers.cluster import Scene, ask_oracle, launched, start_cluster, surrounded, until
+from helpers.faults import Fault, Havoc
 
 from cluster.actors.ray_errors import unwrap
 from cluster.runs import directory
@@ -53,8 +55,8 @@ class Soak:
         self._scene, self._havoc, self._workers = scene, havoc, workers
         handles = scene.handles
         self.watched = {
-            "learner": vitals.Watched(lambda: unwrap(handles.learner.pid.remote)),
-            "fleet": vitals.Watched(lambda: unwrap(handles.fleet.pid.remote)),
+            "learner": resources.Watched(lambda: unwrap(handles.learner.pid.remote)),
+            "fleet": resources.Watched(lambda: unwrap(handles.fleet.pid.remote)),
         }
         self.stretches: list[Stretch] = []
         self.struck: list[Struck] = []
@@ -179,14 +181,14 @@ def soak(folder: Path, minutes: float, workers: int = 8, program: str = "mixed",
 def describe(run: Soak, times: np.ndarray) -> dict[str, Any]:
     found = rates(run.stretches, times)
     quiet = [rate for rate, stretch in zip(found, run.stretches) if stretch.quiet]
-    processes = {role: vitals.summary(watched.readings) for role, watched in run.watched.items()}
+    processes = {role: resources.summary(watched.readings) for role, watched in run.watched.items()}
     return {
         "kept": round(kept(run.stretches, found), 3),
         "target": KEPT,
         "quiet_updates_per_second": [round(rate, 2) for rate in quiet],
         "faulty_updates_per_second": [round(r, 2) for r, s in zip(found, run.stretches) if not s.quiet],
         "faults": seconds_lost(run.struck, times, float(np.mean(quiet))),
-        "flat": all(role[field]["flat"] for role in processes.values() for field in vitals.FIELDS),
+        "flat": all(role[field]["flat"] for role in processes.values() for field in resources.FIELDS),
         "processes": processes,
     }
 

@@ -4,9 +4,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import learning
 import numpy as np
 import pytest
+from helpers import learner as learning
 
 from common.messages import Verdict, pack_sample, unpack_reply, unpack_sample
 from learner.aggregator import Aggregator, merged

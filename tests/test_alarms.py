@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-import synthetic
+from helpers import run_files
 
 from cluster.monitoring.alerts import Moment, alarms, firing
 from cluster.monitoring.scrape import Readings, parse
 
-HISTORY = synthetic.history(20)
+HISTORY = run_files.history(20)
 NOW = HISTORY[-1]["time"] + 10
 WELL = {
     "outertrain_version": 20,

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-from archives_helper import CLASSES, batch, npz, read_zip, write_archives, write_zip
-from sources import quiet
+from helpers.archives import CLASSES, batch, npz, read_zip, write_archives, write_zip
+from helpers.sources import quiet
 
 from common.data.class_store import ClassStore
 from common.data.imagenet_archives import open_archives

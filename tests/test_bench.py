@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import small
+from helpers import tasks
 
 from cluster.actors import bench_learner
 from cluster.cli import bench
@@ -127,8 +127,8 @@ def test_compilations_are_counted():
 
 
 def test_windows_of_any_length_compile_nothing():
-    task = replace(small.TASKS["quadratic"], inner_steps=200)
-    told = processes.compilations(1, replace(small.config("quadratic"), task=task))
+    task = replace(tasks.TASKS["quadratic"], inner_steps=200)
+    told = processes.compilations(1, replace(tasks.config("quadratic"), task=task))
     assert told.values == [0.0] and len(set(told.details["windows"])) > 5
 
 

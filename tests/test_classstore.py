@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from sources import MemorySource, quiet
+from helpers.sources import MemorySource, quiet
 
 from common.data.class_store import FILES, HEADER, ClassStore, read_header, write_header
 from common.data.prepare import prepare

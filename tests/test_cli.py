@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from archives_helper import batch, write_archives, write_zip
+from helpers.archives import batch, write_archives, write_zip
 
 from cluster.cli.main import main
 from common import pretrained

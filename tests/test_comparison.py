@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import synthetic
+from helpers import run_files
 
 from common.config import Config, EvaluationConfig
 from common.errors import UserError
@@ -91,8 +91,8 @@ def test_a_rate_that_lacks_a_task_is_left_out() -> None:
 
 
 def test_the_numbers_are_those_of_the_command_line() -> None:
-    rows = synthetic.unrolls(tasks=4, starts=2, baselines=("adam", "sgd"))
-    rows += [synthetic.unroll("adam", 0.0178, 1000 + t, 0) for t in range(4)]
+    rows = run_files.unrolls(tasks=4, starts=2, baselines=("adam", "sgd"))
+    rows += [run_files.unroll("adam", 0.0178, 1000 + t, 0) for t in range(4)]
     comparison = compare(rows, "train", EvaluationConfig())
     assert comparison is not None
     numbers = summarise(rows, Config(), "f" * 64, "adam")

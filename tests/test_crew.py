@@ -3,9 +3,9 @@
 from types import SimpleNamespace
 from typing import Any
 
-import cluster_settings  # noqa: F401 - before Ray
 import pytest
 import ray
+from helpers import ray_environment  # noqa: F401 - before Ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError, RuntimeEnvSetupError
 
 from cluster.actors import ray_pool

@@ -5,7 +5,7 @@ import re
 
 import numpy as np
 import pytest
-from sources import MemorySource, quiet
+from helpers.sources import MemorySource, quiet
 
 from common.data import prepare as dataprep
 from common.data.class_store import HEADER, ClassStore, read_header

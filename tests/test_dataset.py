@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from sources import MemorySource, quiet
+from helpers.sources import MemorySource, quiet
 
 from common.config import DatasetConfig
 from common.data.dataset import OUTER_TRAIN_FRACTION, open_dataset, outer_classes

@@ -7,8 +7,7 @@ program with probability 0.3 %.
 
 import numpy as np
 import pytest
-import quadratics
-import small
+from helpers import closed_forms, tasks
 
 from common.config import CurriculumConfig, EstimatorConfig, TaskConfig
 from common.moments import of, variance
@@ -26,16 +25,16 @@ LENGTH = STEPS * TRUNCATIONS
 def config(**estimator):
     task = TaskConfig(family="quadratic", options={"dimension": 2}, inner_steps=LENGTH)
     curriculum = CurriculumConfig(start=STEPS, end=STEPS, jitter=0.0, stagger=False)
-    return small.config(task=task, curriculum=curriculum, estimator=EstimatorConfig(sigma=SIGMA, **estimator))
+    return tasks.config(task=task, curriculum=curriculum, estimator=EstimatorConfig(sigma=SIGMA, **estimator))
 
 
 @pytest.fixture(scope="module")
 def unroll():
-    return Unroll(small.task("quadratic"), make_family(config().optimizer), Objective(), 4)
+    return Unroll(tasks.task("quadratic"), make_family(config().optimizer), Objective(), 4)
 
 
 def sampler(unroll, **estimator):
-    return Sampler(config(**estimator), small.task("quadratic"), unroll, "a worker", 2)
+    return Sampler(config(**estimator), tasks.task("quadratic"), unroll, "a worker", 2)
 
 
 @pytest.fixture(scope="module")
@@ -58,50 +57,50 @@ def assert_within_four_standard_errors(rows, expected):
 
 
 def test_a_pair_is_what_equation_and_closed_form_say(unroll, middle):
-    start, noise = quadratics.of(middle.problem, middle.plus), np.array([0.7, -1.3])
+    start, noise = closed_forms.of(middle.problem, middle.plus), np.array([0.7, -1.3])
     pair = antithetic_pair(unroll, THETA, noise, SIGMA, middle.problem, (middle.plus, middle.plus), STEPS, True)
     for sign, branch in ((1, pair.plus), (-1, pair.minus)):
         theta = THETA + sign * SIGMA * noise
-        loss, end = quadratics.unrolled(start, theta, STEPS)
+        loss, end = closed_forms.unrolled(start, theta, STEPS)
         assert branch.loss == pytest.approx(loss, rel=1e-5)
         assert branch.last == pytest.approx(0.5 * np.sum(end.curvature * end.error**2), rel=1e-5)
-        np.testing.assert_allclose(branch.gradient, quadratics.gradient(start, theta, STEPS), rtol=1e-4)
-        np.testing.assert_allclose(quadratics.of(middle.problem, branch.state).error, end.error, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(branch.gradient, closed_forms.gradient(start, theta, STEPS), rtol=1e-4)
+        np.testing.assert_allclose(closed_forms.of(middle.problem, branch.state).error, end.error, rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(pair.rp, np.mean([pair.plus.gradient, pair.minus.gradient], 0, np.float64))
     np.testing.assert_array_equal(pair.es, (pair.plus.loss - pair.minus.loss) * noise / (2 * SIGMA))
 
 
 def test_both_estimators_integrate_to_the_smoothed_gradient_exactly(unroll, middle):
     """No statistics: the noise runs through the points of a quadrature that is exact for these polynomials."""
-    points, weights = quadratics.nodes(2, 6)
+    points, weights = closed_forms.nodes(2, 6)
     states = (middle.plus, middle.plus)
     pairs = [antithetic_pair(unroll, THETA, n, SIGMA, middle.problem, states, STEPS, True) for n in points]
-    expected = quadratics.smoothed_gradient(quadratics.of(middle.problem, middle.plus), THETA, SIGMA, STEPS)
+    expected = closed_forms.smoothed_gradient(closed_forms.of(middle.problem, middle.plus), THETA, SIGMA, STEPS)
     np.testing.assert_allclose(weights @ [pair.rp for pair in pairs], expected, rtol=1e-4)
     np.testing.assert_allclose(weights @ [pair.es for pair in pairs], expected, rtol=1e-4)
-    plain = quadratics.gradient(quadratics.of(middle.problem, middle.plus), THETA, STEPS)
+    plain = closed_forms.gradient(closed_forms.of(middle.problem, middle.plus), THETA, STEPS)
     assert np.all(np.abs(plain / expected - 1) > 0.05)  # smoothing matters here, so the test can tell
 
 
 def test_given_the_incoming_state_both_estimators_are_unbiased(middle, draws):
-    expected = quadratics.smoothed_gradient(quadratics.of(middle.problem, middle.plus), THETA, SIGMA, STEPS)
+    expected = closed_forms.smoothed_gradient(closed_forms.of(middle.problem, middle.plus), THETA, SIGMA, STEPS)
     assert_within_four_standard_errors([advance.pair.rp for advance in draws], expected)
     assert_within_four_standard_errors([advance.es for advance in draws], expected)
 
 
 def true_variances(start):
     """Of one rp and one es, [2] each, and their fourth central moments, by quadrature."""
-    n, weight = quadratics.nodes(2, 20)
+    n, weight = closed_forms.nodes(2, 20)
     plus, minus = THETA + SIGMA * n, THETA - SIGMA * n
-    rp = (quadratics.gradient(start, plus, STEPS) + quadratics.gradient(start, minus, STEPS)) / 2
-    losses = [quadratics.unrolled(start, theta, STEPS)[0] for theta in (plus, minus)]
+    rp = (closed_forms.gradient(start, plus, STEPS) + closed_forms.gradient(start, minus, STEPS)) / 2
+    losses = [closed_forms.unrolled(start, theta, STEPS)[0] for theta in (plus, minus)]
     es = (losses[0] - losses[1])[:, None] * n / (2 * SIGMA)
     return [(weight @ (x - weight @ x) ** 2, weight @ (x - weight @ x) ** 4) for x in (rp, es)]
 
 
 def test_reported_variances_are_the_sample_variances_and_near_the_true_ones(middle, draws):
     rows = {"rp": np.array([a.pair.rp for a in draws]), "es": np.array([a.es for a in draws])}
-    truth = dict(zip(("rp", "es"), true_variances(quadratics.of(middle.problem, middle.plus))))
+    truth = dict(zip(("rp", "es"), true_variances(closed_forms.of(middle.problem, middle.plus))))
     for name, sample in rows.items():
         second, fourth = truth[name]
         reported = variance(of(sample))
@@ -111,7 +110,7 @@ def test_reported_variances_are_the_sample_variances_and_near_the_true_ones(midd
 
 def test_merging_independent_estimators_by_true_variances_follows_the_harmonic_law(middle, draws):
     """rp of one pair and es of the next one, which are independent: the variance is 1 / (1 / var_rp + 1 / var_es)."""
-    (var_rp, _), (var_es, _) = true_variances(quadratics.of(middle.problem, middle.plus))
+    (var_rp, _), (var_es, _) = true_variances(closed_forms.of(middle.problem, middle.plus))
     weight = inverse_variance(var_rp, var_es)
     rp, es = (np.array(rows) for rows in ([a.pair.rp for a in draws[:-1]], [a.es for a in draws[1:]]))
     merged = weight * rp + (1 - weight) * es
@@ -119,7 +118,7 @@ def test_merging_independent_estimators_by_true_variances_follows_the_harmonic_l
     harmonic = 1 / (1 / var_rp + 1 / var_es)
     assert np.all(np.abs(squares.mean(0) - harmonic) < 4 * squares.std(0) / np.sqrt(len(squares)))
     assert np.all(harmonic < np.minimum(var_rp, var_es)) and np.all((weight > 0) & (weight < 1))
-    expected = quadratics.smoothed_gradient(quadratics.of(middle.problem, middle.plus), THETA, SIGMA, STEPS)
+    expected = closed_forms.smoothed_gradient(closed_forms.of(middle.problem, middle.plus), THETA, SIGMA, STEPS)
     assert_within_four_standard_errors(merged, expected)
 
 
@@ -135,12 +134,12 @@ def whole_problems(unroll, count, with_rp, **estimator):
         assert advances[-1].finished and not any(a.finished for a in advances[:-1])
         es.append(sum(a.es for a in advances))
         rp.append(sum(a.pair.rp for a in advances) if with_rp else 0)
-    return quadratics.of(first.problem, first.plus), np.array(es), np.array(rp)
+    return closed_forms.of(first.problem, first.plus), np.array(es), np.array(rp)
 
 
 def test_over_carried_truncations_their_sum_misses_the_whole_gradient_by_the_known_bias(unroll):
     start, es, rp = whole_problems(unroll, 500, True)
-    noise, losses, weight = quadratics.truncated_path(start, THETA, SIGMA, STEPS, TRUNCATIONS)
+    noise, losses, weight = closed_forms.truncated_path(start, THETA, SIGMA, STEPS, TRUNCATIONS)
     before = np.cumsum(noise, axis=0) - noise  # of the earlier truncations, whose effect no truncation sees
     bias = -np.einsum("n,kn,knp->p", weight, losses, before) / SIGMA / TRUNCATIONS
     whole = np.einsum("n,kn,knp->p", weight, losses, before + noise) / SIGMA / TRUNCATIONS
@@ -152,21 +151,21 @@ def test_over_carried_truncations_their_sum_misses_the_whole_gradient_by_the_kno
 
 def test_persistent_es_is_unbiased_for_the_whole_problem(unroll):
     start, es, _ = whole_problems(unroll, 800, False, es="persistent", use="es")
-    noise, losses, weight = quadratics.truncated_path(start, THETA, SIGMA, STEPS, TRUNCATIONS)
+    noise, losses, weight = closed_forms.truncated_path(start, THETA, SIGMA, STEPS, TRUNCATIONS)
     total = np.einsum("n,kn,knp->p", weight, losses, np.cumsum(noise, axis=0)) / SIGMA / TRUNCATIONS
     assert_within_four_standard_errors(es, total)
 
 
 def test_noise_reuse_es_is_unbiased_for_the_whole_problem(unroll):
     start, es, _ = whole_problems(unroll, 800, False, es="noise_reuse", use="es")
-    assert_within_four_standard_errors(es, quadratics.smoothed_gradient(start, THETA, SIGMA, LENGTH))
+    assert_within_four_standard_errors(es, closed_forms.smoothed_gradient(start, THETA, SIGMA, LENGTH))
 
 
 def test_without_noise_rp_is_plain_truncated_backpropagation(unroll, middle):
     states = (middle.plus, middle.plus)
     pair = antithetic_pair(unroll, THETA, np.ones(2), 0.0, middle.problem, states, STEPS, True)
-    start = quadratics.of(middle.problem, middle.plus)
-    np.testing.assert_allclose(pair.rp, quadratics.gradient(start, THETA, STEPS), rtol=1e-4)
+    start = closed_forms.of(middle.problem, middle.plus)
+    np.testing.assert_allclose(pair.rp, closed_forms.gradient(start, THETA, STEPS), rtol=1e-4)
     assert pair.es is None and pair.plus is pair.minus
 
 
@@ -182,7 +181,7 @@ def test_the_two_branches_may_start_from_states_of_their_own(unroll, middle):
     first = sampler(unroll).begin(0, 1)
     pair = antithetic_pair(unroll, THETA, np.ones(2), SIGMA, middle.problem, (middle.plus, first.minus), STEPS, False)
     for branch, sign, state in ((pair.plus, 1, middle.plus), (pair.minus, -1, first.minus)):
-        loss, _ = quadratics.unrolled(quadratics.of(middle.problem, state), THETA + sign * SIGMA, STEPS)
+        loss, _ = closed_forms.unrolled(closed_forms.of(middle.problem, state), THETA + sign * SIGMA, STEPS)
         assert branch.loss == pytest.approx(loss, rel=1e-5)
 
 

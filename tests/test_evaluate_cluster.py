@@ -6,9 +6,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import cluster_settings  # noqa: F401 - before Ray
 import pytest
-from scene import CONFIG, Scene, start_cluster, until
+from helpers import ray_environment  # noqa: F401 - before Ray
+from helpers.cluster import CONFIG, Scene, start_cluster, until
 
 from cluster.cli.main import main
 from cluster.launchers import ray_cluster

@@ -9,11 +9,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import cluster_settings  # noqa: F401 - before Ray
 import pytest
 import ray
-from ray.cluster_utils import Cluster
-from scene import (
+from helpers import ray_environment  # noqa: F401 - before Ray
+from helpers.cluster import (
     Scene,
     add_node,
     alive,
@@ -24,6 +23,7 @@ from scene import (
     surrounded,
     until,
 )
+from ray.cluster_utils import Cluster
 
 from cluster.actors.ray_errors import unwrap
 from cluster.actors.ray_pool import RayPool

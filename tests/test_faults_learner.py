@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
-from learner_process import Gone, LearnerProcess
-from learning import SIZE, THETA, ask, config, feed, run_directory, sample, send, start
+from helpers.learner import SIZE, THETA, ask, config, feed, run_directory, sample, send, start
+from helpers.learner_process import Gone, LearnerProcess
 
 from common import moments
 from common.errors import UserError

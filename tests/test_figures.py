@@ -5,11 +5,11 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from helpers import run_files
+from helpers.tasks import TINY
 
 from common.configfile import load
 from common.errors import UserError
-from tests import synthetic
-from tests.small import TINY
 from workers.evaluation.items import decode, encode
 from workers.evaluation.search import Plan, Rung
 from workers.figures import catalogue, digits, fig2, fig3, fig4, fig5, fig6, fig7, fig8, probing, statistics
@@ -21,7 +21,7 @@ def train(config, keep):
     """As if trained: theta walks at random."""
     random, theta = np.random.default_rng(config.seed), theta_of(config)
     kept = {v: (theta + 0.01 * v * random.normal(size=len(theta))).astype(np.float32) for v in keep}
-    history = synthetic.history(config.outer.updates)
+    history = run_files.history(config.outer.updates)
     return Trained(kept[max(kept)], kept, history)
 
 

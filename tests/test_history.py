@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from learning import SEGMENTS, SIZE, sample
+from helpers.learner import SEGMENTS, SIZE, sample
 
 from common import moments
 from learner import history

@@ -2,7 +2,7 @@ import errno
 
 import numpy as np
 import pytest
-from learning import SEGMENTS, THETA, config, feed, start
+from helpers.learner import SEGMENTS, THETA, config, feed, start
 
 from common import checkpoint
 from common.errors import UserError

@@ -4,7 +4,7 @@ import threading
 
 import numpy as np
 import pytest
-from learning import DIGEST, SIZE, THETA, ask, config, feed, sample, send, start
+from helpers.learner import DIGEST, SIZE, THETA, ask, config, feed, sample, send, start
 
 from cluster.monitoring.metrics import LearnerMetrics, exposition
 from common import checkpoint, moments

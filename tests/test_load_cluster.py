@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import cluster_settings  # noqa: F401 - before Ray
 import numpy as np
 import pytest
 import ray
+from helpers import ray_environment  # noqa: F401 - before Ray
+from helpers.cluster import Scene, launched, start_cluster, surrounded
 from ray.cluster_utils import Cluster
-from scene import Scene, launched, start_cluster, surrounded
 
 from cluster.actors.worker_program import FOR_RUNS
 from cluster.runs import directory

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
+from helpers.learner import SEGMENTS, SIZE, sample
 from hypothesis import given
 from hypothesis import strategies as st
-from learning import SEGMENTS, SIZE, sample
 
 from common import moments
 from learner.merge import EXPLODED, FLOOR, Rule, calm, exploded, inverse_variance, merge

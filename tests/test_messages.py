@@ -1,9 +1,9 @@
 import msgpack
 import numpy as np
 import pytest
+from helpers.learner import sample
 from hypothesis import given
 from hypothesis import strategies as st
-from learning import sample
 
 from common import moments
 from common.messages import (

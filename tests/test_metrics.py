@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import synthetic
+from helpers import run_files
 from prometheus_client.parser import text_string_to_metric_families
 
 from cluster.monitoring.metrics import STEPS, Endpoint, FleetMetrics, LearnerMetrics, exposition, window_range
@@ -83,7 +83,7 @@ def test_window_ranges_are_closed_above() -> None:
 
 
 def test_an_update_is_published_as_its_history_line_says(learner: LearnerMetrics) -> None:
-    record = synthetic.history(3)[-1]
+    record = run_files.history(3)[-1]
     learner.observe_update(record, "valid", seconds=0.02)
     assert value(learner, "outertrain_updates_total") == 1
     assert value(learner, "outertrain_version") == 3
@@ -101,7 +101,7 @@ def test_an_update_is_published_as_its_history_line_says(learner: LearnerMetrics
 
 
 def test_the_weights_of_both_estimators_mirror_each_other(learner: LearnerMetrics) -> None:
-    record = synthetic.history(3)[-1] | {
+    record = run_files.history(3)[-1] | {
         "weight_rp": {"mean": 0.6, "q05": 0.1, "q25": 0.2, "q50": 0.7, "q75": 0.8, "q95": 0.9}
     }
     learner.observe_update(record, "train", 0.1)
@@ -115,7 +115,7 @@ def test_the_weights_of_both_estimators_mirror_each_other(learner: LearnerMetric
 def test_an_estimator_that_was_not_computed_is_nan_and_its_pairs_are_counted_as_skipped(
     learner: LearnerMetrics,
 ) -> None:
-    record = synthetic.history(1)[0] | {"var_rp": None, "rp_pairs": 3, "es_pairs": 8, "rp_nonfinite": 2}
+    record = run_files.history(1)[0] | {"var_rp": None, "rp_pairs": 3, "es_pairs": 8, "rp_nonfinite": 2}
     learner.observe_update(record, "train", 0.1)
     assert math.isnan(value(learner, "outertrain_estimator_variance", estimator="rp", q="0.5") or 0.0)
     assert value(learner, "outertrain_rp_skipped_pairs_total") == 5
@@ -125,7 +125,7 @@ def test_an_estimator_that_was_not_computed_is_nan_and_its_pairs_are_counted_as_
 
 
 def test_a_run_that_starts_says_what_it_is_and_where_it_stands(learner: LearnerMetrics) -> None:
-    learner.recovery(Config())
+    learner.start(Config())
     learner.set_position(epoch=2, version=17)
     learner.set_batch(5, probe_rate=0.25)
     text = exposition(learner.registry)
@@ -189,7 +189,7 @@ def test_no_label_names_a_worker_and_no_series_tells_when_it_was_made(learner: L
 
 def fill(learner: LearnerMetrics) -> None:
     learner.observe_verdict("accepted", 24_000, SAMPLE, staleness=3)
-    learner.observe_update(synthetic.history(1)[0], "train", 0.1)
+    learner.observe_update(run_files.history(1)[0], "train", 0.1)
     learner.checkpoint_written(1, 1, 0.1, 1.0)
 
 

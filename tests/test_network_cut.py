@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import scene
-from hosts import HOME, REPOSITORY, Host, Room, command_lines, namespace, room, until
+from helpers import cluster as scene
+from helpers.netns import HOME, REPOSITORY, Host, Room, command_lines, namespace, room, until
 
 from cluster.runs.directory import RunDirectory
 from learner.history import read_history

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from archives_helper import write_archives
+from helpers.archives import write_archives
 from test_tfds import web  # noqa: F401  the fixture that answers downloads
 
 from cluster.cli.main import main

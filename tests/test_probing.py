@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from learning import sample
+from helpers.learner import sample
 
 from common import moments
 from learner import rp_skipping

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hosts import REPOSITORY, Host, Room, command_lines, namespace, room, until
+from helpers.netns import REPOSITORY, Host, Room, command_lines, namespace, room, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore:os.fork")]
 

@@ -5,7 +5,7 @@ import socket
 from pathlib import Path
 
 import pytest
-import synthetic
+from helpers import run_files
 
 from cluster.monitoring.metrics import Endpoint, FleetMetrics, LearnerMetrics, exposition
 from cluster.monitoring.scrape import Readings, parse, read
@@ -45,12 +45,12 @@ def test_an_endpoint_is_found_and_read(tmp_path: Path) -> None:
 
 def test_every_sample_of_a_learner_is_parsed() -> None:
     metrics = LearnerMetrics()
-    metrics.observe_update(synthetic.history(1)[0], "train", 0.1)
+    metrics.observe_update(run_files.history(1)[0], "train", 0.1)
     text = exposition(metrics.registry)
     values = parse(text)
     assert len(values) == sum(not line.startswith("#") for line in text.splitlines())
     key = ("outertrain_estimator_variance", frozenset({("estimator", "rp"), ("q", "0.5")}))
-    assert values[key] == synthetic.history(1)[0]["var_rp"]["q50"]
+    assert values[key] == run_files.history(1)[0]["var_rp"]["q50"]
 
 
 def test_numbers_and_labels_of_all_kinds() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import synthetic
+from helpers import run_files
 
 from cluster.report import plots
 from cluster.report.canvas import column, smooth
@@ -51,8 +51,8 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "night <1>"
-    evaluated = synthetic.unrolls(tasks=4, starts=2, baselines=("adam", "sgd"))
-    run = synthetic.write_run(folder, synthetic.history(30), evaluated, Config())
+    evaluated = run_files.unrolls(tasks=4, starts=2, baselines=("adam", "sgd"))
+    run = run_files.write_run(folder, run_files.history(30), evaluated, Config())
     write_report(run)
     return run
 
@@ -85,22 +85,22 @@ def test_the_page_tells_the_numbers_of_the_comparison(finished: Path) -> None:
 
 
 def test_a_run_that_has_only_begun_has_a_page(tmp_path: Path) -> None:
-    page = write_report(synthetic.write_run(tmp_path / "r", [], [], Config()))
+    page = write_report(run_files.write_run(tmp_path / "r", [], [], Config()))
     text = Page(page.read_text()).text
     assert "No outer update has been recorded yet" in text and "outertrain evaluate" in text
     assert list(page.parent.glob("*.png")) == []
 
 
 def test_a_run_of_one_update_that_was_never_evaluated(tmp_path: Path) -> None:
-    lonely = [record | {"var_rp": None, "weight_rp": None} for record in synthetic.history(1)]
-    page = write_report(synthetic.write_run(tmp_path / "r", lonely, [], Config()))
+    lonely = [record | {"var_rp": None, "weight_rp": None} for record in run_files.history(1)]
+    page = write_report(run_files.write_run(tmp_path / "r", lonely, [], Config()))
     names = {p.stem for p in page.parent.glob("*.png")}
     assert names == {"outer_loss", "outer_loss_time", "variances", "windows", "staleness", "norms"}
 
 
 def test_what_a_dead_learner_wrote_past_the_checkpoint_is_left_out(tmp_path: Path) -> None:
-    lines = synthetic.history(4)
-    run = synthetic.write_run(tmp_path / "r", [*lines, *(line | {"epoch": 2} for line in lines[2:3])], [], Config())
+    lines = run_files.history(4)
+    run = run_files.write_run(tmp_path / "r", [*lines, *(line | {"epoch": 2} for line in lines[2:3])], [], Config())
     claim(run / "epochs", Position(1, 2), 0.0)
     assert [(r["epoch"], r["version"]) for r in gather(run, Config()).history] == [(1, 1), (1, 2), (2, 3)]
 
@@ -111,7 +111,7 @@ def test_no_run_is_a_sentence(tmp_path: Path) -> None:
 
 
 def test_a_report_that_cannot_be_written_is_a_sentence_and_touches_nothing(tmp_path: Path) -> None:
-    run = synthetic.write_run(tmp_path / "r", [], [], Config())
+    run = run_files.write_run(tmp_path / "r", [], [], Config())
     (run / "report").write_text("a file in the way")
     before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
     with pytest.raises(UserError, match=r"cannot write the report into .*report \(file exists\).*again"):
@@ -129,7 +129,7 @@ def test_every_axis_has_a_label(finished: Path) -> None:
 
 
 def test_time_is_shown_in_a_unit_of_its_size(finished: Path) -> None:
-    history = synthetic.history(5)
+    history = run_files.history(5)
     for scale, unit in ((1, "seconds"), (100, "minutes"), (3000, "hours")):
         longer = [record | {"seconds": record["seconds"] * scale} for record in history]
         figure = plots.outer_loss_time(Material(longer, [], None, "train"))
@@ -149,7 +149,7 @@ def test_differences_are_positive_where_the_learned_optimizer_is_better(finished
 
 def test_variances_up_to_the_largest_number_can_be_drawn() -> None:
     largest = float(np.finfo(float).max)
-    history = synthetic.history(6)
+    history = run_files.history(6)
     history[3] |= {"var_rp": dict.fromkeys(history[3]["var_rp"], largest), "gradient_norm": largest}
     for draw in (plots.variances, plots.norms):
         figure = draw(Material(history, [], None, "train"))

@@ -8,11 +8,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import cluster_settings  # noqa: F401 - before Ray
 import numpy as np
 import pytest
-from scene import start_cluster
-from small import TINY
+from helpers import ray_environment  # noqa: F401 - before Ray
+from helpers.cluster import start_cluster
+from helpers.tasks import TINY
 
 from cluster.cli.main import main
 from cluster.launchers import ray_cluster

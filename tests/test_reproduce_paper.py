@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from archives_helper import write_archives
+from helpers.archives import write_archives
 
 from cluster.cli.main import main
 from workers.figures import fig2, fig3, fig5, fig6, fig8, probing

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soak
-import vitals
+from helpers import resources
+from helpers.resources import Reading
 from soak import EVERY, Stretch, Struck
-from vitals import Reading
 
 
 @pytest.mark.parametrize("minutes", [3, 10, 60])
@@ -56,37 +56,37 @@ def readings(lives: int, growth: float, step: float) -> list[Reading]:
 
 def test_growth_within_lives_is_told_from_growth_over_them() -> None:
     leaking = readings(6, growth=30.0, step=0.0)
-    across, within = vitals.slopes(leaking, "uss_mib")
+    across, within = resources.slopes(leaking, "uss_mib")
     assert within == pytest.approx(30) and across < 3
-    across, within = vitals.slopes(readings(6, growth=0.0, step=10.0), "uss_mib")
+    across, within = resources.slopes(readings(6, growth=0.0, step=10.0), "uss_mib")
     assert within == pytest.approx(0, abs=1e-9) and across == pytest.approx(60, rel=0.1)
-    assert vitals.slopes(leaking, "descriptors") == (0, 0)
-    assert vitals.summary(readings(6, 0.0, 10.0))["uss_mib"]["flat"] is False
-    assert vitals.summary(readings(6, 0.0, 1.0))["uss_mib"]["flat"] is True
+    assert resources.slopes(leaking, "descriptors") == (0, 0)
+    assert resources.summary(readings(6, 0.0, 10.0))["uss_mib"]["flat"] is False
+    assert resources.summary(readings(6, 0.0, 1.0))["uss_mib"]["flat"] is True
 
 
 def test_the_youth_of_each_life_is_left_out() -> None:
-    kept = vitals.settled(readings(2, 0.0, 0.0))
-    assert [min(r.time for r in kept if r.pid == life) for life in (0, 1)] == [vitals.YOUNG, 600 + vitals.YOUNG]
+    kept = resources.settled(readings(2, 0.0, 0.0))
+    assert [min(r.time for r in kept if r.pid == life) for life in (0, 1)] == [resources.YOUNG, 600 + resources.YOUNG]
 
 
 def test_memory_and_descriptors_are_seen() -> None:
-    before = vitals.read(os.getpid(), 0.0)
+    before = resources.read(os.getpid(), 0.0)
     block = np.ones(32 << 17)  # 32 MiB
     with ExitStack() as files:
         for _ in range(3):
             files.enter_context(open(os.devnull))
-        after = vitals.read(os.getpid(), 0.0)
+        after = resources.read(os.getpid(), 0.0)
     assert before is not None and after is not None and block[0]
     assert after.uss_mib - before.uss_mib == pytest.approx(32, abs=4)
     assert after.rss_mib - before.rss_mib == pytest.approx(32, abs=4)
     assert after.descriptors - before.descriptors == 3
-    assert vitals.read(2**22 + 1, 0.0) is None
+    assert resources.read(2**22 + 1, 0.0) is None
 
 
 def test_a_process_that_is_gone_is_looked_for_again() -> None:
     found = iter([2**22 + 1, os.getpid()])
-    watched = vitals.Watched(lambda: next(found))
+    watched = resources.Watched(lambda: next(found))
     watched.look(0.0)
     assert not watched.readings
     watched.look(1.0)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from learning import DIGEST, SIZE, config, sample
+from helpers.learner import DIGEST, SIZE, config, sample
 
 from common import moments
 from common.config import Config, EstimatorConfig

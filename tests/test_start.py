@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from learning import DIGEST, SEGMENTS, THETA, ask, config, feed, run_directory, start
+from helpers.learner import DIGEST, SEGMENTS, THETA, ask, config, feed, run_directory, start
 
 from common import checkpoint
 from common.errors import UserError

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from learning import SEGMENTS, SIZE, THETA, config, sample
+from helpers.learner import SEGMENTS, SIZE, THETA, config, sample
 
 from common import checkpoint, moments
 from learner import record, rp_skipping

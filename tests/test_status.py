@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import synthetic
+from helpers import run_files
 
 from cluster.monitoring.metrics import Endpoint, FleetMetrics, LearnerMetrics
 from cluster.monitoring.status import state_of, text
@@ -19,7 +19,7 @@ FLEET = {"target": 4, "starting": 1, "running": 3, "leaving": 0, "given_up": 0, 
 @pytest.fixture
 def run(tmp_path: Path) -> RunDirectory:
     config = replace(Config(), outer=OuterConfig(updates=50))
-    return RunDirectory(synthetic.write_run(tmp_path / "a", synthetic.history(30), [], config))
+    return RunDirectory(run_files.write_run(tmp_path / "a", run_files.history(30), [], config))
 
 
 @pytest.fixture

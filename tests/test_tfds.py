@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from archives_helper import write_archives
+from helpers.archives import write_archives
+from helpers.sources import quiet
 from PIL import Image
-from sources import quiet
 from tensorflow_datasets.core.download import checksums
 from tensorflow_datasets.core.download.download_manager import DownloadManager
 from tensorflow_datasets.core.download.downloader import DownloadResult, _Downloader

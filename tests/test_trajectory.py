@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import small
+from helpers import tasks
 
 from common.config import CurriculumConfig, EstimatorConfig, TaskConfig
 from common.optimizer import make_family
@@ -22,11 +22,11 @@ KINDS = [{}, {"es": "persistent", "use": "es"}, {"es": "noise_reuse", "use": "es
 
 @pytest.fixture(scope="module")
 def unroll():
-    return Unroll(small.task("quadratic"), make_family(small.config().optimizer), Objective(), 4)
+    return Unroll(tasks.task("quadratic"), make_family(tasks.config().optimizer), Objective(), 4)
 
 
 def sampler(unroll, uid="a worker", curriculum=CURRICULUM, seed=0, **estimator):
-    config = small.config(curriculum=curriculum, seed=seed, estimator=EstimatorConfig(**estimator))
+    config = tasks.config(curriculum=curriculum, seed=seed, estimator=EstimatorConfig(**estimator))
     return Sampler(config, unroll.task, unroll, uid, 2)
 
 
@@ -171,7 +171,7 @@ def test_first_problems_end_one_after_the_other_and_later_ones_at_their_length(u
 @pytest.mark.parametrize("clamp", [10.0, 0.7, 0.3, 7.3])
 @pytest.mark.parametrize("batches", [0, 3])
 def test_divergence_is_seen_at_any_clamp_although_losses_are_float32(clamp, batches):
-    config = small.config(estimator=EstimatorConfig(clamp=clamp, outer_batches=batches))
+    config = tasks.config(estimator=EstimatorConfig(clamp=clamp, outer_batches=batches))
     task = TaskFamily(
         sample=lambda random, split: {"x": np.float32(0)},
         init=lambda key: jnp.ones(1),
@@ -237,7 +237,7 @@ def test_a_snapshot_before_the_first_sample_is_empty_and_loads(unroll):
 
 def test_a_snapshot_keeps_half_precision(unroll):
     halved = unroll.task._replace(init=lambda key: {"w": jax.random.normal(key, (2,), jnp.bfloat16)})
-    config = small.config(curriculum=CURRICULUM)
+    config = tasks.config(curriculum=CURRICULUM)
     draw = Sampler(config, halved, Unroll(halved, make_family(config.optimizer), Objective(), 4), "a worker", 2)
     trajectory = draw.begin(0, 1)
     (restored,), _ = draw.load(draw.dump([trajectory], 0))
@@ -248,7 +248,7 @@ def test_a_snapshot_keeps_half_precision(unroll):
 def test_tasks_are_of_outer_train_classes_only(unroll):
     asked = []
     task = unroll.task._replace(sample=lambda random, split: asked.append(split) or unroll.task.sample(random, split))
-    draw = Sampler(small.config(), task, unroll, "a worker", 2)
+    draw = Sampler(tasks.config(), task, unroll, "a worker", 2)
     for number in range(3):
         draw.begin(0, number)
     assert asked == ["outer_train"] * 3

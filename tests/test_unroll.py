@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import small
+from helpers import tasks
 
 from common.config import OptimizerConfig
 from common.optimizer import Family, make_family
@@ -62,7 +62,7 @@ CASES = {
 
 def plain_step(case, theta, problem, w, optimizer, t):
     """One step, straight from the definition: the gradient is taken where it is needed, optax applies it."""
-    task, transform = small.task(case.task), family_of(case.family).transform(theta)
+    task, transform = tasks.task(case.task), family_of(case.family).transform(theta)
     loss = lambda w, batch: jnp.minimum(task.loss(w, batch), case.objective.clamp)  # noqa: E731
     key = lambda n: jax.random.fold_in(problem.key, n)  # noqa: E731
     gradient = jax.grad(loss)(w, task.batch(problem.data, key(2 * t), "train"))
@@ -103,8 +103,8 @@ def compiled_plain(case):
 def subject(request):
     case = CASES[request.param]
     with jax.enable_x64(True):
-        family, problem = family_of(case.family), small.problem(case.task)
-        unroll = Unroll(small.task(case.task), family, case.objective, SEGMENT)
+        family, problem = family_of(case.family), tasks.problem(case.task)
+        unroll = Unroll(tasks.task(case.task), family, case.objective, SEGMENT)
         theta = np.float64(family.init(jax.random.key(5)) if case.theta is None else case.theta)
         if case.family == "mlp":
             theta *= 5  # larger steps than a fresh theta makes, so that curvature counts
@@ -115,7 +115,7 @@ def subject(request):
 def middle(case, unroll, theta, problem):
     """Two steps into an inner problem, by the only functions that the tests compile anyway."""
     random = np.random.default_rng(3)
-    shapes = jax.eval_shape(small.task(case.task).init, jax.random.key(0))
+    shapes = jax.eval_shape(tasks.task(case.task).init, jax.random.key(0))
     w = jax.tree.map(lambda s: jnp.asarray(random.normal(size=s.shape) / np.sqrt(s.size / s.shape[-1])), shapes)
     optimizer = family_of(case.family).transform(theta).init(w)
     state = InnerState(w, optimizer, jax.tree.map(jnp.zeros_like, w), jnp.int32(0))
@@ -205,7 +205,7 @@ def test_a_diverged_problem_counts_with_the_clamp(subject, x64):
 
 
 def test_the_start_is_the_tasks_own_with_the_gradient_on_its_first_batch():
-    task, problem = small.task("mlp"), small.problem("mlp")
+    task, problem = tasks.task("mlp"), tasks.problem("mlp")
     state = Unroll(task, family_of("sgd"), Objective(), SEGMENT).start(problem, jax.random.key(7))
     w = task.init(jax.random.key(7))
     jax.tree.map(np.testing.assert_array_equal, state.w, w)
@@ -216,10 +216,10 @@ def test_the_start_is_the_tasks_own_with_the_gradient_on_its_first_batch():
 
 
 def test_twenty_windows_on_new_problems_compile_nothing_new():
-    single = Unroll(small.task("quadratic"), family_of("mlp"), Objective(), SEGMENT)
+    single = Unroll(tasks.task("quadratic"), family_of("mlp"), Objective(), SEGMENT)
     theta = family_of("mlp").init(jax.random.key(0))
     for window in range(1, 21):
-        problem = small.problem("quadratic", window)
+        problem = tasks.problem("quadratic", window)
         state = single.start(problem, jax.random.key(window))
         losses, gradient, state = single.losses_and_grad(theta, problem, state, window)
         assert losses.dtype == gradient.dtype == np.float32

@@ -4,7 +4,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-import synthetic
+from helpers import run_files
 from rich.console import Console
 
 from cluster.monitoring.alerts import Moment
@@ -23,7 +23,7 @@ def no_prometheus(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def living() -> Moment:
     """A run at update 50 of 200 on two machines."""
-    history, learner, fleet = synthetic.history(50), LearnerMetrics(), FleetMetrics()
+    history, learner, fleet = run_files.history(50), LearnerMetrics(), FleetMetrics()
     learner.recovery(Config())
     learner.observe_update(history[-1], "train", 0.1)
     learner.observe_verdict("accepted", 1000, None, 0)
@@ -70,14 +70,14 @@ def test_a_run_that_has_not_begun() -> None:
 
 
 def test_once_prints_one_frame_of_a_run_directory(tmp_path: Path) -> None:
-    run = synthetic.write_run(tmp_path / "night", synthetic.history(30), [], Config())
+    run = run_files.write_run(tmp_path / "night", run_files.history(30), [], Config())
     with open(tmp_path / "out", "w") as out:
         watch(run, once=True, console=Console(width=80, file=out))
     assert "update 30 of 30" in (tmp_path / "out").read_text()
 
 
 def test_series_of_a_history() -> None:
-    history = synthetic.history(4)
+    history = run_files.history(4)
     assert series(history, "loss") == [record["loss"] for record in history]
     assert series(history, "windows.max") == [record["windows"]["max"] for record in history]
     assert series(history, "rate") == [record["inner_steps"] / 1.5 for record in history[1:]]

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-import small
+from helpers import tasks
 
 from common import moments
 from common.config import CurriculumConfig, EstimatorConfig, digest
@@ -20,7 +20,7 @@ THETA = np.array([0.15, 0.5], np.float32)
 
 def config(**estimator):
     curriculum = CurriculumConfig(start=5, end=5, jitter=0.2, stagger=False)
-    return small.config(curriculum=curriculum, estimator=EstimatorConfig(**{"sigma": 0.1, "pairs": 3} | estimator))
+    return tasks.config(curriculum=curriculum, estimator=EstimatorConfig(**{"sigma": 0.1, "pairs": 3} | estimator))
 
 
 class Script:
@@ -183,7 +183,7 @@ def test_a_learner_of_another_configuration_is_refused():
 
 
 def test_it_works_on_images_with_the_validation_objective():
-    run = small.config("mlp", estimator=EstimatorConfig(objective="valid", outer_batches=1))
+    run = tasks.config("mlp", estimator=EstimatorConfig(objective="valid", outer_batches=1))
     learner = Script(run)
     worker = Worker(run, "w0", learner.exchange)
     assert worker.digest == digest(run, open_dataset(run.dataset).fingerprint) != digest(run, "")
@@ -195,7 +195,7 @@ def test_it_works_on_images_with_the_validation_objective():
 
 
 def test_the_start_of_theta_follows_from_the_seed_alone():
-    run = small.config("conv", "mlp")
+    run = tasks.config("conv", "mlp")
     theta = theta_of(run)
     assert theta.shape == (1090,) and theta.dtype == np.float32
     np.testing.assert_array_equal(theta, theta_of(dataclasses.replace(run, workers=config().workers)))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import small
+from helpers import tasks
 
 from cluster.actors import worker_program
 from cluster.actors.worker_program import FOR_JOBS, FOR_RUNS, ForJobs, ForRuns, make_workplace, read_config
@@ -18,7 +18,7 @@ from workers.evaluation.items import learned_items
 
 CONFIG = replace(
     Config(),
-    task=small.TASKS["quadratic"],
+    task=tasks.TASKS["quadratic"],
     optimizer=OptimizerConfig(family="sgd"),
     curriculum=CurriculumConfig(start=2, end=4),
     evaluation=EvaluationConfig(tasks=1),

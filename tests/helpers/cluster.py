@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cluster_settings  # noqa: F401 - before Ray
 import pytest
 import ray
 from ray.cluster_utils import Cluster
@@ -24,6 +23,7 @@ from cluster.jobs.evaluation import theta_of
 from cluster.launchers import ray_cluster
 from cluster.runs import directory
 from cluster.runs.open import Request, open_run
+from helpers import ray_environment  # noqa: F401 - before Ray
 from learner.journal import Replay, replay
 
 STUB = Path(__file__).parent / "cluster_stub"

@@ -24,8 +24,9 @@ class LearnerProcess:
 
     def __init__(self, run: Path, outer: dict[str, Any], size: int, failpoint: str = "") -> None:
         began = time.monotonic()
-        arguments = [sys.executable, __file__, str(run), json.dumps(outer), str(size)]
-        environment = os.environ | {"OUTERTRAIN_FAILPOINT": failpoint}
+        arguments = [sys.executable, "-m", __name__, str(run), json.dumps(outer), str(size)]
+        path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+        environment = os.environ | {"OUTERTRAIN_FAILPOINT": failpoint, "PYTHONPATH": path}
         self._process = subprocess.Popen(
             arguments, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
         )
@@ -65,8 +66,8 @@ class LearnerProcess:
 
 def serve(run: Path, outer: dict[str, Any], size: int) -> None:
     import numpy as np
-    from learning import config, start
 
+    from helpers.learner import config, start
     from learner.failpoints import from_environment
 
     learner = start(run, config(**outer), np.zeros(size, np.float32), reached=from_environment())

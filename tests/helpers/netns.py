@@ -19,7 +19,7 @@ from typing import NamedTuple
 NETWORK = "10.77.0"  # inside the namespaces only: the machine itself has no part in it
 HOME = "/root"
 PATH = os.defpath + ":/usr/sbin:/sbin"
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 UNSHARE = ("unshare", "--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child", "bash", "-ec")
 # A folder that is hidden may hold what another one needs: that is kept at hand below /mnt meanwhile.
 HOST = """

@@ -9,9 +9,9 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from ray.cluster_utils import Cluster
-from scene import Scene, add_node
 
 from cluster.actors.ray_errors import unwrap
+from helpers.cluster import Scene, add_node
 
 
 class Fault(NamedTuple):
