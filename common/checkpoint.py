@@ -5,7 +5,6 @@ cut short, one bit flipped, or foreign, it never loads. No pickle.
 """
 
 import hashlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
+from common import files
 from common.errors import UserError
 
 MAGIC = b"outertrain record 1\n"
@@ -23,10 +23,6 @@ _DTYPES = frozenset(["<f2", "<f4", "<f8", "|i1", "<i2", "<i4", "<i8", "|u1", "<u
 
 class Damaged(UserError):
     """The file or the bytes are not a record that we wrote."""
-
-
-def nothing(point: str) -> None:
-    """Default of `save`'s hook: no failpoint is set."""
 
 
 def pack(record: Any) -> bytes:
@@ -60,48 +56,10 @@ def _decode(code: int, data: bytes) -> np.ndarray:
     return np.frombuffer(content, kind).reshape(shape)
 
 
-def save(path: Path, record: Any, reached: Callable[[str], None] = nothing) -> int:
-    """Replaces `path` by `record` atomically and durably, and returns the bytes written.
-
-    When this returns, the file survives a power cut; whenever it is interrupted, the old file is still whole. A
-    failed write leaves no temporary file behind. `reached` is told each step's name (failpoints).
-
-    Raises:
-      OSError: from the file system; `path` holds either its old record or the new one, whole.
-    """
+def save(path: Path, record: Any, reached: Callable[[str], None] = files.no_failpoint) -> int:
+    """Replaces `path` by `record` (`common.files.replace`), and returns the bytes written. Raises OSError."""
     body = pack(record)
-    data = MAGIC + hashlib.sha256(body).digest() + body
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        _write(temporary, data, reached)
-        reached("before_rename")
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    reached("after_rename")
-    sync_folder(path.parent)
-    return len(data)
-
-
-def _write(temporary: Path, data: bytes, reached: Callable[[str], None]) -> None:
-    reached("before_write")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        reached("after_write")
-        reached("before_fsync")
-        os.fsync(file.fileno())
-    reached("after_fsync")
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes the names in `folder` durable, not only the files."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return files.replace(path, MAGIC + hashlib.sha256(body).digest() + body, reached)
 
 
 def load(path: Path) -> Any:

@@ -7,8 +7,8 @@ import os
 import signal
 from collections.abc import Callable, Mapping
 
-from common.checkpoint import nothing
 from common.errors import UserError
+from common.files import no_failpoint
 
 Reached = Callable[[str], None]
 
@@ -36,7 +36,7 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Reached:
     """The failpoint that the environment asks for; without one, a function that does nothing."""
     text = environment.get("OUTERTRAIN_FAILPOINT", "")
     if not text:
-        return nothing
+        return no_failpoint
     name, _, rest = text.partition(":")
     nth, _, action = rest.partition(":")
     nth, action = nth or "1", action or "kill"

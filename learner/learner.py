@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from common.config import Config
+from common.files import no_failpoint
 from common.messages import GradientSample, Parameters, Reply, Verdict, encode_theta, pack_reply
 from learner import history, record
 from learner import state as states
 from learner.admission import Standing, limits, samples_in
 from learner.deduplication import Ledger
-from learner.failpoints import Reached, nothing
+from learner.failpoints import Reached
 from learner.intake import Intake
 from learner.keeper import Durable, Keeper
 from learner.observer import Observer, Silent
@@ -37,7 +38,7 @@ class Surroundings(NamedTuple):
     observer: Observer = Silent()
     clock: Callable[[], float] = time.time  # unix seconds
     beside: Callable[[], dict[str, bytes]] = dict  # kept in each checkpoint next to the learner's own state
-    reached: Reached = nothing
+    reached: Reached = no_failpoint
 
 
 class Published(NamedTuple):

@@ -13,8 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common.checkpoint import sync_folder
 from common.errors import UserError
+from common.files import sync_folder
 
 NO_END = 2**63 - 1  # the last version that counts in the newest epoch
 _NAME = re.compile(r"e(\d+)\.json")

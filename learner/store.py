@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from common import jsonlines
 from common.config import Config
-from learner import checkpoints, lineage
+from learner import checkpoints, history, lineage
 from learner.failpoints import Reached
-from learner.history import History
 from learner.journal import Journal
 from learner.lineage import Position
 
@@ -35,7 +35,7 @@ class Store:
         self._epochs, self._folder = run / "epochs", run / "checkpoints"
         self._keep, self._every = config.outer.keep_checkpoints, config.outer.keep_every
         self._reached = reached
-        self._history = History(run / "history.jsonl")
+        self._history = jsonlines.Writer(run / history.FILE)
         self._journal = Journal(run / "journal", number) if config.outer.journal else None
 
     def superseded(self) -> bool:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common import checkpoint
+from common import checkpoint, files
 from common.checkpoint import Damaged
 from common.errors import UserError
 
@@ -137,7 +137,7 @@ def test_a_save_is_durable_before_it_is_visible(tmp_path, monkeypatch):
         events.append("rename")
         real_replace(old, new)
 
-    monkeypatch.setattr(checkpoint.os, "fsync", fsync)
-    monkeypatch.setattr(checkpoint.os, "replace", replace)
+    monkeypatch.setattr(files.os, "fsync", fsync)
+    monkeypatch.setattr(files.os, "replace", replace)
     checkpoint.save(tmp_path / "a.ckpt", RECORD)
     assert events == ["file", "rename", "folder"]

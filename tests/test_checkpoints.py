@@ -5,8 +5,8 @@ import pytest
 
 from common import checkpoint
 from common.errors import UserError
+from common.files import no_failpoint
 from learner.checkpoints import clean, latest_checkpoint, load_theta, newest, path_of, positions, retain, save, versions
-from learner.failpoints import nothing
 from learner.lineage import NO_END, Position, claim
 
 CHAIN = {2: NO_END, 1: 10}
@@ -14,7 +14,7 @@ CHAIN = {2: NO_END, 1: 10}
 
 def fill(folder, *places):
     for place in places:
-        save(folder, Position(*place), {"at": list(place)}, nothing)
+        save(folder, Position(*place), {"at": list(place)}, no_failpoint)
 
 
 def names(folder):
@@ -83,7 +83,7 @@ def test_readers_of_a_run(tmp_path):
         latest_checkpoint(tmp_path)
     theta = np.arange(3, dtype=np.float32)
     for version in (4, 5):
-        save(tmp_path / "checkpoints", Position(1, version), {"theta": theta + version}, nothing)
+        save(tmp_path / "checkpoints", Position(1, version), {"theta": theta + version}, no_failpoint)
     path = latest_checkpoint(tmp_path)
     np.testing.assert_array_equal(load_theta(path), theta + 5)
     assert versions(tmp_path) == [(v, path_of(tmp_path / "checkpoints", Position(1, v))) for v in (4, 5)]

@@ -8,8 +8,7 @@ import pytest
 from helpers import run_files
 
 from common.config import Config, EvaluationConfig
-from common.errors import UserError
-from workers.evaluation.comparison import best_unrolls, compare, curves, read_lines, read_unrolls
+from workers.evaluation.comparison import best_unrolls, compare, curves, read_unrolls
 from workers.evaluation.scores import summarise
 
 GRID = EvaluationConfig(rate_low=0.01, rate_high=1.0, rate_count=3)  # 0.01, 0.1, 1
@@ -132,16 +131,6 @@ def test_the_curves_of_a_baseline_are_those_at_each_tasks_best_rate() -> None:
     assert sorted((u["task"], u["rate"]) for u in chosen) == [(0, 0.01), (1, 1.0)]
     assert len(best_unrolls(learned([9.0], version=3) + learned([0.5, 2.0]), "learned", comparison)) == 2
     assert np.allclose(curves(chosen, "train")[1], [[2.5, 1.25, 0.625]])
-
-
-def test_the_last_line_may_be_cut_off_but_no_other(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
-    path.write_text('{"a": 1}\n{"a"')
-    assert read_lines(path) == [{"a": 1}]
-    path.write_text('{"a"\n{"a": 1}\n')
-    with pytest.raises(UserError, match=r"a\.jsonl, line 1 is not JSON"):
-        read_lines(path)
-    assert read_lines(tmp_path / "none.jsonl") == []
 
 
 def test_an_item_that_was_computed_twice_counts_once(tmp_path: Path) -> None:

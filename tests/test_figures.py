@@ -10,16 +10,16 @@ from helpers.tasks import TINY
 
 from common.configfile import load
 from common.errors import UserError
+from common.optimizer import initial_theta
 from workers.evaluation.items import decode, encode
 from workers.evaluation.search import Plan, Rung
 from workers.figures import catalogue, digits, fig2, fig3, fig4, fig5, fig6, fig7, fig8, probing, statistics
 from workers.figures.figure import Trained, item, rounded, row
-from workers.worker import theta_of
 
 
 def train(config, keep):
     """As if trained: theta walks at random."""
-    random, theta = np.random.default_rng(config.seed), theta_of(config)
+    random, theta = np.random.default_rng(config.seed), initial_theta(config)
     kept = {v: (theta + 0.01 * v * random.normal(size=len(theta))).astype(np.float32) for v in keep}
     history = run_files.history(config.outer.updates)
     return Trained(kept[max(kept)], kept, history)
@@ -341,7 +341,7 @@ def test_shipped_optimizers_are_tried_on_digits_where_they_fit():
 
 def test_longer_steps_triple_both_outputs_and_nothing_else():
     config = load("mini", ["optimizer.hidden=3"])
-    theta = np.random.default_rng(0).normal(size=len(theta_of(config))).astype(np.float32)
+    theta = np.random.default_rng(0).normal(size=len(initial_theta(config))).astype(np.float32)
     longer = decode(fig4.longer_steps(encode(theta), config))
     np.testing.assert_array_equal(longer[:-8], theta[:-8])
     np.testing.assert_array_equal(longer[-8:], 3 * theta[-8:])  # output kernel [3, 2] and bias [2]

@@ -7,8 +7,8 @@ import pytest
 from helpers.learner import SEGMENTS, SIZE, sample
 
 from common import moments
-from learner import history
-from learner.history import History, describe_samples, describe_step, read_history, read_newest
+from common.jsonlines import Writer
+from learner.history import describe_samples, describe_step, read_history, read_newest
 from learner.lineage import Position, claim
 from learner.merge import Rule, merge
 from learner.outer_optimizer import Step
@@ -37,7 +37,7 @@ def test_a_run_without_history_is_empty(tmp_path):
 def test_lines_past_the_parent_are_ignored(tmp_path):
     claim(tmp_path / "epochs", None, 0.0)
     claim(tmp_path / "epochs", Position(1, 2), 0.0)
-    log = History(tmp_path / "history.jsonl")
+    log = Writer(tmp_path / "history.jsonl")
     for place in ((1, 1), (1, 2), (1, 3), (2, 3), (1, 4), (2, 4)):
         append(log, line(*place))
     assert places(tmp_path) == [(1, 1), (1, 2), (2, 3), (2, 4)]
@@ -47,13 +47,13 @@ def test_torn_and_foreign_lines_are_skipped_and_the_next_is_whole(tmp_path):
     claim(tmp_path / "epochs", None, 0.0)
     path = tmp_path / "history.jsonl"
     path.write_bytes(json.dumps(line(1, 1)).encode() + b'\n[]\n{"version": "x"}\n\xff\xfe\n{"epoch": 1, "ver')
-    append(History(path), line(1, 2))
+    append(Writer(path), line(1, 2))
     assert places(tmp_path) == [(1, 1), (1, 2)]
 
 
 def test_another_life_appends_without_a_gap(tmp_path):
     for version in (1, 2):
-        append(History(tmp_path / "history.jsonl"), line(1, version))
+        append(Writer(tmp_path / "history.jsonl"), line(1, version))
     assert (tmp_path / "history.jsonl").read_bytes().count(b"\n") == 2
 
 
@@ -61,7 +61,7 @@ def test_the_newest_lines_are_read_from_the_end_of_the_file(tmp_path):
     """Whatever the file holds between them: lines of a life that does not count, torn ones, and none at all."""
     assert read_newest(tmp_path, 3) == []
     claim(tmp_path / "epochs", None, 0.0)
-    log = History(tmp_path / "history.jsonl")
+    log = Writer(tmp_path / "history.jsonl")
     first, second = (1, range(1, 400)), (2, range(391, 395))
     late = (1, range(400, 3000))  # by the first life, which does not know that it was superseded
     for epoch, versions in (first, second, late):
@@ -79,7 +79,7 @@ def test_the_newest_lines_are_read_from_the_end_of_the_file(tmp_path):
 def test_a_full_disk_loses_no_line(tmp_path, monkeypatch):
     """Half a line is written, then nothing for a while: when there is room again all lines are there, each once."""
     claim(tmp_path / "epochs", None, 0.0)
-    log, real, room = History(tmp_path / "history.jsonl"), os.write, [10_000]
+    log, real, room = Writer(tmp_path / "history.jsonl"), os.write, [10_000]
 
     def write(descriptor, data):
         if room[0] <= 0:
@@ -88,7 +88,7 @@ def test_a_full_disk_loses_no_line(tmp_path, monkeypatch):
         room[0] -= written
         return written
 
-    monkeypatch.setattr(history.os, "write", write)
+    monkeypatch.setattr(os, "write", write)
     append(log, line(1, 1))
     room[0] = 12
     for version in (2, 3):
@@ -100,7 +100,7 @@ def test_a_full_disk_loses_no_line(tmp_path, monkeypatch):
 
 
 def test_what_waits_is_bounded(tmp_path):
-    log = History(tmp_path / "missing" / "history.jsonl")
+    log = Writer(tmp_path / "missing" / "history.jsonl")
     for version in range(1500):
         with pytest.raises(OSError, match="No such file"):
             append(log, line(1, version))
@@ -159,5 +159,5 @@ def test_what_is_unknown_is_null_and_every_line_is_json(tmp_path):
     assert described["var_rp"] == dict.fromkeys(("q05", "q25", "q50", "q75", "q95"))
     assert described["rp_fallback"] == 1
     assert described["gradient_norm"] > 1e308
-    append(History(tmp_path / "h.jsonl"), described)
+    append(Writer(tmp_path / "h.jsonl"), described)
     assert json.loads((tmp_path / "h.jsonl").read_text()) == described

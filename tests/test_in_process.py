@@ -11,13 +11,14 @@ import pytest
 from cluster.cli import console
 from cluster.cli.interrupt import Interrupt
 from cluster.cli.train import follow
-from cluster.jobs.evaluation import FILE, Interim, theta_of
+from cluster.jobs.evaluation import FILE, Interim
 from cluster.launchers.in_process import InProcess
 from cluster.runs import directory
+from cluster.runs.directory import load_theta
+from common import jsonlines
 from common.config import Config
 from common.configfile import from_dict
 from learner.history import read_history
-from workers.evaluation.comparison import read_lines
 
 UPDATES = 12
 TREE = {
@@ -56,7 +57,7 @@ def train(name: str, wanted: Config, steps: int | None = None) -> directory.RunD
 
 def test_same_seed_same_theta_and_another_seed_another() -> None:
     first, second, other = (
-        theta_of(train(name, from_dict({**TREE, "seed": seed})))[0] for name, seed in (("a", 0), ("b", 0), ("c", 1))
+        load_theta(train(name, from_dict({**TREE, "seed": seed})))[0] for name, seed in (("a", 0), ("b", 0), ("c", 1))
     )
     assert first.tobytes() == second.tobytes() != other.tobytes()
 
@@ -69,7 +70,7 @@ def test_left_anywhere_and_resumed_the_run_is_the_same(es: str, lives: tuple[int
     for steps in lives:
         train("torn", wanted, steps)
     torn = train("torn", wanted)
-    assert theta_of(torn)[0].tobytes() == theta_of(whole)[0].tobytes()
+    assert load_theta(torn)[0].tobytes() == load_theta(whole)[0].tobytes()
     lines = [[line[key] for key in ("version", "loss", "gradient_norm")] for line in read_history(torn.path)]
     assert lines == [[line[key] for key in ("version", "loss", "gradient_norm")] for line in read_history(whole.path)]
 
@@ -104,8 +105,8 @@ def test_killed_by_the_system_at_random_moments() -> None:
             process.send_signal(signal.SIGKILL)
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 0, done.stderr
-    theta, version = theta_of(run)
-    assert version == 30 and theta.tobytes() == theta_of(whole)[0].tobytes()
+    theta, version = load_theta(run)
+    assert version == 30 and theta.tobytes() == load_theta(whole)[0].tobytes()
     assert np.isfinite(theta).all()
 
 
@@ -115,8 +116,8 @@ def test_it_is_evaluated_while_it_trains_and_that_changes_nothing() -> None:
     with InProcess(run, wanted) as host:
         interim = Interim(run, wanted, host.pool())
         assert follow(host, wanted, interim, Interrupt(), console.PlainDisplay())
-    rows = read_lines(run.evaluation / FILE)
+    rows = jsonlines.read(run.evaluation / FILE)
     assert {(row["optimizer"], row["version"], row["task"]) for row in rows} == {
         ("learned", version, task) for version in (0, 5, 10) for task in (1000, 1001)
     }
-    assert theta_of(run)[0].tobytes() == theta_of(train("plain", config()))[0].tobytes()
+    assert load_theta(run)[0].tobytes() == load_theta(train("plain", config()))[0].tobytes()

@@ -7,7 +7,7 @@ import pytest
 from helpers.learner import DIGEST, SIZE, THETA, ask, config, feed, sample, send, start
 
 from cluster.monitoring.metrics import LearnerMetrics, exposition
-from common import checkpoint, moments
+from common import files, moments
 from common.messages import Verdict, decode_theta, pack_sample, unpack_reply
 from learner.checkpoints import latest_checkpoint, load_theta
 from learner.failpoints import POINTS, FailpointReached
@@ -36,8 +36,8 @@ class FullDisk:
     """Storage that refuses checkpoints while it is full."""
 
     def __init__(self, monkeypatch):
-        self.full, self._real = False, checkpoint._write
-        monkeypatch.setattr(checkpoint, "_write", self)
+        self.full, self._real = False, files._write
+        monkeypatch.setattr(files, "_write", self)
 
     def __call__(self, *arguments):
         if self.full:

@@ -22,8 +22,9 @@ from cluster.runs import directory
 from common import checkpoint, configfile
 from common.config import Config
 from common.messages import Reply, Verdict, encode_theta, pack_reply, pack_sample, unpack_reply, unpack_sample
+from common.optimizer import initial_theta
 from learner.history import read_history
-from workers.worker import Worker, theta_of
+from workers.worker import Worker
 
 pytestmark = [pytest.mark.cluster, pytest.mark.faults, pytest.mark.slow, pytest.mark.filterwarnings("ignore:os.fork")]
 
@@ -50,7 +51,7 @@ def cluster(surroundings: Path) -> Iterator[Cluster]:
 def recorded(config: Config, count: int) -> list[bytes]:
     """Payloads of a real worker that is told nothing new."""
     payloads: list[bytes] = []
-    theta = encode_theta(theta_of(config))
+    theta = encode_theta(initial_theta(config))
 
     def exchange(payload: bytes | None, epoch: int, version: int) -> bytes:
         if payload is not None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers.learner import DIGEST, SEGMENTS, THETA, ask, config, feed, run_directory, start
 
-from common import checkpoint
+from common import files
 from common.errors import UserError
 from common.messages import decode_theta
 from learner import lineage
@@ -130,7 +130,7 @@ def test_a_full_disk_at_the_first_checkpoint_is_one_sentence_and_supersedes_nobo
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoint, "_write", refuse)
+        patched.setattr(files, "_write", refuse)
         with pytest.raises(UserError, match="No space left"):
             start(tmp_path)
     assert listing(tmp_path) == before

@@ -24,7 +24,7 @@ def no_prometheus(monkeypatch: pytest.MonkeyPatch) -> None:
 def living() -> Moment:
     """A run at update 50 of 200 on two machines."""
     history, learner, fleet = run_files.history(50), LearnerMetrics(), FleetMetrics()
-    learner.recovery(Config())
+    learner.start(Config())
     learner.observe_update(history[-1], "train", 0.1)
     learner.observe_verdict("accepted", 1000, None, 0)
     learner.checkpoint_written(50, 1, 0.1, 1.0)

@@ -11,9 +11,9 @@ from common.config import CurriculumConfig, EstimatorConfig, digest
 from common.data.dataset import open_dataset
 from common.errors import UserError
 from common.messages import FACTS, Reply, Verdict, encode_theta, pack_reply, pack_sample, unpack_sample
-from common.optimizer import make_family
+from common.optimizer import initial_theta, make_family
 from workers.trajectory import Sampler
-from workers.worker import Worker, theta_of
+from workers.worker import Worker
 
 THETA = np.array([0.15, 0.5], np.float32)
 
@@ -196,10 +196,10 @@ def test_it_works_on_images_with_the_validation_objective():
 
 def test_the_start_of_theta_follows_from_the_seed_alone():
     run = tasks.config("conv", "mlp")
-    theta = theta_of(run)
+    theta = initial_theta(run)
     assert theta.shape == (1090,) and theta.dtype == np.float32
-    np.testing.assert_array_equal(theta, theta_of(dataclasses.replace(run, workers=config().workers)))
-    assert not np.array_equal(theta, theta_of(dataclasses.replace(run, seed=1)))
+    np.testing.assert_array_equal(theta, initial_theta(dataclasses.replace(run, workers=config().workers)))
+    assert not np.array_equal(theta, initial_theta(dataclasses.replace(run, seed=1)))
 
 
 def test_a_task_whose_loss_is_negative_is_refused_with_the_reason():

@@ -8,7 +8,6 @@ until the reply says stop
 import time
 from collections.abc import Callable
 
-import jax
 import numpy as np
 
 from common import moments
@@ -149,8 +148,3 @@ def facts_of(advances: list[Advance]) -> dict[str, float]:
         "finished": float(sum(a.finished for a in advances)),
         "diverged": float(sum(a.diverged for a in advances)),
     }
-
-
-def theta_of(config: Config) -> np.ndarray:
-    """The random start theta [P] float32 of a run; it follows from the seed alone."""
-    return np.asarray(make_family(config.optimizer).init(jax.random.key(config.seed)))

@@ -18,10 +18,9 @@ from cluster.runs import directory
 from common import moments
 from common.config import Config, OuterConfig
 from common.messages import GradientSample, Reply, Verdict, pack_sample, unpack_reply
-from common.optimizer import make_family
+from common.optimizer import initial_theta, make_family
 from learner.recovery import open_learner
 from workers.bench.figure import Measured, cpu, divided
-from workers.worker import theta_of
 
 SAMPLES = 128
 CLIENTS = 8  # stub workers, each with one outstanding call
@@ -54,7 +53,7 @@ def sample(worker: str, sequence: int, digest: str, epoch: int = 1, version: int
 
 def batch(rounds: int) -> Measured:
     """Milliseconds of processor time of the exchanges of one batch, the last of which updates and writes."""
-    theta, segments = theta_of(CONFIG), make_family(CONFIG.optimizer).segments
+    theta, segments = initial_theta(CONFIG), make_family(CONFIG.optimizer).segments
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "checkpoints").mkdir()
         learner, _ = open_learner(Path(folder), CONFIG, DIGEST, theta, segments)

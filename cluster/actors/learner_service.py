@@ -10,13 +10,12 @@ from cluster.monitoring.progress import RECENT
 from cluster.runs.directory import RunDirectory
 from common.config import digest
 from common.data.dataset import open_dataset
-from common.optimizer import make_family
+from common.optimizer import initial_theta, make_family
 from common.task import IMAGE_FAMILIES, make_task
 from learner import failpoints
 from learner.history import read_newest
 from learner.learner import Surroundings
 from learner.recovery import open_learner
-from workers.worker import theta_of
 
 
 class Recording(LearnerMetrics):
@@ -51,7 +50,7 @@ class LearnerService:
             around = Surroundings(self._metrics, beside=beside, reached=failpoints.from_environment())
             identity = digest(config, dataset.fingerprint if dataset else "")
             self.learner, self.beside = open_learner(
-                run.path, config, identity, theta_of(config), family.segments, around
+                run.path, config, identity, initial_theta(config), family.segments, around
             )
         except BaseException:
             self._endpoint.close()

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from common.errors import UserError
+from common.errors import UserError, last_line
 
 
 def unwrap(call: Callable[..., Any], *arguments: Any) -> Any:
@@ -43,8 +43,3 @@ def raise_if_superseded(learner: dict[str, Any]) -> None:
         raise UserError(
             "another learner has taken over this run, so this one has stopped: `outertrain watch RUN` follows that one"
         )
-
-
-def last_line(traceback: str) -> str:
-    lines = [line for line in traceback.strip().splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "no reason given"

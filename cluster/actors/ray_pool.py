@@ -8,9 +8,9 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError
 
-from cluster.actors.ray_errors import last_line, raise_if_hopeless
+from cluster.actors.ray_errors import raise_if_hopeless
 from cluster.jobs.job import Done, Item
-from common.errors import UserError
+from common.errors import UserError, last_line
 
 REFRESH_SECONDS = 2.0  # between two looks at which workers there are
 AWAY_SECONDS = 120.0  # after which a fleet that does not answer will not come back

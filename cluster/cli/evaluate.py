@@ -12,13 +12,13 @@ import numpy as np
 from cluster.cli import console
 from cluster.cli.interrupt import Interrupt
 from cluster.cli.train import INTERRUPTED, process_start, teller
-from cluster.jobs.evaluation import Progress, evaluate, summary_of, theta_of, tune
+from cluster.jobs.evaluation import Progress, evaluate, summary_of, tune
 from cluster.jobs.job import Pool
 from cluster.jobs.search import Size, searched
 from cluster.report.page import write_report
 from cluster.report.table import final_table
 from cluster.runs import directory
-from cluster.runs.directory import EVALUATION, RunDirectory, exclusive
+from cluster.runs.directory import EVALUATION, RunDirectory, exclusive, load_theta
 from cluster.runs.open import DEFAULT, absolute, stem
 from common import configfile, pretrained
 from common.config import Config
@@ -145,7 +145,7 @@ def of_run(request: Request, with_learned: bool) -> Subject:
                 f"[{section}] of a run cannot change in its evaluation, its rows would not be comparable: "
                 "export theta, and evaluate the file with --config"
             )
-    theta, version = theta_of(run) if with_learned else (None, None)
+    theta, version = load_theta(run) if with_learned else (None, None)
     return Subject(run, config, theta, version)
 
 

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in STORAGE:
             raise
-        from cluster.runs.directory import explain
+        from common.files import explain
 
         print(f"outertrain: {error.filename or 'storage'}: {explain(error)}", file=sys.stderr)
         return 2

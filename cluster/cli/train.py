@@ -12,10 +12,11 @@ from cluster.cli import console
 from cluster.cli.interrupt import Interrupt
 from cluster.launchers.local import Host, Status
 from cluster.monitoring import progress
-from cluster.runs.directory import EVALUATION, RunDirectory, exclusive
+from cluster.runs.directory import EVALUATION, RunDirectory, exclusive, load_theta
 from cluster.runs.open import Request, open_run
 from common.config import Config
 from common.errors import UserError
+from learner.history import read_history
 
 if TYPE_CHECKING:
     from cluster.jobs.evaluation import Interim
@@ -61,14 +62,14 @@ def held(run: RunDirectory, request: Request, config: Config) -> Iterator[None]:
 def work(run: RunDirectory, config: Config, request: Request, interrupt: Interrupt, show: console.Display) -> bool:
     """Training and evaluation; False when they were interrupted."""
     with make_host(run, config, request.in_process) as host:
-        from cluster.jobs.evaluation import Interim, evaluate, theta_of
+        from cluster.jobs.evaluation import Interim, evaluate
 
         interim = Interim(run, config, host.pool())
         if not follow(host, config, interim, interrupt, show):
             return False
         if not request.evaluate or config.evaluation.tasks == 0:
             return True
-        theta, version = theta_of(run)
+        theta, version = load_theta(run)
         return evaluate(run, config, theta, version, host.pool(), teller("evaluating", interrupt, show))
 
 
@@ -117,12 +118,12 @@ def summarise(status: Status, config: Config) -> progress.Progress:
 
 def conclude(run: RunDirectory, config: Config, began: float, show: console.Display) -> dict[str, Any]:
     """The report, the final table, and what --json prints."""
-    from cluster.jobs.evaluation import summary_of, theta_of
+    from cluster.jobs.evaluation import summary_of
     from cluster.report.page import write_report
     from cluster.report.table import final_table
 
     page = write_report(run.path)
-    theta, version = theta_of(run)
+    theta, version = load_theta(run)
     facts = {
         "run": run.name,
         "version": version,
@@ -139,9 +140,7 @@ def conclude(run: RunDirectory, config: Config, began: float, show: console.Disp
 
 def first_update(run: RunDirectory, began: float) -> float | None:
     """Seconds from the start of this command to the first outer update it made; None when it made none."""
-    from workers.evaluation.comparison import read_lines
-
-    times = [record["time"] for record in read_lines(run.history) if record["time"] >= began]
+    times = [record["time"] for record in read_history(run.path) if record["time"] >= began]
     return min(times) - began if times else None
 
 

@@ -8,11 +8,10 @@ import numpy as np
 
 from cluster.jobs import job
 from cluster.jobs.job import Pool, Results
-from cluster.runs.directory import RunDirectory
+from cluster.runs.directory import RunDirectory, load_theta
+from common import jsonlines
 from common.config import Config
-from common.errors import UserError
-from learner.checkpoints import latest_checkpoint, load_theta, versions
-from workers.evaluation.comparison import FILE, read_lines
+from workers.evaluation.comparison import FILE
 
 Progress = Callable[[int, int], bool]  # (items done, in all) -> whether to go on
 NUMBERS = ("tasks", "learned_mean", "baseline_mean", "baseline_per_task_mean", "ratio", "wins")
@@ -65,26 +64,11 @@ class Interim:
         if every and version >= self._due:
             from workers.evaluation import items
 
-            theta, newest = theta_of(self._run)
+            theta, newest = load_theta(self._run)
             self._job.add(items.learned_items(self._config, theta, newest))
             self._due = (newest // every + 1) * every
         if not self._job.finished:
             self._job.step()
-
-
-def theta_of(run: RunDirectory, version: int | None = None) -> tuple[np.ndarray, int]:
-    """Theta [P] of the run's newest checkpoint, or of the one of a version, and its version.
-
-    Raises UserError when there is none.
-    """
-    kept = dict(versions(run.path))
-    if version is None:
-        path = latest_checkpoint(run.path)
-    elif version in kept:
-        path = kept[version]
-    else:
-        raise UserError(f"the run {run.name!r} keeps no checkpoint of version {version}: choose one of {sorted(kept)}")
-    return load_theta(path), int(path.stem.rpartition("-v")[2])
 
 
 def summary_of(run: RunDirectory, config: Config, theta: np.ndarray | None) -> dict[str, Any]:
@@ -92,7 +76,7 @@ def summary_of(run: RunDirectory, config: Config, theta: np.ndarray | None) -> d
     from workers.evaluation import scores
 
     digest = None if theta is None else hashlib.sha256(np.asarray(theta, "<f4").tobytes()).hexdigest()
-    rows: list[Any] = read_lines(run.evaluation / FILE)
+    rows: list[Any] = jsonlines.read(run.evaluation / FILE)
     numbers: dict[str, Any] = {"theta_sha256": digest}
     if digest is not None and any(row["theta_sha256"] == digest for row in rows):
         numbers = scores.summarise(rows, config, digest, config.evaluation.baselines[0])

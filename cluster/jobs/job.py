@@ -4,15 +4,13 @@ An item has a name, and its result is one JSON line that carries this name. Name
 is not computed again, so a job that was cut off goes on where it stopped, and losing a worker costs its item's time.
 """
 
-import json
-import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from common import jsonlines
 from common.errors import UserError
-from workers.evaluation.comparison import read_lines
 
 Item = dict[str, Any]  # JSON-able; "item" is its name
 Row = dict[str, Any]  # JSON-able; "item" is the name of what it is the result of
@@ -26,28 +24,20 @@ class Results:
     def __init__(self, path: Path):
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "a+b") as file:
-            cut_torn_line(file)
-        self.rows: dict[str, Row] = {row["item"]: row for row in read_lines(path)}
+        self.rows: dict[str, Row] = {row["item"]: row for row in jsonlines.read(path) if "item" in row}
+        self._writer = jsonlines.Writer(path)
+        self._writer.flush()  # a file that cannot be written is noticed before the first result
 
     def add(self, row: Row) -> None:
         """Appends a row; the first row of a name counts."""
         if row["item"] in self.rows:
             return
         self.rows[row["item"]] = row
-        with open(self.path, "ab") as file:
-            file.write(json.dumps(row).encode() + b"\n")
+        self._writer.add(row)
+        self._writer.flush()
 
     def missing(self, items: Iterable[Item]) -> list[Item]:
         return [item for item in items if item["item"] not in self.rows]
-
-
-def cut_torn_line(file: BinaryIO) -> None:
-    """A last line without its end was being written when a process died."""
-    size = file.seek(0, os.SEEK_END)
-    while size and (file.seek(size - 1), file.read(1))[1] != b"\n":
-        size -= 1
-    file.truncate(size)
 
 
 class Done(NamedTuple):

@@ -11,13 +11,12 @@ import numpy as np
 from cluster.launchers.circle import Circle
 from common.config import Config, digest
 from common.data.dataset import open_dataset
-from common.optimizer import make_family
+from common.optimizer import initial_theta, make_family
 from common.task import IMAGE_FAMILIES
 from learner.history import read_history
 from learner.learner import Surroundings
 from learner.recovery import open_learner
 from workers.figures.figure import Trained
-from workers.worker import theta_of
 
 
 def train(config: Config, keep: Sequence[int], folder: Path) -> Trained:
@@ -45,6 +44,6 @@ def begin(config: Config, folder: Path) -> Circle:
     identity, segments = digest(config, dataset.fingerprint if dataset else ""), make_family(config.optimizer).segments
     circle = Circle(config)
     circle.join(
-        *open_learner(folder, config, identity, theta_of(config), segments, Surroundings(beside=circle.snapshot))
+        *open_learner(folder, config, identity, initial_theta(config), segments, Surroundings(beside=circle.snapshot))
     )
     return circle

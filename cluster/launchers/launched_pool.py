@@ -16,13 +16,13 @@ import numpy as np
 import ray
 from ray.exceptions import RayActorError, RayError
 
-from cluster.actors.ray_errors import last_line, unwrap
+from cluster.actors.ray_errors import unwrap
 from cluster.jobs.job import Done, Item, Row
 from cluster.launchers import ray_cluster
 from cluster.runs import directory
 from cluster.runs.directory import RunDirectory
 from common import runtime
-from common.errors import UserError
+from common.errors import UserError, last_line
 from learner import checkpoints
 from learner.history import read_history
 from workers.figures.figure import Trained, config_of

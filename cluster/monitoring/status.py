@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from cluster.actors.ray_errors import last_line
 from cluster.monitoring.dashboard import fleet_of, observe
 from cluster.monitoring.progress import duration, figure, summarise
 from cluster.runs.directory import RunDirectory
+from common.errors import last_line
 
 
 def state_of(run: RunDirectory) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cluster.jobs.evaluation import theta_of
 from cluster.runs import directory
+from cluster.runs.directory import load_theta
 from common import pretrained
 from common.config import OptimizerConfig
 from common.errors import UserError
@@ -54,7 +54,7 @@ def find(target: str, version: int | None = None) -> Pretrained:
     path = pretrained.find(target)
     if path is None or target in directory.names():
         run = directory.find(target)
-        theta, version = theta_of(run, version)
+        theta, version = load_theta(run, version)
         return Pretrained(theta, run.config().optimizer, f"from run {run.name}, outer update {version}")
     if version is not None:
         raise UserError(f"--version chooses a checkpoint of a run, but {target} is none: leave it out")

@@ -1,6 +1,5 @@
 """A run on disk: `runs/<name>/`, its files by name, and who may write them."""
 
-import errno
 import fcntl
 import json
 import logging
@@ -13,9 +12,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from common import configfile
+import numpy as np
+
+from common import configfile, files
 from common.config import Config
 from common.errors import UserError
+from learner import checkpoints
 
 ROOT_VARIABLE = "OUTERTRAIN_RUNS"
 TRAINING, EVALUATION = "lock", "evaluation.lock"  # what a process may hold of a run
@@ -73,7 +75,7 @@ class RunDirectory:
         return configfile.load(str(self.config_file))
 
     def write_config(self, config: Config) -> None:
-        write_atomically(self.config_file, configfile.dump(config))
+        files.replace(self.config_file, configfile.dump(config))
 
     def start_log(self) -> LogFile:
         """From now on this process appends what it logs to the run's log, as others may do too; until it is closed."""
@@ -96,17 +98,17 @@ class RunDirectory:
             raise UserError(f"{self._fleet_file} is damaged ({error}): delete it and scale again") from None
 
     def save_worker_target(self, workers: int) -> None:
-        write_atomically(self._fleet_file, json.dumps({"workers": workers}) + "\n")
+        files.replace(self._fleet_file, json.dumps({"workers": workers}) + "\n")
 
     def last_failure(self) -> str | None:
         """The traceback of the worker that failed last, if one has since the run was scaled."""
         return (self._failure_file.read_text() or None) if self._failure_file.exists() else None
 
     def save_failure(self, traceback: str | None) -> None:
-        write_atomically(self._failure_file, traceback or "")
+        files.replace(self._failure_file, traceback or "")
 
     def write_summary(self, facts: dict[str, Any]) -> None:
-        write_atomically(self.summary, json.dumps(facts) + "\n")
+        files.replace(self.summary, json.dumps(facts) + "\n")
 
 
 def create(name: str, config: Config) -> RunDirectory:
@@ -131,7 +133,7 @@ def create(name: str, config: Config) -> RunDirectory:
     except OSError as error:
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
-        raise UserError(f"cannot make the run directory {path}: {explain(error)}") from None
+        raise UserError(f"cannot make the run directory {path}: {files.explain(error)}") from None
     return RunDirectory(path)
 
 
@@ -176,7 +178,7 @@ def exclusive(run: RunDirectory, what: str = TRAINING) -> Iterator[None]:
     try:
         descriptor = os.open(run.path / what, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise UserError(f"cannot write in the run directory {run.path}: {explain(error)}") from None
+        raise UserError(f"cannot write in the run directory {run.path}: {files.explain(error)}") from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -188,24 +190,16 @@ def exclusive(run: RunDirectory, what: str = TRAINING) -> Iterator[None]:
         os.close(descriptor)
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Readers see the old file or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(temporary, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+def load_theta(run: RunDirectory, version: int | None = None) -> tuple[np.ndarray, int]:
+    """Theta [P] float32 of the run's newest checkpoint, or of the one of a version, and its version.
 
-
-def explain(error: OSError) -> str:
-    """What a person can do about the error."""
-    advice = {
-        errno.ENOSPC: "the disk is full: make room, or set OUTERTRAIN_RUNS to a place with room",
-        errno.EACCES: "it is not writable for you: change its permissions, or set OUTERTRAIN_RUNS to another place",
-        errno.EROFS: "the file system is read-only: set OUTERTRAIN_RUNS to another place",
-        errno.EDQUOT: "your quota is used up: make room, or set OUTERTRAIN_RUNS to a place with room",
-        errno.EEXIST: "a file stands where a folder is needed: move it, or choose another place",
-        errno.ENOTDIR: "a file stands where a folder is needed: move it, or set OUTERTRAIN_RUNS to another place",
-    }
-    return advice.get(error.errno or 0, str(error))
+    Raises UserError when there is none.
+    """
+    kept = dict(checkpoints.versions(run.path))
+    if version is None:
+        path = checkpoints.latest_checkpoint(run.path)
+    elif version in kept:
+        path = kept[version]
+    else:
+        raise UserError(f"the run {run.name!r} keeps no checkpoint of version {version}: choose one of {sorted(kept)}")
+    return checkpoints.load_theta(path), int(path.stem.rpartition("-v")[2])

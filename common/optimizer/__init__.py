@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from common.config import OptimizerConfig
+from common.config import Config, OptimizerConfig
 from common.optimizer import hand_designed, mlp
 
 
@@ -46,3 +46,8 @@ def make_family(config: OptimizerConfig) -> Family:
     }[config.family]
     theta = jnp.asarray(start, jnp.float32)
     return Family(lambda key: theta, getattr(hand_designed, config.family), ((len(start),),))
+
+
+def initial_theta(config: Config) -> np.ndarray:
+    """The random theta [P] float32 that a run starts from; it follows from the seed alone."""
+    return np.asarray(make_family(config.optimizer).init(jax.random.key(config.seed)))

@@ -19,9 +19,9 @@ from ray.cluster_utils import Cluster
 
 from cluster.actors import ray_session
 from cluster.actors.ray_errors import unwrap
-from cluster.jobs.evaluation import theta_of
 from cluster.launchers import ray_cluster
 from cluster.runs import directory
+from cluster.runs.directory import load_theta
 from cluster.runs.open import Request, open_run
 from helpers import ray_environment  # noqa: F401 - before Ray
 from learner.journal import Replay, replay
@@ -147,7 +147,7 @@ def launched(
 def ask_oracle(run: directory.RunDirectory) -> Replay:
     """Raises AssertionError; returns what the journal says."""
     told = replay(run.path)
-    theta, version = theta_of(run)
+    theta, version = load_theta(run)
     assert told.state.version == version and told.state.theta.tobytes() == theta.tobytes()
     assert len(set(told.names)) == len(told.names)
     taken = defaultdict(list)

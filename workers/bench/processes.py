@@ -11,8 +11,9 @@ import jax
 import numpy as np
 
 from common.config import Config, CurriculumConfig
+from common.optimizer import initial_theta
 from workers.bench.figure import Measured
-from workers.worker import Worker, theta_of
+from workers.worker import Worker
 
 WINDOWS = 20
 SECONDS = 4.0  # of one round of the workers' race
@@ -35,7 +36,7 @@ def compilations(rounds: int, config: Config | None = None) -> Measured:
 def idle_worker(config: Config) -> Worker:
     """A worker that holds parameters and talks to nobody."""
     worker = Worker(config, "bench", lambda payload, epoch, version: b"")
-    worker.theta, worker.epoch, worker.version = theta_of(config), 0, 0
+    worker.theta, worker.epoch, worker.version = initial_theta(config), 0, 0
     return worker
 
 

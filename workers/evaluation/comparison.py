@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from common import jsonlines
 from common.config import EvaluationConfig
-from common.errors import UserError
 from workers.evaluation.scores import timed
 
 Unroll = Mapping[str, Any]
@@ -45,24 +45,9 @@ class Comparison(NamedTuple):
     baselines: tuple[Baseline, ...]
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The records of a JSON lines file. A last line cut off by a kill is left out; any other damage is a UserError."""
-    text = path.read_text() if path.exists() else ""
-    records = []
-    for number, line in enumerate(text.splitlines(keepends=True), 1):
-        try:
-            records.append(json.loads(line))
-        except ValueError as error:
-            if line.endswith("\n"):
-                raise UserError(
-                    f"{path}, line {number} is not JSON: the file is damaged; remove the line and try again"
-                ) from error
-    return records
-
-
 def read_unrolls(run_dir: Path) -> list[Unroll]:
     """Every unroll of a run's evaluations, the last one of each item, with the seconds per step that were timed."""
-    lines = read_lines(run_dir / "evaluation" / FILE)
+    lines = jsonlines.read(run_dir / "evaluation" / FILE)
     return timed({(line["optimizer"], line["theta_sha256"], line["item"]): line for line in lines}.values())
 
 

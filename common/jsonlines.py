@@ -1,0 +1,91 @@
+"""Files of JSON lines: one object per line, appended by one writer, read by anyone at any time.
+
+A line that a crash or a full disk tore is skipped by the reader, and closed by the writer before its next line.
+"""
+
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+_FIRST_READ = 2**16  # bytes read first from the end of a file; a line of a history has about 1,000
+Record = dict[str, Any]
+
+
+class Writer:
+    """Appends records. After a failed write they wait in memory, and go first when there is room again.
+
+    Not fsynced: a power cut may take the last lines.
+    """
+
+    def __init__(self, path: Path, most_waiting: int = 1000) -> None:
+        """`most_waiting`: records kept while the disk is full; beyond it the oldest are lost."""
+        self._path = path
+        self._waiting: deque[bytes] = deque(maxlen=most_waiting)
+        self._torn = _ends_inside_a_line(path)
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Queues a record for the next `flush`. Raises ValueError for what JSON cannot hold, such as infinity."""
+        self._waiting.append(json.dumps(record, allow_nan=False).encode() + b"\n")
+
+    def flush(self) -> None:
+        """Writes what waits. Raises OSError; everything then waits for the next one."""
+        data = b"\n" * self._torn + b"".join(self._waiting)
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._torn = True
+        try:
+            while data:
+                data = data[os.write(descriptor, data) :]
+        finally:
+            os.close(descriptor)
+        self._torn = False
+        self._waiting.clear()
+
+
+def _ends_inside_a_line(path: Path) -> bool:
+    if not path.exists() or path.stat().st_size == 0:
+        return False
+    with open(path, "rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n"
+
+
+def read(path: Path) -> list[Record]:
+    """All records of the file, in order; none where there is no file. Torn and foreign lines are skipped."""
+    if not path.exists():
+        return []
+    with open(path, "rb") as file:
+        return list(parse(file))
+
+
+def read_last(path: Path, count: int, select: Callable[[Iterable[Record]], list[Record]] = list) -> list[Record]:
+    """The last `count` records, read from the end of the file: the cost does not grow with its length.
+
+    Args:
+      select: keeps those records of a tail of the file that count; `count` is of what it returns.
+    """
+    if not path.exists():
+        return []
+    with open(path, "rb") as file:
+        size, length = file.seek(0, os.SEEK_END), _FIRST_READ
+        while True:
+            file.seek(max(0, size - length))
+            if length < size:
+                file.readline()  # most likely the rest of one
+            found = select(parse(file))[-count:]
+            if len(found) == count or length >= size:
+                return found
+            length *= 4
+
+
+def parse(lines: Iterable[bytes]) -> Iterator[Record]:
+    """The records of complete lines, each of which is a JSON object."""
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict):
+            yield record
