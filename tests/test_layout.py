@@ -1,65 +1,51 @@
-"""The rules of the layout, read from the sources: which room imports what, and that our package names are ours."""
+"""The layout of DESIGN section 3, read from the sources: who imports whom, and how large a file and a function may be."""
 
 import ast
 import importlib.metadata
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 TOP = Path(__file__).parent.parent
-ALLOWED = {
+ALLOWED = {  # top-level package -> top-level packages it may import
     "common": {"common"},
     "learner": {"common", "learner"},
     "workers": {"common", "workers"},
     "cluster": {"common", "learner", "workers", "cluster"},
 }
-SOURCES = sorted(path for room in ALLOWED for path in (TOP / room).rglob("*.py"))
-KEPT = {  # libraries that only some files may import
+CLUSTER = {  # sub-package of cluster -> sub-packages of cluster it may import
+    "cli": {"cli", "launchers", "report", "jobs", "monitoring", "runs"},
+    "launchers": {"launchers", "actors", "jobs", "monitoring", "runs"},
+    "actors": {"actors", "jobs", "monitoring", "runs"},
+    "jobs": {"jobs", "runs"},
+    "monitoring": {"monitoring", "runs"},
+    "report": {"report", "runs"},
+    "runs": {"runs"},
+}
+LIBRARIES = {  # library -> whether a file may import it
     "ray": lambda path: path.parts[0] == "cluster",
     "msgpack": lambda path: path in (Path("common/messages.py"), Path("common/checkpoint.py")),
-    "prometheus_client": lambda path: path == Path("cluster/monitoring/metrics.py"),
+    "prometheus_client": lambda path: path.parts[:2] == ("cluster", "monitoring"),
     "tensorflow": lambda path: False,
     "pickle": lambda path: False,
     "cloudpickle": lambda path: False,
 }
+LINES_OF_A_FILE, LINES_OF_A_FUNCTION, ARGUMENTS = 300, 60, 6
+STILL = {  # known violations on their way out: whoever mends one deletes its line
+    "common/config.py",
+    "cluster/jobs/figures.py:rows_of: 7 arguments",
+    "cluster/report/plots.py:_banded: 7 arguments",
+    "common/data/procedural.py:_render: 7 arguments",
+    "learner/learner.py:__init__: 7 arguments",
+    "workers/estimators.py:antithetic_pair: 8 arguments",
+    "workers/unroll.py:reverse_segment: 10 arguments",
+}
 
-
-def imports(path: Path) -> set[str]:
-    """Top-level names of everything that a file imports, at its top or inside a function."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path} imports relatively: a file has one import name, which is its path"
-            names.add((node.module or "").split(".")[0])
-    return names
-
-
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(TOP)))
-def test_imports_go_one_way(path: Path) -> None:
-    name = path.relative_to(TOP)
-    found = imports(path)
-    assert found & set(ALLOWED) <= ALLOWED[name.parts[0]]
-    for library, may in KEPT.items():
-        assert library not in found or may(name), f"{name} imports {library}"
-
-
-def test_there_is_no_import_cycle() -> None:
-    graph = {module_name(path): modules(path) for path in SOURCES}
-    done: set[str] = set()
-
-    def visit(name: str, above: tuple[str, ...]) -> None:
-        assert name not in above, " -> ".join((*above, name))
-        if name not in done:
-            for child in graph.get(name, ()):
-                visit(child, (*above, name))
-            done.add(name)
-
-    for name in graph:
-        visit(name, ())
+SOURCES = sorted(path for package in ALLOWED for path in (TOP / package).rglob("*.py"))
+TREES = {path: ast.parse(path.read_text()) for path in SOURCES}
 
 
 def module_name(path: Path) -> str:
@@ -67,26 +53,96 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-KNOWN = {module_name(path) for path in SOURCES}
+MODULES = {module_name(path): path for path in SOURCES}
+
+
+def imports(path: Path) -> set[str]:
+    """Everything that a file imports, at its top, inside a function or for its types: `a.b` for `from a import b`."""
+    names: set[str] = set()
+    for node in ast.walk(TREES[path]):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module, f"{path} imports relatively"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
 
 
 def modules(path: Path) -> set[str]:
-    """Our modules that a file imports when it is imported itself, types apart."""
-    names: set[str] = set()
-    for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {
-                f"{node.module}.{a.name}" if f"{node.module}.{a.name}" in KNOWN else node.module for a in node.names
-            }
-    return {name for name in names if name.split(".")[0] in ALLOWED}
+    """Our modules that a file imports."""
+    names = {name if name in MODULES else name.rpartition(".")[0] for name in imports(path)}
+    return names & MODULES.keys()
 
 
-def test_no_other_distribution_owns_our_names() -> None:
+def functions() -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    for path, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield f"{path.relative_to(TOP)}:{node.name}", node
+
+
+def check(violations: set[str]) -> None:
+    assert violations - STILL == set()
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(TOP)))
+def test_imports_of_each_file_follow_the_package_graph(path: Path) -> None:
+    file = path.relative_to(TOP)
+    found = imports(path)
+    tops = {name.split(".")[0] for name in found}
+    assert tops & ALLOWED.keys() <= ALLOWED[file.parts[0]]
+    for library, allowed in LIBRARIES.items():
+        assert library not in tops or allowed(file), f"{file} imports {library}"
+    if file.parts[0] == "cluster" and len(file.parts) > 2:
+        inner = {name.split(".")[1] for name in modules(path) if name.startswith("cluster.")}
+        check({f"{file} -> cluster.{name}" for name in inner - CLUSTER[file.parts[1]]})
+
+
+def test_imports_form_no_cycle() -> None:
+    graph = {name: modules(path) for name, path in MODULES.items()}
+    done: set[str] = set()
+    cycles: set[str] = set()
+
+    def visit(name: str, above: tuple[str, ...]) -> None:
+        if name in above:
+            cycles.add(" -> ".join((*above[above.index(name) :], name)))
+        elif name not in done:
+            for child in sorted(graph[name]):
+                visit(child, (*above, name))
+            done.add(name)
+
+    for name in sorted(graph):
+        visit(name, ())
+    check(cycles)
+
+
+def test_cluster_holds_packages_only() -> None:
+    assert [path.name for path in (TOP / "cluster").glob("*.py")] == ["__init__.py"]
+    assert {path.name for path in (TOP / "cluster").iterdir() if any(path.glob("*.py"))} == CLUSTER.keys()
+
+
+def test_files_are_at_most_300_lines() -> None:
+    lengths = {str(path.relative_to(TOP)): len(path.read_text().splitlines()) for path in SOURCES}
+    check({path for path, length in lengths.items() if length > LINES_OF_A_FILE})
+
+
+def test_functions_are_at_most_60_lines() -> None:
+    check({name for name, node in functions() if node.end_lineno - node.lineno >= LINES_OF_A_FUNCTION})  # type: ignore[operator]
+
+
+def test_functions_take_at_most_six_arguments() -> None:
+    def count(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+        arguments = node.args
+        every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+        return len([argument for argument in every if argument.arg not in ("self", "cls")])
+
+    check({f"{name}: {count(node)} arguments" for name, node in functions() if count(node) > ARGUMENTS})
+
+
+def test_no_other_distribution_owns_our_package_names() -> None:
     owners = importlib.metadata.packages_distributions()
-    for room in ALLOWED:
-        assert set(owners.get(room, ["outertrain"])) == {"outertrain"}
+    for package in ALLOWED:
+        assert set(owners.get(package, ["outertrain"])) == {"outertrain"}
 
 
 def test_the_top_level_is_what_the_user_fixed() -> None:
@@ -100,7 +156,7 @@ def test_the_top_level_is_what_the_user_fixed() -> None:
 @pytest.mark.parametrize(
     "module", ["cluster.cli.main", "cluster.actors.worker_program", "cluster.actors.worker_loop", "common.runtime"]
 )
-def test_what_must_start_at_once_imports_neither_jax_nor_ray(module: str) -> None:
+def test_modules_on_the_start_path_load_no_jax_or_ray(module: str) -> None:
     code = f"import sys, {module}; print(sorted({{'jax', 'ray', 'numpy', 'rich'}} & set(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"
