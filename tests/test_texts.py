@@ -1,15 +1,18 @@
-"""Commands that the texts quote are commands that there are."""
+"""The texts agree with the code: quoted commands parse, links resolve, every configuration key is explained."""
 
 import contextlib
 import io
 import re
 import shlex
+import tomllib
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import yaml
 
 from cluster.cli.main import parser
+from common.config import Config
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "deploy/README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -50,3 +53,46 @@ def test_every_command_that_an_alert_advises_parses() -> None:
             words = command.rstrip(". ").split()
             most = max((n for n in range(1, len(words) + 1) if understood(words[:n])), default=0)
             assert most and not any(re.match(r"--|[A-Z]+$", word) for word in words[most:]), (rule["alert"], command)
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub makes of a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_of_a_page_resolve(page: Path) -> None:
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        if not link.startswith("https://") and not (target.exists() and (not anchor or anchor in anchors(target))):
+            broken.append(link)
+    assert broken == []
+
+
+def configuration_keys() -> list[tuple[str, str]]:
+    sections = {section.name: section.default_factory for section in fields(Config)}
+    return [(name, key.name) for name, make in sections.items() if callable(make) for key in fields(make)]
+
+
+def test_every_key_is_used_by_an_example_or_explained() -> None:
+    explained = (ROOT / "docs/options.md").read_text()
+    figures = "\n".join(path.read_text() for path in (ROOT / "workers/figures").glob("*.py"))
+    examples = [*(ROOT / "common/presets").glob("*.toml"), ROOT / "docs/own_task.toml"]
+    set_by_examples = {
+        (section, key)
+        for path in examples
+        for section, keys in tomllib.loads(path.read_text()).items()
+        if isinstance(keys, dict)
+        for key in keys
+    }
+    unexplained = [
+        f"{section}.{key}"
+        for section, key in configuration_keys()
+        if (section, key) not in set_by_examples
+        and f"{section}.{key}=" not in figures
+        and f"`{section}.{key}" not in explained
+    ]
+    assert unexplained == []
