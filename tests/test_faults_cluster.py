@@ -234,14 +234,13 @@ def test_a_job_survives_the_loss_of_its_workers(surroundings: Path, cluster: Clu
         items = [{"item": f"i{k}"} for k in range(40)]
         killed = []
 
-        def progress(done: int, total: int) -> bool:
+        def progress(done: int, total: int) -> None:
             if done >= 10 * (len(killed) + 1) and len(killed) < 2:
                 uid, pid = sorted(scene.workers().items())[0]
                 os.kill(pid, signal.SIGKILL)
                 killed.append(uid)
-            return True
 
-        assert job.run(items, results, RayPool(scene.handles.fleet), progress)
+        job.run(items, results, RayPool(scene.handles.fleet), progress)
         assert len(killed) == 2
         lines = [json.loads(line)["item"] for line in results.path.read_text().splitlines()]
         assert sorted(lines) == sorted(item["item"] for item in items)

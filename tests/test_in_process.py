@@ -115,7 +115,7 @@ def test_it_is_evaluated_while_it_trains_and_that_changes_nothing() -> None:
     run = directory.create("watched", wanted)
     with InProcess(run, wanted) as host:
         interim = Interim(run, wanted, host.pool())
-        assert follow(host, wanted, interim, Interrupt(), console.PlainDisplay())
+        follow(host, wanted, interim, Interrupt(), console.PlainDisplay())
     rows = jsonlines.read(run.evaluation / FILE)
     assert {(row["optimizer"], row["version"], row["task"]) for row in rows} == {
         ("learned", version, task) for version in (0, 5, 10) for task in (1000, 1001)

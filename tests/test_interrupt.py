@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.cli.interrupt import Interrupt, descendants
+from cluster.cli.interrupt import Interrupt, Interrupted, descendants
 
 PROGRAM = """
 import subprocess, sys, time
@@ -37,7 +37,7 @@ def test_once_asks_and_twice_ends_the_process_and_all_it_has_started(number: int
         assert p.stdout.readline() == "asked\n" and p.poll() is None
         p.send_signal(number)
         assert p.wait(10) == 128 + number
-        assert "once more" in p.stderr.read()
+        assert "Ctrl-C again" in p.stderr.read()
     for pid in below:
         while lives(pid):
             os.sched_yield()
@@ -51,9 +51,10 @@ def lives(pid: int) -> bool:
         return False
 
 
-def test_handlers_are_put_back() -> None:
+def test_interrupt_after_a_signal_check_raises_and_exit_restores() -> None:
     before = signal.getsignal(signal.SIGINT)
     with Interrupt() as interrupt:
         os.kill(os.getpid(), signal.SIGINT)
-        assert interrupt.asked
+        with pytest.raises(Interrupted, match="same command resumes"):
+            interrupt.check()
     assert signal.getsignal(signal.SIGINT) is before

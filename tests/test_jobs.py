@@ -16,8 +16,8 @@ def item(name: str) -> dict:
     return {"item": name}
 
 
-def go(done: int, total: int) -> bool:
-    return True
+def ignore(done: int, total: int) -> None:
+    pass
 
 
 class FlakyPool:
@@ -48,7 +48,7 @@ class FlakyPool:
 def test_every_item_gets_one_row(tmp_path_factory, count: int, seed: int, loss: float) -> None:
     path = tmp_path_factory.mktemp("job") / "rows.jsonl"
     items = [item(f"i{k}") for k in range(count)]
-    assert run(items, Results(path), FlakyPool(seed, loss), go)
+    run(items, Results(path), FlakyPool(seed, loss), ignore)
     names = [json.loads(line)["item"] for line in path.read_text().splitlines()]
     assert sorted(names) == sorted(i["item"] for i in items)
 
@@ -61,19 +61,25 @@ def test_what_has_a_row_is_not_computed_again(tmp_path: Path) -> None:
         computed.append(item["item"])
         return {"item": item["item"]}
 
-    run([item("a"), item("b")], Results(path), InProcessPool(perform), go)
-    run([item("a"), item("b"), item("c")], Results(path), InProcessPool(perform), go)
+    run([item("a"), item("b")], Results(path), InProcessPool(perform), ignore)
+    run([item("a"), item("b"), item("c")], Results(path), InProcessPool(perform), ignore)
     assert computed == ["a", "b", "c"]
 
 
-def test_a_job_stops_when_it_is_told_to_and_goes_on_later(tmp_path: Path) -> None:
+def test_run_when_progress_raises_keeps_rows_and_resumes(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     items = [item(f"i{k}") for k in range(5)]
     pool = InProcessPool(lambda item: {"item": item["item"]})
-    assert not run(items, Results(path), pool, lambda done, total: done < 2)
+
+    def stop(done: int, total: int) -> None:
+        if done == 2:
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        run(items, Results(path), pool, stop)
     assert len(path.read_text().splitlines()) == 2
-    seen = []
-    assert run(items, Results(path), pool, lambda done, total: seen.append((done, total)) is None)
+    seen: list[tuple[int, int]] = []
+    run(items, Results(path), pool, lambda *counts: seen.append(counts))
     assert seen[0] == (2, 5) and seen[-1] == (5, 5)
 
 
@@ -83,7 +89,7 @@ def test_an_item_that_fails_again_and_again_ends_the_job_with_the_reason(tmp_pat
             return [Done(self.held.pop(), None, "ValueError: no such optimizer")]
 
     with pytest.raises(UserError, match="a failed 3 times, the last time so: ValueError: no such optimizer"):
-        run([item("a")], Results(tmp_path / "rows.jsonl"), Deadly(0, 0), go)
+        run([item("a")], Results(tmp_path / "rows.jsonl"), Deadly(0, 0), ignore)
 
 
 def test_results_torn_line_is_closed_and_recomputed(tmp_path: Path) -> None:

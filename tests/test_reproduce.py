@@ -6,6 +6,7 @@ import types
 
 import pytest
 
+from cluster.cli.interrupt import Interrupted
 from cluster.jobs import figures, job
 from cluster.jobs.job import InProcessPool, Results
 from cluster.launchers import process_pool
@@ -52,13 +53,14 @@ def run(names, folder, computed=None, stop_after=None):
         return catalogue.perform(item, None)
 
     def progress(name, done, total):
-        return stop_after is None or computed is None or len(computed) < stop_after
+        if computed is not None and len(computed) == stop_after:
+            raise Interrupted
 
-    return figures.reproduce(names, "mini", folder, InProcessPool(perform), progress)
+    figures.reproduce(names, "mini", folder, InProcessPool(perform), progress)
 
 
 def test_a_figure_and_what_it_needs(toys, tmp_path):
-    assert run(["figB"], tmp_path)
+    run(["figB"], tmp_path)
     record = json.loads((tmp_path / "figB.json").read_text())
     assert record == {"figure": "figB", "claim": "figB is right", "holds": True, "sentence": "75 in all."}
     assert (tmp_path / "figA.png").exists() and (tmp_path / "figB.png").exists()
@@ -67,8 +69,9 @@ def test_a_figure_and_what_it_needs(toys, tmp_path):
 def test_cut_off_it_goes_on_and_gives_the_same_data(toys, tmp_path):
     whole, first, second = [], [], []
     run(["figB"], tmp_path / "whole", whole)
-    assert not run(["figB"], tmp_path / "cut", first, stop_after=5)
-    assert run(["figB"], tmp_path / "cut", second)
+    with pytest.raises(Interrupted):
+        run(["figB"], tmp_path / "cut", first, stop_after=5)
+    run(["figB"], tmp_path / "cut", second)
     assert first + second == whole and len(whole) == 8
     for name in ("figA.jsonl", "figB.jsonl", "figB.json"):
         assert (tmp_path / "cut" / name).read_text() == (tmp_path / "whole" / name).read_text()
@@ -77,7 +80,7 @@ def test_cut_off_it_goes_on_and_gives_the_same_data(toys, tmp_path):
 def test_rows_of_other_settings_are_left_alone_and_not_used(toys, tmp_path):
     stray = json.dumps({"item": "figA-other", "figure": "figA", "value": 1000}) + "\n"
     (tmp_path / "figA.jsonl").write_text(stray)
-    assert run(["figA"], tmp_path)
+    run(["figA"], tmp_path)
     assert json.loads((tmp_path / "figA.json").read_text())["sentence"] == "6 in all."
     assert (tmp_path / "figA.jsonl").read_text().startswith(stray)
 
@@ -98,7 +101,9 @@ def test_a_process_that_died_while_it_was_idle_costs_an_attempt_and_no_item(tmp_
     with LocalPool(1, tmp_path) as pool:
         pool._free[0].process.kill()
         pool._free[0].process.join()
-        assert job.run(items, Results(tmp_path / "rows.jsonl"), pool, lambda done, total: True)
+        results = Results(tmp_path / "rows.jsonl")
+        job.run(items, results, pool, lambda done, total: None)
+    assert [*results.rows] == [item["item"] for item in items]
 
 
 def test_where_the_images_lie_is_no_part_of_what_an_item_is():

@@ -99,7 +99,7 @@ def test_a_run_is_interrupted_resumed_evaluated_and_reported(folder: Path) -> No
         os.killpg(process.pid, signal.SIGINT)
         rest = process.stderr.read()
         assert process.wait(60) == 130, rest
-    assert "go on with: outertrain train --name run --resume" in rest and "Traceback" not in rest
+    assert "resume with: outertrain train --name run --resume" in rest and "Traceback" not in rest
     wait_for_nothing(folder)
     run = folder / "runs" / "run"
     reached = read_history(run)[-1]["version"]
@@ -128,7 +128,7 @@ def test_twice_ends_at_once_and_takes_everything_along(folder: Path) -> None:
             if line.startswith("update "):
                 break
         process.send_signal(signal.SIGINT)
-        while "ending after" not in process.stderr.readline():
+        while "Stopping after" not in process.stderr.readline():
             pass
         process.send_signal(signal.SIGINT)
         assert process.wait(10) in (128 + signal.SIGINT, 130)

@@ -11,7 +11,7 @@ import numpy as np
 
 from cluster.cli import console
 from cluster.cli.interrupt import Interrupt
-from cluster.cli.train import INTERRUPTED, process_start, teller
+from cluster.cli.train import counter, process_start
 from cluster.jobs.evaluation import Progress, evaluate, summary_of, tune
 from cluster.jobs.job import Pool
 from cluster.jobs.search import Size, searched
@@ -44,7 +44,7 @@ class Subject(NamedTuple):
 
 
 def assess(request: Request, with_learned: bool) -> int:
-    """Returns the exit code."""
+    """Returns the exit code. Raises Interrupted when the user stops it."""
     began = process_start()
     subject = find_subject(request, with_learned)
     run, config = subject.run, subject.config
@@ -53,10 +53,7 @@ def assess(request: Request, with_learned: bool) -> int:
     with exclusive(run, EVALUATION), Interrupt() as interrupt, console.make() as show:
         show.say(f"results in {run.evaluation}")
         with make_pool(run, config, request) as pool:
-            tell = teller("evaluating" if with_learned else "tuning", interrupt, show)
-            if not compute(subject, pool.pool(), tell):
-                show.say("stopped; the same command goes on where it was")
-                return INTERRUPTED
+            compute(subject, pool.pool(), counter("evaluating" if with_learned else "tuning", interrupt, show))
         facts = {
             "run": run.name,
             "version": subject.version,
@@ -81,10 +78,7 @@ def search(request: Request, size: Size) -> int:
     run, config = subject.run, subject.config
     with exclusive(run, "search.lock"), Interrupt() as interrupt, console.make() as show:
         with make_pool(run, config, request) as pool:
-            found = searched(run, config, size, pool.pool(), teller("searching", interrupt, show))
-        if found is None:
-            show.say("stopped; the same command goes on where it was")
-            return INTERRUPTED
+            found = searched(run, config, size, pool.pool(), counter("searching", interrupt, show))
         for loss, best in found.items():
             show.say(f"best by {loss} loss, {best.loss:.4f} over {best.runs} runs: {best.path}\n  {best.shown}")
     if request.json:
@@ -92,10 +86,12 @@ def search(request: Request, size: Size) -> int:
     return 0
 
 
-def compute(subject: Subject, pool: Pool, tell: Progress) -> bool:
-    """False when it was stopped."""
+def compute(subject: Subject, pool: Pool, progress: Progress) -> None:
     run, config, theta, version = subject
-    return tune(run, config, pool, tell) if theta is None else evaluate(run, config, theta, version, pool, tell)
+    if theta is None:
+        tune(run, config, pool, progress)
+    else:
+        evaluate(run, config, theta, version, pool, progress)
 
 
 def find_subject(request: Request, with_learned: bool) -> Subject:

@@ -1,4 +1,4 @@
-"""Ctrl-C: once asks for a clean end, twice ends at once."""
+"""Ctrl-C and SIGTERM: the first one asks for an orderly stop, the second one quits immediately."""
 
 import os
 import signal
@@ -11,11 +11,20 @@ from typing import Self
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+class Interrupted(Exception):
+    """The user asked the command to stop. Its text says how to resume."""
+
+
 class Interrupt:
-    """While it is entered, the first signal sets `asked`; the second ends the process and what it has started."""
+    """Inside the `with` block the first signal sets `asked`; the second one kills the process and all its descendants."""
 
     def __init__(self) -> None:
-        self.asked = False  # no Event: a handler that waits for a lock of the code it interrupts waits for ever
+        self.asked = False  # not an Event: a handler that waits for a lock held by the interrupted code deadlocks
+
+    def check(self) -> None:
+        """Raises Interrupted once a stop has been requested. Call it where stopping loses nothing."""
+        if self.asked:
+            raise Interrupted("stopped; the results so far are kept, and the same command resumes")
 
     def __enter__(self) -> Self:
         self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
@@ -32,11 +41,15 @@ class Interrupt:
                     os.kill(pid, signal.SIGKILL)
             os._exit(128 + number)
         self.asked = True
-        print("\nending after the samples at hand; once more: at once", file=sys.stderr, flush=True)
+        print(
+            "\nStopping after the samples in flight. Press Ctrl-C again to quit immediately.",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 def descendants(pid: int) -> list[int]:
-    """Children, their children, and so on: everything that this process has started and that has not left it."""
+    """Process ids of all children of a process, their children, and so on."""
     children: dict[int, list[int]] = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):  # it has just ended

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from cluster.cli import cluster, data, evaluating, measuring, results, training
+from cluster.cli.interrupt import Interrupted
 from common.errors import UserError
 
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EIO, errno.ESTALE)
@@ -34,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print(f"outertrain: {error.filename or 'storage'}: {explain(error)}", file=sys.stderr)
         return 2
+    except Interrupted as interruption:
+        print(interruption, file=sys.stderr)
+        return 130
     except KeyboardInterrupt:
         return 130
 

@@ -80,13 +80,11 @@ def reproduce(arguments: argparse.Namespace) -> int:
     arguments.output.mkdir(parents=True, exist_ok=True)
     with Interrupt() as interrupt, console.make() as show, figure_pool(arguments, show.say) as pool:
 
-        def tell(name: str, done: int, total: int) -> bool:
+        def report_progress(name: str, done: int, total: int) -> None:
             show.counting(name, done, total)
-            return not interrupt.asked
+            interrupt.check()
 
-        if not reproduce(names, arguments.scale, arguments.output, pool, tell, data):
-            show.say("stopped; the same command goes on where it was")
-            return 130
+        reproduce(names, arguments.scale, arguments.output, pool, report_progress, data)
         show.say(f"pictures and verdicts in {arguments.output}")
     return 0
 

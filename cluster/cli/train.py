@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.cli import console
-from cluster.cli.interrupt import Interrupt
+from cluster.cli.interrupt import Interrupt, Interrupted
 from cluster.launchers.local import Host, Status
 from cluster.monitoring import progress
 from cluster.runs.directory import EVALUATION, RunDirectory, exclusive, load_theta
@@ -21,11 +21,9 @@ from learner.history import read_history
 if TYPE_CHECKING:
     from cluster.jobs.evaluation import Interim
 
-INTERRUPTED = 130
-
 
 def train(request: Request) -> int:
-    """Returns the exit code."""
+    """Returns the exit code. Raises Interrupted when the user stops it; the run then has a checkpoint."""
     began = process_start()
     run, undo, note = open_run(request)
     config = run.config()
@@ -36,13 +34,14 @@ def train(request: Request) -> int:
             if note:
                 show.say(note)
             show.say(f"run {run.name}: {config.outer.updates} outer updates, results in {run.path}")
-            whole = work(run, config, request, interrupt, show)
+            work(run, config, request, interrupt, show)
+        except Interrupted:
+            raise Interrupted(
+                f"stopped with a checkpoint; resume with: outertrain train --name {run.name} --resume"
+            ) from None
         except UserError:
             undo()
             raise
-        if not whole:
-            show.say(f"stopped with a checkpoint; go on with: outertrain train --name {run.name} --resume")
-            return INTERRUPTED
         facts = conclude(run, config, began, show)
     if request.json:
         print(json.dumps(facts), flush=True)
@@ -59,28 +58,26 @@ def held(run: RunDirectory, request: Request, config: Config) -> Iterator[None]:
         yield
 
 
-def work(run: RunDirectory, config: Config, request: Request, interrupt: Interrupt, show: console.Display) -> bool:
-    """Training and evaluation; False when they were interrupted."""
+def work(run: RunDirectory, config: Config, request: Request, interrupt: Interrupt, show: console.Display) -> None:
+    """Trains and evaluates. Raises Interrupted."""
     with make_host(run, config, request.in_process) as host:
         from cluster.jobs.evaluation import Interim, evaluate
 
         interim = Interim(run, config, host.pool())
-        if not follow(host, config, interim, interrupt, show):
-            return False
-        if not request.evaluate or config.evaluation.tasks == 0:
-            return True
-        theta, version = load_theta(run)
-        return evaluate(run, config, theta, version, host.pool(), teller("evaluating", interrupt, show))
+        follow(host, config, interim, interrupt, show)
+        if request.evaluate and config.evaluation.tasks > 0:
+            theta, version = load_theta(run)
+            evaluate(run, config, theta, version, host.pool(), counter("evaluating", interrupt, show))
 
 
-def teller(what: str, interrupt: Interrupt, show: console.Display) -> Callable[[int, int], bool]:
-    """The `progress` of a job that ends early when it is interrupted."""
+def counter(what: str, interrupt: Interrupt, show: console.Display) -> Callable[[int, int], None]:
+    """Returns a `progress` callback that displays the counts, then raises Interrupted if the user asked to stop."""
 
-    def tell(done: int, total: int) -> bool:
+    def report(done: int, total: int) -> None:
         show.counting(what, done, total)
-        return not interrupt.asked
+        interrupt.check()
 
-    return tell
+    return report
 
 
 def make_host(run: RunDirectory, config: Config, in_process: bool) -> Host:
@@ -96,17 +93,15 @@ def make_host(run: RunDirectory, config: Config, in_process: bool) -> Host:
     return LocalRun(run, config)
 
 
-def follow(host: Host, config: Config, interim: "Interim", interrupt: Interrupt, show: console.Display) -> bool:
-    """Shows how the training goes on until it has its updates; False when it was interrupted."""
+def follow(host: Host, config: Config, interim: "Interim", interrupt: Interrupt, show: console.Display) -> None:
+    """Displays the progress of the training until all its updates are done. Raises Interrupted."""
     going = True
     while going:
-        if interrupt.asked:
-            return False
+        interrupt.check()
         going = host.advance()
         status = host.status()
         show.training(summarise(status, config))
         interim.step(status.learner["version"])
-    return True
 
 
 def summarise(status: Status, config: Config) -> progress.Progress:

@@ -13,7 +13,7 @@ from common import jsonlines
 from common.config import Config
 from workers.evaluation.comparison import FILE
 
-Progress = Callable[[int, int], bool]  # (items done, in all) -> whether to go on
+Progress = Callable[[int, int], None]  # (items done, items in all); an exception it raises ends the job
 NUMBERS = ("tasks", "learned_mean", "baseline_mean", "baseline_per_task_mean", "ratio", "wins")
 
 
@@ -24,8 +24,8 @@ def evaluate(
     version: int | None,
     pool: Pool,
     progress: Progress,
-) -> bool:
-    """Makes every unroll that is missing; False when `progress` stopped it.
+) -> None:
+    """Makes every unroll that is missing.
 
     The second stage depends on what the first has shown (which learning rate is each task's best).
     """
@@ -33,22 +33,20 @@ def evaluate(
 
     results = Results(run.evaluation / FILE)
     first = items.evaluation_items(config, theta, version)
-    if not job.run(first, results, pool, progress):
-        return False
+    job.run(first, results, pool, progress)
     rows = [results.rows[item["item"]] for item in first]
-    return job.run(items.second_items(config, rows, theta), results, pool, progress)
+    job.run(items.second_items(config, rows, theta), results, pool, progress)
 
 
-def tune(run: RunDirectory, config: Config, pool: Pool, progress: Progress) -> bool:
+def tune(run: RunDirectory, config: Config, pool: Pool, progress: Progress) -> None:
     """Makes the baselines' unrolls alone."""
     from workers.evaluation import items
 
     results = Results(run.evaluation / FILE)
     first = items.baseline_items(config)
-    if not job.run(first, results, pool, progress):
-        return False
+    job.run(first, results, pool, progress)
     rows = [results.rows[item["item"]] for item in first]
-    return job.run(items.fine_items(config, rows), results, pool, progress)
+    job.run(items.fine_items(config, rows), results, pool, progress)
 
 
 class Interim:

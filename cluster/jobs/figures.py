@@ -13,13 +13,13 @@ from cluster.jobs.job import Pool, Results, Row
 from workers.figures import catalogue
 from workers.figures.figure import placed
 
-Progress = Callable[[str, int, int], bool]  # (figure, items done, items in all) -> go on
+Progress = Callable[[str, int, int], None]  # (figure, items done, items in all); an exception it raises ends the job
 
 
 def reproduce(
     names: Sequence[str], scale: str, folder: Path, pool: Pool, progress: Progress, data: str | None = None
-) -> bool:
-    """Computes what is missing of the figures and of those that they need; False when `progress` stopped it.
+) -> None:
+    """Computes what is missing of the figures and of those that they need.
 
     Args:
       data: the class store of a scale that needs one, where every process finds it.
@@ -28,17 +28,14 @@ def reproduce(
     for name in catalogue.order(names):
         before = [row for other in catalogue.needs(name) for row in complete[other]]
         rows = rows_of(name, scale, before, Results(folder / f"{name}.jsonl"), pool, progress, data)
-        if rows is None:
-            return False
         complete[name] = rows
         conclude(name, [*before, *rows], folder)
-    return True
 
 
 def rows_of(
     name: str, scale: str, before: list[Row], results: Results, pool: Pool, progress: Progress, data: str | None = None
-) -> list[Row] | None:
-    """The rows of a complete figure, stage by stage; None when `progress` stopped it.
+) -> list[Row]:
+    """The rows of a complete figure, stage by stage.
 
     What the file holds of other settings or another scale is left alone.
     """
@@ -49,8 +46,7 @@ def rows_of(
             items = [placed(item, data) for item in items]
         if [item["item"] for item in items] == [row["item"] for row in rows]:
             return rows
-        if not job.run(items, results, pool, lambda done, total: progress(name, done, total)):
-            return None
+        job.run(items, results, pool, lambda done, total: progress(name, done, total))
         rows = [results.rows[item["item"]] for item in items]
 
 

@@ -100,21 +100,21 @@ class Job:
         self._waiting.append(item)
 
 
-def run(items: Iterable[Item], results: Results, pool: Pool, progress: Callable[[int, int], bool]) -> bool:
-    """Computes all items without a result; True when every item has one.
+def run(items: Iterable[Item], results: Results, pool: Pool, progress: Callable[[int, int], None]) -> None:
+    """Computes all items that have no result yet.
 
     Args:
-      progress: is told (items done, items in all) now and then; it answers False to stop.
+      progress: called with (items done, items in all) before each step. An exception that it raises ends the job;
+        the rows so far are kept.
 
     Raises:
       UserError: an item failed again and again.
     """
     job = Job(items, results, pool)
-    while progress(job.done, job.total):
-        if job.finished:
-            return True
+    progress(job.done, job.total)
+    while not job.finished:
         job.step()
-    return False
+        progress(job.done, job.total)
 
 
 class InProcessPool:

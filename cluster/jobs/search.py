@@ -36,8 +36,8 @@ class Best(NamedTuple):
     shown: str  # the hyper-parameters, for people
 
 
-def searched(run: RunDirectory, config: Config, size: Size, pool: Pool, progress: Progress) -> dict[str, Best] | None:
-    """Makes every inner run that is missing, then writes the best set by each loss; None when `progress` stopped it."""
+def searched(run: RunDirectory, config: Config, size: Size, pool: Pool, progress: Progress) -> dict[str, Best]:
+    """Makes every inner run that is missing, then writes the best set by each loss."""
     from workers.evaluation import search
 
     plan = size.plan()
@@ -46,8 +46,7 @@ def searched(run: RunDirectory, config: Config, size: Size, pool: Pool, progress
         items = search.items(plan, config.task.inner_steps, list(results.rows.values()))
         if not results.missing(items):
             break
-        if not job.run(items, results, pool, progress):
-            return None
+        job.run(items, results, pool, progress)
     return {loss: write(run, plan, results, loss) for loss in search.LOSSES}
 
 
