@@ -71,12 +71,14 @@ def test_every_figure_runs_from_items_to_a_picture_and_a_sentence(tiny, tmp_path
     for name in catalogue.order(catalogue.NAMES):
         mine = complete(name, rows)
         assert {r["figure"] for r in mine} == {name}
-        assert complete(name, rows + mine)[0]["item"] == mine[0]["item"]
+        assert len({r["item"] for r in mine}) == len(mine)
         rows += mine
     for name in catalogue.NAMES:
         verdict = catalogue.verdict(name, rows)
-        assert isinstance(verdict.holds, bool) and len(verdict.sentence) > 80 and "nan" not in verdict.sentence
-        catalogue.draw(name, rows).savefig(tmp_path / f"{name}.png")
+        assert len(verdict.sentence) > 80 and "nan" not in verdict.sentence
+        figure = catalogue.draw(name, rows)
+        assert all(axes.has_data() and axes.get_xlabel() for axes in figure.axes)
+        figure.savefig(tmp_path / f"{name}.png")
         assert (tmp_path / f"{name}.png").stat().st_size > 10_000
 
 
@@ -86,7 +88,7 @@ def test_paper_scale_names_its_first_items(name):
     for needed in catalogue.needs(name):
         assert catalogue.items(needed, "paper", rows)
     listed = catalogue.items(name, "paper", rows)
-    assert listed or catalogue.needs(name)
+    assert bool(listed) == (name not in {"fig4", "fig7"})  # all that these two do needs a theta that fig5 learned
     assert len({one["item"] for one in listed}) == len(listed)
 
 
@@ -316,7 +318,7 @@ def test_a_slower_step_stretches_the_curve():
         if r["kind"] == "curve":
             r["train"] = [[4.0, 3.0, 2.0, 1.0]] * 2
     fast, slow = (fig6.means_in_time(rows, name, "train")[0] for name in ("adam (train)", "learned (train)"))
-    assert fast == pytest.approx((4 + 1.5 * 3 + 3 + 0) * 0 + 4 * 0.25 + 2.5 * 0.75, abs=0.02)
+    assert fast == pytest.approx(4 * 0.25 + 2.5 * 0.75, abs=0.02)
     assert slow == pytest.approx(4 * 0.5 + 3.5 * 0.5, abs=0.02)
 
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from helpers import run_files
+from helpers.learner import sample as make_sample
 from prometheus_client.parser import text_string_to_metric_families
 
 from cluster.monitoring.metrics import STEPS, Endpoint, FleetMetrics, LearnerMetrics, exposition, window_range
@@ -16,9 +17,9 @@ from common.config import Config
 from common.errors import UserError
 from common.messages import Verdict
 
-SAMPLE = SimpleNamespace(
+SAMPLE = make_sample(
     worker="node-7/worker-123",
-    objective="train",
+    pairs=2,
     windows=(25, 300),
     loss_plus=(1.0, 3.0),
     loss_minus=(2.0, 5.0),
@@ -117,7 +118,7 @@ def test_an_estimator_that_was_not_computed_is_nan_and_its_pairs_are_counted_as_
 ) -> None:
     record = run_files.history(1)[0] | {"var_rp": None, "rp_pairs": 3, "es_pairs": 8, "rp_nonfinite": 2}
     learner.observe_update(record, "train", 0.1)
-    assert math.isnan(value(learner, "outertrain_estimator_variance", estimator="rp", q="0.5") or 0.0)
+    assert math.isnan(value(learner, "outertrain_estimator_variance", estimator="rp", q="0.5"))
     assert value(learner, "outertrain_rp_skipped_pairs_total") == 5
     assert value(learner, "outertrain_rp_nonfinite_pairs_total") == 2
     assert value(learner, "outertrain_pairs_total", estimator="rp") == 3
@@ -143,12 +144,12 @@ def test_the_free_space_is_read_when_it_is_asked_for(
     learner: LearnerMetrics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learner.watch_disk(tmp_path)
-    assert (value(learner, "outertrain_disk_free_bytes") or 0) > 0
+    assert value(learner, "outertrain_disk_free_bytes") > 0
     monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=7))
     assert value(learner, "outertrain_disk_free_bytes") == 7
     monkeypatch.undo()
     learner.watch_disk(tmp_path / "gone")
-    assert math.isnan(value(learner, "outertrain_disk_free_bytes") or 0)
+    assert math.isnan(value(learner, "outertrain_disk_free_bytes"))
 
 
 def test_every_verdict_has_a_series_from_the_start(learner: LearnerMetrics) -> None:

@@ -179,7 +179,7 @@ def train(key, rate, x, y):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_tuned_adam_ends_between_50_and_90_percent_with_its_rate_inside_the_grid():
+def test_tuned_adam_ends_at_65_to_82_percent_valid_accuracy():
     data = dataset()
     best, losses, accuracies = [], [], []
     for number in range(20):
@@ -192,5 +192,5 @@ def test_tuned_adam_ends_between_50_and_90_percent_with_its_rate_inside_the_grid
         accuracies.append(float(np.mean(np.argmax(scores, axis=1) == task.y_valid)))
         print(f"task {number}: rate {GRID[best[-1]]:.2g}, loss {losses[-1]:.3f}, accuracy {accuracies[-1]:.3f}")
     assert sum(0 < index < len(GRID) - 1 for index in best) >= 18
-    assert 0.5 < min(accuracies) <= max(accuracies) < 0.9
+    assert 0.65 <= round(min(accuracies), 2) <= round(max(accuracies), 2) <= 0.82
     assert 0.9 < np.mean(losses) < 1.3
