@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from common.config import Config, TaskConfig
+from common.config import Config, OptimizerConfig, TaskConfig
 from common.configfile import load
 from common.errors import UserError
 from common.optimizer import make_family
@@ -98,3 +98,47 @@ def test_what_is_wrong_with_a_users_module_is_said_in_a_sentence(source, sentenc
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=sentence):
         make_task(config_of("mine:tasks"), None)
+
+
+def family_with(loss, dtype=jnp.float32):
+    """A user's family: four weights that are drawn to the task's centre."""
+    return TaskFamily(
+        sample=lambda random, split: {"centre": random.normal(size=4).astype(np.float32)},
+        init=lambda key: {"w": jax.random.normal(key, (4,), dtype)},
+        batch=lambda data, key, split: data,
+        loss=loss,
+    )
+
+
+def squared(w, batch):
+    return 2 + jnp.mean((w["w"] - batch["centre"].astype(w["w"].dtype)) ** 2)
+
+
+@pytest.mark.parametrize("optimizer", ["mlp", "adam", "sgd"])
+@pytest.mark.parametrize("objective", [Objective(), Objective("valid", 2)])
+def test_losses_of_bfloat16_weights_are_float32(optimizer, objective):
+    """A loss near 2 has steps of 2^-6 in bfloat16: the mean over a window must not be rounded to one of them."""
+    task, family = family_with(squared, jnp.bfloat16), make_family(OptimizerConfig(family=optimizer))
+    unroll = Unroll(task, family, objective, segment=4)
+    problem = Problem(jax.device_put(task.sample(np.random.default_rng(0), "outer_train")), jax.random.key(0))
+    state = unroll.start(problem, jax.random.key(1))
+    losses, gradient, after = unroll.losses_and_grad(family.init(jax.random.key(0)), problem, state, 7)
+    assert losses.dtype == gradient.dtype == np.float32
+    assert losses.mean() == np.mean(losses.astype(np.float64)).astype(np.float32)
+    assert after.w["w"].dtype == jnp.bfloat16 and np.all(np.isfinite(gradient))
+
+
+@pytest.mark.parametrize(
+    "loss, found",
+    [
+        (lambda w, batch: squared(w, batch)[None], r"float32 of shape \(1,\)"),
+        (lambda w, batch: jnp.int32(3), r"int32 of shape \(\)"),
+        (lambda w, batch: 3, r"int32 of shape \(\)"),
+    ],
+)
+def test_a_loss_that_is_no_scalar_is_a_sentence(loss, found):
+    task = family_with(loss)
+    unroll = Unroll(task, make_family(OptimizerConfig(family="sgd")), Objective(), segment=4)
+    problem = Problem(jax.device_put(task.sample(np.random.default_rng(0), "outer_train")), jax.random.key(0))
+    with pytest.raises(UserError, match=f"loss is {found}, but a floating-point scalar"):
+        unroll.start(problem, jax.random.key(1))

@@ -10,6 +10,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from common.errors import UserError
+
 
 def clamped_gradient(loss: Callable, clamp: float) -> Callable:
     """(w, batch) -> min(loss, clamp) and its gradient, with a reverse rule that is forward over reverse.
@@ -30,7 +32,7 @@ def clamped_gradient(loss: Callable, clamp: float) -> Callable:
         (w, batch), (loss_cotangent, gradient_cotangent) = residuals, cotangents
         gradient_of = lambda w: value(w, batch)[1]  # noqa: E731
         gradient, product = jax.jvp(gradient_of, (w,), (gradient_cotangent,))
-        return jax.tree.map(lambda g, h: loss_cotangent * g + h, gradient, product), None
+        return jax.tree.map(lambda g, h: (loss_cotangent * g + h).astype(g.dtype), gradient, product), None
 
     function.defvjp(forward, backward)
     return function
@@ -44,12 +46,28 @@ def clamped_loss(loss: Callable, clamp: float) -> Callable:
     def function(w: Any, batch: Any) -> jax.Array:
         return both(w, batch)[0]
 
-    function.defvjp(both, lambda gradient, cotangent: (jax.tree.map(lambda g: cotangent * g, gradient), None))
+    function.defvjp(
+        both, lambda gradient, cotangent: (jax.tree.map(lambda g: (cotangent * g).astype(g.dtype), gradient), None)
+    )
     return function
 
 
+def _wide_scalar(loss: Callable, w: Any, batch: Any) -> jax.Array:
+    """The loss in float32 or wider, so that losses of low-precision weights are averaged without rounding.
+
+    Raises UserError unless it is a floating-point scalar.
+    """
+    value = jnp.asarray(loss(w, batch))
+    if value.shape != () or not jnp.issubdtype(value.dtype, jnp.floating):
+        raise UserError(
+            f"the task's loss is {value.dtype} of shape {value.shape}, but a floating-point scalar of shape () is "
+            "needed: return the mean over the batch, for example `jnp.mean(losses)`, or convert it with `.astype`"
+        )
+    return value.astype(jnp.promote_types(value.dtype, jnp.float32))
+
+
 def _clamped(loss: Callable, clamp: float, w: Any, batch: Any) -> tuple[jax.Array, Any]:
-    raw, gradient = jax.value_and_grad(loss)(w, batch)
+    raw, gradient = jax.value_and_grad(partial(_wide_scalar, loss))(w, batch)
     inside = jnp.isfinite(raw) & (raw < clamp)
     zeroed = jax.tree.map(lambda g: jnp.where(inside, g, jnp.zeros_like(g)), gradient)
     return jnp.where(inside, raw, jnp.asarray(clamp, raw.dtype)), zeroed

@@ -171,6 +171,7 @@ def forward_segment(
     """n <= segment steps: the state after them, their outer losses [segment] (zero beyond n), and their tape."""
     flat = ravel_pytree(state.w)[0]
     rows = jnp.zeros((segment, flat.size), flat.dtype)
+    losses = jnp.zeros(segment, jnp.promote_types(flat.dtype, jnp.float32))
 
     def body(i: jax.Array, carry: tuple[InnerState, jax.Array, Tape]) -> tuple[InnerState, jax.Array, Tape]:
         state, losses, tape = carry
@@ -180,7 +181,7 @@ def forward_segment(
         state, loss = step(theta, problem, state)
         return state, losses.at[i].set(loss), tape
 
-    return jax.lax.fori_loop(0, n, body, (state, jnp.zeros(segment, flat.dtype), Tape(rows, rows)))
+    return jax.lax.fori_loop(0, n, body, (state, losses, Tape(rows, rows)))
 
 
 def reverse_segment(

@@ -4,6 +4,10 @@ A positive hyper-parameter stands in theta as its natural logarithm, so that per
 positive; `sgd` alone keeps its two as they are, because Figure 2 and the closed-form laws are written in them.
 """
 
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -15,21 +19,44 @@ EPSILON_ROOT = 1e-20
 ADAM8 = ("learning_rate", "beta1", "beta2", "epsilon", "exponential_decay", "linear_decay", "l1", "l2")
 
 
+def _in_float32(make: Callable[[jax.Array], optax.GradientTransformation]) -> Callable:
+    """Computes updates and states in float32 or wider; updates have the dtype of their weights."""
+
+    def wide(tree: Any) -> Any:
+        return jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), tree)
+
+    @wraps(make)
+    def made(theta: jax.Array) -> optax.GradientTransformation:
+        inner = make(theta)
+
+        def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+            result, state = inner.update(wide(updates), state, wide(params))
+            return jax.tree.map(lambda u, g: u.astype(g.dtype), result, updates), state
+
+        return optax.GradientTransformation(lambda params: inner.init(wide(params)), update)
+
+    return made
+
+
+@_in_float32
 def adam(theta: jax.Array) -> optax.GradientTransformation:
     """theta = [log learning rate]."""
     return optax.adam(jnp.exp(theta[0]), eps_root=EPSILON_ROOT)
 
 
+@_in_float32
 def rmsprop(theta: jax.Array) -> optax.GradientTransformation:
     """theta = [log learning rate]; decay 0.9, as in optax."""
     return optax.rmsprop(jnp.exp(theta[0]))
 
 
+@_in_float32
 def sgd(theta: jax.Array) -> optax.GradientTransformation:
     """theta = [learning rate, momentum]."""
     return optax.chain(optax.trace(decay=theta[1]), optax.scale(-theta[0]))
 
 
+@_in_float32
 def adam8(theta: jax.Array) -> optax.GradientTransformation:
     """Adam + regularisation + decay (section 4.4), theta [8] in the order of `ADAM8`.
 
