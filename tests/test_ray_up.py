@@ -1,4 +1,4 @@
-"""A cluster of machines in a room, from `ray up` to `ray down`, as deploy/README.md has it, on hosts of namespaces.
+"""A cluster of one's own machines, from `ray up` to `ray down`, by the commands of deploy/README.md, in namespaces.
 
 What differs from a user's room: the hosts find the pinned dependencies installed, because nothing is downloaded there,
 and the user is root.
@@ -84,10 +84,10 @@ def machines(tmp_path: Path, checkout: Path) -> Iterator[Room]:
     assert os.listdir("/sys/class/net") == interfaces
 
 
-def road(machines: Room) -> list[str]:
-    """The commands of the README's section, with the room's addresses for its examples'."""
+def readme_commands(machines: Room) -> list[str]:
+    """The commands of the README's section, with the addresses of the test's hosts."""
     text = (
-        (REPOSITORY / "deploy" / "README.md").read_text().partition("## Machines in a room\n")[2].partition("\n## ")[0]
+        (REPOSITORY / "deploy" / "README.md").read_text().partition("## Your own machines\n")[2].partition("\n## ")[0]
     )
     return [fill_in(line, machines) for line in re.findall(r"^ {4}(\S.*?)(?: {2,}#.*)?$", text, re.MULTILINE)]
 
@@ -104,9 +104,9 @@ def running(host: Host, what: str) -> bool:
     return any(what in line for line in host.processes())
 
 
-def test_a_room_of_machines_from_ray_up_to_ray_down(machines: Room) -> None:
+def test_readme_commands_deploy_own_machines_and_clean_up(machines: Room) -> None:
     laptop, head, *workers = machines.hosts.values()
-    install, wheel, token, edit, up, launch, scale, stop, down, quiet = road(machines)
+    install, wheel, token, edit, up, launch, scale, stop, down, quiet = readme_commands(machines)
     assert install.endswith(". .venv/bin/activate") and wheel.startswith("pip wheel")  # done: by the fixtures
     editor = "sed -i -e " + " -e ".join(f"s/{name}.example/{machines.hosts[name].address}/" for name in HOSTS)
     begin = f"cd ~/outertrain; . {sys.prefix}/bin/activate; {token.partition(' && ')[0]}; "
