@@ -1,7 +1,7 @@
-"""An example of your own inner problems: small networks that fit sine waves. See own_task.toml beside this file.
+"""Example of a custom task family: small networks that fit sine waves. own_task.toml is its configuration.
 
-A run names `own_task:family` in its configuration; `family` is called with that configuration and gives the four
-functions of a `TaskFamily`. `sample` is NumPy and runs once per task; the others are JAX and are compiled.
+The configuration of a run names `own_task:family`. The function `family` is called with that configuration and returns
+the four functions of a `TaskFamily`. `sample` uses NumPy and runs once per task; the others are JAX and are compiled.
 """
 
 import jax
@@ -16,7 +16,7 @@ def family(config: Config) -> TaskFamily:
     units = config.task.options.get("units", 16)
 
     def sample(random: np.random.Generator, outer_split: str) -> dict[str, np.ndarray]:
-        # The optimizer is judged on frequencies that it was not learned on.
+        # The optimizer is evaluated on frequencies that it was not trained on.
         low, high = {"outer_train": (0.5, 1.5), "outer_test": (1.5, 2.0)}[outer_split]
         return {"frequency": np.float32(random.uniform(low, high)), "phase": np.float32(random.uniform(0, np.pi))}
 
@@ -25,12 +25,12 @@ def family(config: Config) -> TaskFamily:
         return {"in": first, "bias": jnp.zeros(units), "out": second / units**0.5}
 
     def batch(data: dict, key: jax.Array, split: str) -> tuple[jax.Array, jax.Array]:
-        # Every batch is fresh, so here the three splits need no data of their own.
+        # Every batch is drawn afresh, so the three splits need no separate data.
         x = jax.random.uniform(key, (config.task.batch_size, 1), minval=-2.0, maxval=2.0)
         return x, jnp.sin(data["frequency"] * np.pi * x + data["phase"])
 
     def loss(w: dict[str, jax.Array], batch: tuple[jax.Array, jax.Array]) -> jax.Array:
-        # 0 or more: a loss is clamped from above only (estimator.clamp).
+        # Never negative: losses are clamped from above only (estimator.clamp).
         x, y = batch
         hidden = jnp.tanh(x * w["in"][None] + w["bias"][None])
         return jnp.mean((hidden @ w["out"] - y[:, 0]) ** 2)
