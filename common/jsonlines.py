@@ -8,10 +8,11 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 _FIRST_READ = 2**16  # bytes read first from the end of a file; a line of a history has about 1,000
 Record = dict[str, Any]
+T = TypeVar("T")
 
 
 class Writer:
@@ -60,11 +61,11 @@ def read(path: Path) -> list[Record]:
         return list(parse(file))
 
 
-def read_last(path: Path, count: int, select: Callable[[Iterable[Record]], list[Record]] = list) -> list[Record]:
+def read_last(path: Path, count: int, select: Callable[[Iterable[Record]], list[T]]) -> list[T]:
     """The last `count` records, read from the end of the file: the cost does not grow with its length.
 
     Args:
-      select: keeps those records of a tail of the file that count; `count` is of what it returns.
+      select: the wanted records of a tail of the file, such as `list` for all of them; `count` is of what it returns.
     """
     if not path.exists():
         return []
@@ -78,6 +79,32 @@ def read_last(path: Path, count: int, select: Callable[[Iterable[Record]], list[
             if len(found) == count or length >= size:
                 return found
             length *= 4
+
+
+class Tail:
+    """Reads a growing file piece by piece."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = -1  # inode of the file that was read
+        self._offset = 0  # bytes of it that were read, up to the end of a line
+        self.restarted = False  # whether the last `read` began at the start: the first one, and after a replacement
+
+    def read(self) -> list[Record]:
+        """The records of the lines that were completed since the last call, or all of them when it has restarted."""
+        try:
+            file = open(self._path, "rb")  # noqa: SIM115
+        except FileNotFoundError:
+            self.restarted, self._offset = True, 0
+            return []
+        with file:
+            status = os.fstat(file.fileno())
+            self.restarted = self._offset == 0 or status.st_ino != self._file or status.st_size < self._offset
+            self._file, self._offset = status.st_ino, 0 if self.restarted else self._offset
+            file.seek(self._offset)
+            complete, newline, _ = file.read().rpartition(b"\n")
+        self._offset += len(complete) + len(newline)
+        return list(parse(complete.split(b"\n")))
 
 
 def parse(lines: Iterable[bytes]) -> Iterator[Record]:

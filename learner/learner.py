@@ -17,17 +17,18 @@ import numpy as np
 from common.config import Config
 from common.files import no_failpoint
 from common.messages import GradientSample, Parameters, Reply, Verdict, encode_theta, pack_reply
-from learner import history, record
+from learner import record
 from learner import state as states
 from learner.admission import Standing, limits, samples_in
 from learner.deduplication import Ledger
+from learner.describe import Stamp, describe
 from learner.failpoints import Reached
 from learner.intake import Intake
 from learner.keeper import Durable, Keeper
 from learner.observer import Observer, Silent
 from learner.outer_optimizer import OuterOptimizer
 from learner.state import State
-from learner.store import Entry, Store
+from learner.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,6 @@ class Learner:
         self._keeper = Keeper(Durable(state.version, self._began), around.observer, around.clock)
         self._state, self._batch, self._held = state, list[tuple[GradientSample, bytes]](), 0
         self._lock = threading.Lock()
-        self._last: dict[str, Any] = {}
         self._draining = self._superseded = self._answered = False
         self._publish()
 
@@ -129,7 +129,6 @@ class Learner:
             "durable_seconds_ago": now - durable.time,
             "checkpoint_failures": durable.failures,
             "checkpoint_error": durable.error,
-            "last": dict(self._last),
         }
 
     def _receive(self, payload: bytes) -> Verdict:
@@ -174,24 +173,16 @@ class Learner:
         reached("after_update")
         if step.refused:
             log.warning("the step to version %d left the range of float32: theta stays as it was", state.version)
-        seen = history.describe_samples(samples, self._state.version, self._bounds.pairs)
         self._state = state
-        line = self._position() | seen | history.describe_step(merged, step)
-        self._store.add(Entry(state.version, line, [payload for _, payload in batch]))
+        made = describe(self._stamp(), samples, self._bounds.pairs, merged, step)
+        self._store.add(made, [payload for _, payload in batch])
         self._keeper.keep(state.version, lambda: self._store.save(self.snapshot()))
-        self._last = line
         self._publish()
-        self._around.observer.observe_update(line, self._bounds.objective, time.perf_counter() - began)
+        self._around.observer.observe_update(made, self._bounds.objective, time.perf_counter() - began)
 
-    def _position(self) -> dict[str, Any]:
+    def _stamp(self) -> Stamp:
         now = self._around.clock()
-        return {
-            "epoch": self._store.epoch,
-            "version": self._state.version,
-            "time": now,
-            "seconds": now - self._began,
-            "verdicts": dict(self._intake.verdicts),
-        }
+        return Stamp(self._store.epoch, self._state.version, now, now - self._began, dict(self._intake.verdicts))
 
     def _publish(self) -> None:
         parameters = Parameters(self._store.epoch, self._state.version, encode_theta(self._state.theta))

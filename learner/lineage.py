@@ -9,6 +9,7 @@ import json
 import os
 import re
 import socket
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -65,7 +66,7 @@ def lineage(folder: Path, head: int | None = None) -> dict[int, int]:
     return chain
 
 
-def counts(chain: dict[int, int], position: Position) -> bool:
+def counts(chain: Mapping[int, int], position: Position) -> bool:
     """Whether the position lies on the lineage."""
     return position.version <= chain.get(position.epoch, -1)
 

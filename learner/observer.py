@@ -1,9 +1,9 @@
 """What the learner tells its surroundings; `cluster.monitoring.metrics.LearnerMetrics` is one such listener, `Silent` another."""
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 from common.messages import GradientSample
+from common.update_record import UpdateRecord
 
 
 class Observer(Protocol):
@@ -15,7 +15,7 @@ class Observer(Protocol):
 
     def set_batch(self, samples: int, probe_rate: float) -> None: ...
 
-    def observe_update(self, record: Mapping[str, Any], objective: str, seconds: float) -> None: ...
+    def observe_update(self, record: UpdateRecord, objective: str, seconds: float) -> None: ...
 
     def checkpoint_written(self, version: int, size_bytes: int, seconds: float, time: float) -> None: ...
 
@@ -36,7 +36,7 @@ class Silent:
     def set_batch(self, samples: int, probe_rate: float) -> None:
         pass
 
-    def observe_update(self, record: Mapping[str, Any], objective: str, seconds: float) -> None:
+    def observe_update(self, record: UpdateRecord, objective: str, seconds: float) -> None:
         pass
 
     def checkpoint_written(self, version: int, size_bytes: int, seconds: float, time: float) -> None:

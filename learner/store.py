@@ -2,24 +2,17 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from common import jsonlines
 from common.config import Config
+from common.update_record import UpdateRecord
 from learner import checkpoints, history, lineage
 from learner.failpoints import Reached
 from learner.journal import Journal
 from learner.lineage import Position
-
-
-class Entry(NamedTuple):
-    """What an outer update leaves on disk beside its checkpoint."""
-
-    version: int
-    line: dict[str, Any]  # of history.jsonl
-    payloads: Sequence[bytes]  # in the order of their merge
 
 
 class Store:
@@ -53,11 +46,11 @@ class Store:
             self._journal.start(config, segments, record)
         return self._checkpoint(record)
 
-    def add(self, entry: Entry) -> None:
-        """Notes an update; `save` writes it."""
-        self._history.add(entry.line)
+    def add(self, made: UpdateRecord, payloads: Sequence[bytes]) -> None:
+        """Queues an update's record and its payloads, in the order of their merge; `save` writes them."""
+        self._history.add(made.to_json())
         if self._journal is not None:
-            self._journal.add(entry.version, entry.payloads)
+            self._journal.add(made.version, payloads)
 
     def save(self, record: dict[str, Any]) -> int:
         """Makes all that was noted durable, the checkpoint last, and returns the checkpoint's size.

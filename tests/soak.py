@@ -166,7 +166,7 @@ def soak(folder: Path, minutes: float, workers: int = 8, program: str = "mixed",
         finally:
             cluster.shutdown()
         oracle = ask_witnesses(folder, scene.run)
-        report = describe(run, np.array([line["time"] for line in read_history(scene.run.path)]))
+        report = describe(run, np.array([line.time for line in read_history(scene.run.path)]))
     return {
         "seconds": round(time.monotonic() - began),
         "setting": {"workers": workers, "program": program, "nodes": 3, "seed": seed, "fault_every_seconds": EVERY},

@@ -20,7 +20,7 @@ CONFIG = from_dict(
 def test_twice_the_same(tmp_path):
     one, other = (apprentice.train(CONFIG, [0, 3, 6], tmp_path / name) for name in "ab")
     np.testing.assert_array_equal(one.theta, other.theta)
-    assert [line["version"] for line in one.history] == [1, 2, 3, 4, 5, 6]
+    assert [line.version for line in one.history] == [1, 2, 3, 4, 5, 6]
     np.testing.assert_array_equal(one.kept[6], one.theta)
     assert one.kept[0].tolist() == pytest.approx([0.01, 0.9])
     assert not np.array_equal(one.kept[3], one.theta)
@@ -38,7 +38,7 @@ def test_cut_off_and_gone_on_with_it_is_the_same(tmp_path):
     resumed = apprentice.train(CONFIG, [0, 2, 6], tmp_path / "cut")
     np.testing.assert_array_equal(resumed.theta, whole.theta)
     np.testing.assert_array_equal(resumed.kept[2], whole.kept[2])
-    assert [line["loss"] for line in resumed.history] == [line["loss"] for line in whole.history]
+    assert [line.loss for line in resumed.history] == [line.loss for line in whole.history]
 
 
 def test_a_finished_training_is_not_trained_further(tmp_path):

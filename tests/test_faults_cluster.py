@@ -85,7 +85,7 @@ def test_a_killed_learner_comes_back_and_its_workers_go_on_by_themselves(surroun
             scene.go_on()
         assert scene.workers() == before
         print({"seconds_until_the_killed_learner_is_back": away})
-    assert {line["epoch"] for line in read_history(scene.run.path)} == {1, 2, 3}
+    assert {line.epoch for line in read_history(scene.run.path)} == {1, 2, 3}
 
 
 def test_learner_and_fleet_wait_for_a_run_directory_that_is_away(surroundings: Path, cluster: Cluster) -> None:
@@ -271,7 +271,7 @@ def test_after_the_loss_of_the_head_a_new_cluster_goes_on_from_the_run_directory
         raise Deserted  # a driver ends at once when its head does, and would take the tests along
     for node in (first.head_node, *first.worker_nodes):
         node.kill_all_processes(check_alive=False, allow_graceful=False)
-    version = read_history(scene.run.path)[-1]["version"]
+    version = read_history(scene.run.path)[-1].version
     second = start_cluster(1)
     with launched(surroundings, "beheaded", 2) as scene:
         assert scene.learner()["epoch"] == 2 and scene.learner()["version"] >= version - 1

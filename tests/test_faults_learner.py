@@ -86,7 +86,7 @@ def test_a_killed_learner_loses_nothing_that_it_told(tmp_path, point):
     assert {v for s in senders for v in s.verdicts} <= {Verdict.accepted, Verdict.duplicate}
     assert last.version >= told + 2  # 12 exchanges, of which one may be a retry
     lines = read_history(tmp_path)
-    assert [line["version"] for line in lines] == list(range(1, last.version + 1))
+    assert [line.version for line in lines] == list(range(1, last.version + 1))
 
 
 def test_every_damaged_checkpoint_is_detected_and_named(tmp_path, caplog):
@@ -208,8 +208,8 @@ def test_bad_samples_of_some_workers_leave_what_es_alone_would_learn(tmp_path):
         assert send(learner, made).verdict is Verdict.accepted
         assert np.isfinite(decode_theta(ask(learner).theta)).all()
     lines = read_history(tmp_path / "bad")
-    assert [line["rp_nonfinite"] for line in lines] == [1] * 10
-    assert all(line["rp_fallback"] == SIZE and line["weight_rp"]["q95"] == 0 for line in lines)
+    assert [line.rp_nonfinite for line in lines] == [1] * 10
+    assert all(line.rp_fallback == SIZE and line.weight_rp.quantiles.q95 == 0 for line in lines)
     assert learner.status()["verdicts"] == {"accepted": 100, "malformed": 10}
     assert ask(learner).theta == ask(clean).theta
     assert_replay(tmp_path / "bad", ask(learner).theta)
@@ -239,7 +239,7 @@ def test_writes_that_stop_in_the_middle_lose_nothing(tmp_path, size):
     feed(learner, 4, first=16)
     assert learner.status()["durable_version"] == 5
     assert_replay(tmp_path, ask(learner).theta)
-    assert [line["version"] for line in read_history(tmp_path)] == [1, 2, 3, 4, 5]
+    assert [line.version for line in read_history(tmp_path)] == [1, 2, 3, 4, 5]
     assert not list((tmp_path / "checkpoints").glob(".*"))
 
 
@@ -256,7 +256,7 @@ def test_a_learner_that_dies_while_the_disk_is_full_costs_what_was_not_durable(t
     assert ask(successor).version == 2
     feed(successor, 8, first=8)
     assert_replay(tmp_path, ask(successor).theta)
-    assert [line["version"] for line in read_history(tmp_path)] == [1, 2, 3, 4]
+    assert [line.version for line in read_history(tmp_path)] == [1, 2, 3, 4]
 
 
 @pytest.mark.faults
@@ -277,7 +277,7 @@ def test_a_real_disk_that_fills_up(tmp_path):
         feed(learner, 4, first=48)
         assert learner.status()["durable_version"] == 13
         assert_replay(tmp_path, ask(learner).theta)
-        assert [line["version"] for line in read_history(tmp_path)] == list(range(1, 14))
+        assert [line.version for line in read_history(tmp_path)] == list(range(1, 14))
     finally:
         subprocess.run(["umount", tmp_path], check=True)
 
@@ -294,7 +294,7 @@ def test_of_two_learners_one_lineage_is_read(tmp_path, monkeypatch):
     assert (ask(first).epoch, ask(first).version) == (1, 11) and (ask(second).epoch, ask(second).version) == (2, 11)
     told = assert_replay(tmp_path, replies[-1].theta or ask(second).theta)
     assert told.names == [("w0", k) for k in range(12)] + [("near", k) for k in range(200, 232)]
-    assert [(r["epoch"], r["version"]) for r in read_history(tmp_path)] == [(1, v) for v in (1, 2, 3)] + [
+    assert [(r.epoch, r.version) for r in read_history(tmp_path)] == [(1, v) for v in (1, 2, 3)] + [
         (2, v) for v in range(4, 12)
     ]
     third = start(tmp_path, config(**JOURNALED))

@@ -1,24 +1,20 @@
+"""Readers of a history: one lineage, whatever else the file holds, and no more of it than needed."""
+
 import errno
 import json
 import os
 
-import numpy as np
 import pytest
-from helpers.learner import SEGMENTS, SIZE, sample
+from helpers import run_files
 
-from common import moments
+from common import jsonlines
 from common.jsonlines import Writer
-from learner.history import describe_samples, describe_step, read_history, read_newest
+from learner.history import HistoryReader, read_history, read_newest
 from learner.lineage import Position, claim
-from learner.merge import Rule, merge
-from learner.outer_optimizer import Step
-
-RULE = Rule("merged", "coordinate", False, SEGMENTS)
-STEP = Step(np.full(SIZE, 2.0, np.float32), None, 3.0, 0.5, 0.25, False)
 
 
 def line(epoch, version):
-    return {"epoch": epoch, "version": version, "loss": version / 2}
+    return run_files.history(1)[0]._replace(epoch=epoch, version=version).to_json()
 
 
 def append(log, entry):
@@ -27,7 +23,7 @@ def append(log, entry):
 
 
 def places(run):
-    return [(r["epoch"], r["version"]) for r in read_history(run)]
+    return [(r.epoch, r.version) for r in read_history(run)]
 
 
 def test_a_run_without_history_is_empty(tmp_path):
@@ -107,57 +103,83 @@ def test_what_waits_is_bounded(tmp_path):
     assert len(log._waiting) == 1000
 
 
-def test_a_batch_in_numbers():
-    samples = [
-        sample("a", 0, version=7, windows=(10,), loss_plus=(1.0,), loss_minus=(2.0,), facts={"inner_steps": 20.0}),
-        sample("a", 1, version=4, windows=(30,), loss_plus=(3.0,), loss_minus=(6.0,), facts={"diverged": 1.0}),
-        sample("b", 0, version=7, windows=(50,), loss_plus=(5.0,), loss_minus=(1.0,), facts={"finished": 2.0}),
-    ]
-    samples[1] = samples[1]._replace(rp=moments.of(np.array([[0, 0, np.nan, 0, 0, 0]])))
-    assert describe_samples(samples, 7, 1) == {
-        "loss": 3.0,
-        "loss_plus": 3.0,
-        "loss_minus": 3.0,
-        "samples": 3,
-        "inner_steps": 20,
-        "windows": {"mean": 30.0, "min": 10, "max": 50},
-        "staleness": {"mean": 1.0, "max": 3},
-        "diverged": 1,
-        "finished": 2,
-        "workers_seen": 2,
-        "rp_nonfinite": 1,
-    }
+UPDATES = 10_000
 
 
-def test_pairs_count_alike_whoever_sent_them():
-    samples = [
-        sample(pairs=3, loss_plus=(1.0, 1.0, 1.0), loss_minus=(1.0, 1.0, 1.0)),
-        sample("b", loss_plus=(5.0,), loss_minus=(5.0,)),
-    ]
-    described = describe_samples(samples, 0, 1)
-    assert (described["loss"], described["samples"]) == (2.0, 4)
+@pytest.fixture
+def long_run(tmp_path):
+    """A run of 10,000 updates, and a counter of the lines that are parsed."""
+    claim(tmp_path / "epochs", None, 0.0)
+    text = json.dumps(line(1, 0))
+    place = '"version": 0'
+    assert text.count(place) == 1
+    lines = (text.replace(place, f'"version": {version}') + "\n" for version in range(1, UPDATES + 1))
+    (tmp_path / "history.jsonl").write_text("".join(lines))
+    return tmp_path
 
 
-def test_a_step_in_numbers():
-    rows = np.random.default_rng(0).normal(size=(2, 4, SIZE))
-    samples = [sample("a", k, rp=moments.of(rows[0, k : k + 1]), es=moments.of(rows[1, k : k + 1])) for k in range(4)]
-    merged = merge(samples, RULE)
-    described = describe_step(merged, STEP)
-    for name, own in (("var_rp", rows[0]), ("var_es", rows[1])):
-        assert described[name]["q25"] == pytest.approx(np.quantile(own.var(axis=0, ddof=1), 0.25))
-    assert described["weight_rp"]["mean"] == pytest.approx(merged.weight_rp.mean())
-    assert described["weight_rp"]["q95"] == pytest.approx(np.quantile(merged.weight_rp, 0.95))
-    assert (described["rp_pairs"], described["es_pairs"], described["rp_fallback"]) == (4, 4, 0)
-    assert (described["gradient_norm"], described["clipped"], described["update_norm"]) == (3.0, 0.5, 0.25)
-    assert described["theta_norm"] == pytest.approx(2 * SIZE**0.5)
+@pytest.fixture
+def parsed(monkeypatch):
+    """The lines that are parsed."""
+    seen, parse = [], json.loads
+    monkeypatch.setattr(
+        jsonlines.json,
+        "loads",
+        lambda text: seen.append(text.encode() if isinstance(text, str) else text) or parse(text),
+    )
+    return seen
 
 
-def test_what_is_unknown_is_null_and_every_line_is_json(tmp_path):
-    rp = moments.of(np.array([[np.nan, 1, 1, 1, 1, 1]]))
-    merged = merge([sample("a", 0, rp=rp)], RULE)
-    described = describe_step(merged, STEP._replace(gradient_norm=float("inf")))
-    assert described["var_rp"] == dict.fromkeys(("q05", "q25", "q50", "q75", "q95"))
-    assert described["rp_fallback"] == 1
-    assert described["gradient_norm"] > 1e308
-    append(Writer(tmp_path / "h.jsonl"), described)
-    assert json.loads((tmp_path / "h.jsonl").read_text()) == described
+def test_reader_parses_only_what_was_appended(long_run, parsed):
+    reader, log = HistoryReader(long_run), Writer(long_run / "history.jsonl")
+    assert len(reader.read()) == UPDATES
+    parsed.clear()
+    append(log, line(1, UPDATES + 1))
+    assert len(reader.read()) == len(reader.read()) == UPDATES + 1
+    assert len([text for text in parsed if b"verdicts" in text]) == 1
+    assert reader.read() == read_history(long_run)
+
+
+def test_read_newest_parses_a_hundred_of_10000_updates(long_run, parsed):
+    assert [r.version for r in read_newest(long_run, 100)] == list(range(UPDATES - 99, UPDATES + 1))
+    assert len(parsed) < 400
+
+
+def test_reader_waits_for_the_end_of_a_line(tmp_path):
+    claim(tmp_path / "epochs", None, 0.0)
+    reader, path = HistoryReader(tmp_path), tmp_path / "history.jsonl"
+    assert reader.read() == []
+    text = json.dumps(line(1, 1)) + "\n" + json.dumps(line(1, 2)) + "\n"
+    for end in range(0, len(text) + 1, 7):
+        path.write_text(text[:end])
+        assert len(reader.read()) == text[:end].count("\n")
+    path.write_text(text)
+    assert [r.version for r in reader.read()] == [1, 2]
+
+
+def test_reader_follows_the_lineage_to_a_later_epoch(tmp_path):
+    claim(tmp_path / "epochs", None, 0.0)
+    log, reader = Writer(tmp_path / "history.jsonl"), HistoryReader(tmp_path)
+    for version in (1, 2, 3, 4):
+        append(log, line(1, version))
+    assert [(r.epoch, r.version) for r in reader.read()] == [(1, v) for v in (1, 2, 3, 4)]
+    claim(tmp_path / "epochs", Position(1, 2), 0.0)
+    assert [(r.epoch, r.version) for r in reader.read()] == [(1, 1), (1, 2)]
+    append(log, line(2, 3))
+    append(log, line(1, 5))
+    assert reader.read() == read_history(tmp_path) and len(reader.read()) == 3
+
+
+def test_reader_starts_again_when_the_file_is_replaced(tmp_path):
+    claim(tmp_path / "epochs", None, 0.0)
+    path, reader = tmp_path / "history.jsonl", HistoryReader(tmp_path)
+    for version in (1, 2, 3):
+        append(Writer(path), line(1, version))
+    assert len(reader.read()) == 3
+    path.write_text(json.dumps(line(1, 7)) + "\n")  # shorter
+    assert [r.version for r in reader.read()] == [7]
+    (tmp_path / "new").write_text("".join(json.dumps(line(1, v)) + "\n" for v in range(1, 9)))  # longer
+    (tmp_path / "new").replace(path)
+    assert [r.version for r in reader.read()] == list(range(1, 9))
+    path.unlink()
+    assert reader.read() == []

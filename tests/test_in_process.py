@@ -71,15 +71,15 @@ def test_left_anywhere_and_resumed_the_run_is_the_same(es: str, lives: tuple[int
         train("torn", wanted, steps)
     torn = train("torn", wanted)
     assert load_theta(torn)[0].tobytes() == load_theta(whole)[0].tobytes()
-    lines = [[line[key] for key in ("version", "loss", "gradient_norm")] for line in read_history(torn.path)]
-    assert lines == [[line[key] for key in ("version", "loss", "gradient_norm")] for line in read_history(whole.path)]
+    lines = [[r.version, r.loss, r.norms.gradient] for r in read_history(torn.path)]
+    assert lines == [[r.version, r.loss, r.norms.gradient] for r in read_history(whole.path)]
 
 
 def test_staleness_is_zero_and_all_workers_take_turns() -> None:
     lines = read_history(train("a", config()).path)
     assert len(lines) == UPDATES
-    assert all(line["staleness"] == {"mean": 0.0, "max": 0} for line in lines)
-    assert {line["workers_seen"] for line in lines} <= {2, 3, 4}
+    assert all(line.staleness == (0.0, 0) for line in lines)
+    assert {line.workers_seen for line in lines} <= {2, 3, 4}
 
 
 def test_killed_by_the_system_at_random_moments() -> None:

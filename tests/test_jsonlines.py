@@ -13,7 +13,7 @@ from common.jsonlines import Writer
 
 def test_read_missing_file_is_empty(tmp_path: Path) -> None:
     assert jsonlines.read(tmp_path / "none.jsonl") == []
-    assert jsonlines.read_last(tmp_path / "none.jsonl", 3) == []
+    assert jsonlines.read_last(tmp_path / "none.jsonl", 3, list) == []
 
 
 @pytest.mark.parametrize("torn", [b'{"a"', b"[]", b"\xff\xfe", b"", b"3"])
@@ -21,7 +21,7 @@ def test_read_torn_and_foreign_lines_are_skipped(tmp_path: Path, torn: bytes) ->
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"a": 1}\n' + torn + b'\n{"a": 2}\n' + torn)
     assert jsonlines.read(path) == [{"a": 1}, {"a": 2}]
-    assert jsonlines.read_last(path, 1) == [{"a": 2}]
+    assert jsonlines.read_last(path, 1, list) == [{"a": 2}]
 
 
 def test_writer_closes_a_torn_line_first(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_writer_infinity_is_rejected(tmp_path: Path) -> None:
 def test_read_last_equals_the_end_of_read(tmp_path: Path, count: int) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps({"number": n, "text": "x" * (n % 50)}) + "\n" for n in range(10000)))
-    assert jsonlines.read_last(path, count) == jsonlines.read(path)[-count:]
+    assert jsonlines.read_last(path, count, list) == jsonlines.read(path)[-count:]
 
 
 def test_read_last_reads_only_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,5 +77,5 @@ def test_read_last_reads_only_the_end(tmp_path: Path, monkeypatch: pytest.Monkey
             yield json.loads(line)
 
     monkeypatch.setattr(jsonlines, "parse", parse)
-    assert len(jsonlines.read_last(path, 20)) == 20
+    assert len(jsonlines.read_last(path, 20, list)) == 20
     assert len(parsed) < 10**4

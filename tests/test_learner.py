@@ -152,7 +152,7 @@ def test_a_superseded_learner_stops_before_it_acknowledges(tmp_path, caplog):
     assert late[-1].stop and late[-1].version == 1
     assert first.status()["superseded"] and "a later learner has taken over" in caplog.text
     assert feed(second, 4, first=20)[-1].version == 2
-    assert [(r["epoch"], r["version"]) for r in read_history(tmp_path)] == [(1, 1), (2, 2)]
+    assert [(r.epoch, r.version) for r in read_history(tmp_path)] == [(1, 1), (2, 2)]
 
 
 def test_every_payload_gets_its_verdict(tmp_path):
@@ -195,7 +195,7 @@ def test_exploding_rp_leaves_theta_finite_and_is_counted(tmp_path):
         reply = send(learner, sample(sequence=k, rp=moments.of(np.full((1, SIZE), value))))
     assert np.isfinite(decode_theta(reply.theta)).all()
     [line] = read_history(tmp_path)
-    assert (line["rp_nonfinite"], line["rp_fallback"], line["weight_rp"]["mean"]) == (4, SIZE, 0.0)
+    assert (line.rp_nonfinite, line.rp_fallback, line.weight_rp.mean) == (4, SIZE, 0.0)
     only_es = start(tmp_path / "es", config({"use": "es"}))
     for k in range(4):
         expected = send(only_es, sample(sequence=k))
@@ -207,12 +207,11 @@ def test_a_line_of_history_per_update(tmp_path):
     learner = start(tmp_path, clock=lambda: next(clock))
     feed(learner, 8)
     lines = read_history(tmp_path)
-    assert [(r["epoch"], r["version"], r["samples"]) for r in lines] == [(1, 1, 4), (1, 2, 4)]
-    assert all(r["time"] - r["seconds"] == lines[0]["time"] - lines[0]["seconds"] for r in lines)
-    assert all(0 < r["seconds"] < 100 for r in lines)
+    assert [(r.epoch, r.version, r.samples) for r in lines] == [(1, 1, 4), (1, 2, 4)]
+    assert all(r.time - r.seconds == lines[0].time - lines[0].seconds for r in lines)
+    assert all(0 < r.seconds < 100 for r in lines)
     assert 0 < learner.status()["durable_seconds_ago"] < learner.status()["seconds"] < 100
-    assert lines[1]["verdicts"] == {"accepted": 8}
-    assert learner.status()["last"] == lines[1]
+    assert lines[1].verdicts == {"accepted": 8}
 
 
 def test_theta_is_published_only_when_it_is_durable(tmp_path):
@@ -249,7 +248,7 @@ def test_a_full_disk_does_not_stop_training(tmp_path, monkeypatch, caplog):
     assert (status["durable_version"], status["checkpoint_failures"], status["checkpoint_error"]) == (4, 2, "")
     assert metrics.calls == [("written", 1), "failed", "failed", ("written", 4)]
     assert replay(tmp_path).state.theta.tobytes() == load_theta(latest_checkpoint(tmp_path)).tobytes()
-    assert [r["version"] for r in read_history(tmp_path)] == [1, 2, 3, 4]
+    assert [r.version for r in read_history(tmp_path)] == [1, 2, 3, 4]
 
 
 def test_what_a_full_disk_refused_is_written_at_the_end(tmp_path, monkeypatch):

@@ -97,7 +97,7 @@ class Flood:
 
 def rate(run: directory.RunDirectory, begin: float, end: float) -> float:
     """Updates per second between two moments."""
-    return sum(begin <= line["time"] < end for line in read_history(run.path)) / (end - begin)
+    return sum(begin <= line.time < end for line in read_history(run.path)) / (end - begin)
 
 
 def test_a_flood_of_stale_samples_costs_less_than_a_tenth_of_the_rate(surroundings: Path, cluster: Cluster) -> None:
@@ -134,7 +134,7 @@ def measured(scene: Scene, workers: int, batch: int) -> dict[str, float]:
         for payload in checkpoint.load(path)["payloads"]
     ]
     waited = [s.facts["exchange_seconds"] for s in samples if s.sequence > 1]
-    staleness = [line["staleness"]["mean"] for line in read_history(scene.run.path)]
+    staleness = [line.staleness.mean for line in read_history(scene.run.path)]
     return {
         "seconds_to_start": scene.seconds_to_start,
         "exchanges": len(waited),

@@ -16,6 +16,7 @@ from cluster.monitoring.metrics import STEPS, Endpoint, FleetMetrics, LearnerMet
 from common.config import Config
 from common.errors import UserError
 from common.messages import Verdict
+from common.update_record import UNKNOWN, Quantiles, Weight
 
 SAMPLE = make_sample(
     worker="node-7/worker-123",
@@ -89,22 +90,20 @@ def test_an_update_is_published_as_its_history_line_says(learner: LearnerMetrics
     assert value(learner, "outertrain_updates_total") == 1
     assert value(learner, "outertrain_version") == 3
     assert value(learner, "outertrain_epoch") == 1
-    assert value(learner, "outertrain_last_update_timestamp_seconds") == record["time"]
+    assert value(learner, "outertrain_last_update_timestamp_seconds") == record.time
     assert value(learner, "outertrain_update_seconds_sum") == 0.02
-    assert value(learner, "outertrain_outer_loss", objective="valid") == record["loss"]
-    assert value(learner, "outertrain_gradient_norm") == record["gradient_norm"]
-    assert value(learner, "outertrain_update_norm") == record["update_norm"]
-    assert value(learner, "outertrain_theta_norm") == record["theta_norm"]
-    assert value(learner, "outertrain_gradient_clipped_ratio") == float(record["clipped"])
+    assert value(learner, "outertrain_outer_loss", objective="valid") == record.loss
+    assert value(learner, "outertrain_gradient_norm") == record.norms.gradient
+    assert value(learner, "outertrain_update_norm") == record.norms.update
+    assert value(learner, "outertrain_theta_norm") == record.norms.theta
+    assert value(learner, "outertrain_gradient_clipped_ratio") == record.clipped
     assert value(learner, "outertrain_workers_seen") == 2
-    assert value(learner, "outertrain_estimator_variance", estimator="rp", q="0.95") == record["var_rp"]["q95"]
-    assert value(learner, "outertrain_estimator_variance", estimator="es", q="0.5") == record["var_es"]["q50"]
+    assert value(learner, "outertrain_estimator_variance", estimator="rp", q="0.95") == record.var_rp.q95
+    assert value(learner, "outertrain_estimator_variance", estimator="es", q="0.5") == record.var_es.q50
 
 
 def test_the_weights_of_both_estimators_mirror_each_other(learner: LearnerMetrics) -> None:
-    record = run_files.history(3)[-1] | {
-        "weight_rp": {"mean": 0.6, "q05": 0.1, "q25": 0.2, "q50": 0.7, "q75": 0.8, "q95": 0.9}
-    }
+    record = run_files.history(3)[-1]._replace(weight_rp=Weight(0.6, Quantiles(0.1, 0.2, 0.7, 0.8, 0.9)))
     learner.observe_update(record, "train", 0.1)
     assert value(learner, "outertrain_estimator_mean_weight", estimator="rp") == 0.6
     assert value(learner, "outertrain_estimator_mean_weight", estimator="es") == pytest.approx(0.4)
@@ -116,7 +115,7 @@ def test_the_weights_of_both_estimators_mirror_each_other(learner: LearnerMetric
 def test_an_estimator_that_was_not_computed_is_nan_and_its_pairs_are_counted_as_skipped(
     learner: LearnerMetrics,
 ) -> None:
-    record = run_files.history(1)[0] | {"var_rp": None, "rp_pairs": 3, "es_pairs": 8, "rp_nonfinite": 2}
+    record = run_files.history(1)[0]._replace(var_rp=UNKNOWN, rp_pairs=3, es_pairs=8, rp_nonfinite=2)
     learner.observe_update(record, "train", 0.1)
     assert math.isnan(value(learner, "outertrain_estimator_variance", estimator="rp", q="0.5"))
     assert value(learner, "outertrain_rp_skipped_pairs_total") == 5

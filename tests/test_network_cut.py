@@ -19,7 +19,7 @@ from helpers import cluster as scene
 from helpers.netns import HOME, REPOSITORY, Host, Room, command_lines, namespace, room, until
 
 from cluster.runs.directory import RunDirectory
-from learner.history import read_history
+from learner.history import read_newest
 
 pytestmark = pytest.mark.filterwarnings("ignore:os.fork")  # JAX warns; what is forked becomes another program at once
 
@@ -85,9 +85,10 @@ class Run:
     def status(self) -> dict[str, Any]:
         return json.loads(self.head.run(f"outertrain status {self.name} --json"))
 
-    def last(self) -> dict[str, Any]:
-        """Of the last update."""
-        return [{"version": 0, "workers_seen": 0}, *read_history(self.directory.path)][-1]
+    def last(self) -> tuple[int, int]:
+        """The newest version, and how many workers had a sample in it; zeros before the first update."""
+        newest = read_newest(self.directory.path, 1)
+        return (newest[0].version, newest[0].workers_seen) if newest else (0, 0)
 
     def ended(self) -> int:
         """How many workers have ended unasked."""
@@ -102,8 +103,8 @@ class Run:
 
     def go_on(self, workers: int, seconds: float = 60) -> None:
         """Waits for more updates, and for one that all the workers had a part in."""
-        goal = self.last()["version"] + 3
-        until(lambda: (at := self.last())["version"] >= goal and at["workers_seen"] == workers, seconds, "updates")
+        goal = self.last()[0] + 3
+        until(lambda: (at := self.last())[0] >= goal and at[1] == workers, seconds, "updates")
 
 
 @contextmanager
@@ -156,10 +157,10 @@ def test_hosts_are_cut_off_and_healed_and_end_with_the_process_that_made_them(tm
 def test_a_cut_of_5_seconds_restarts_nothing(quick: Room) -> None:
     with launched(quick, "blink") as run:
         before = workers_on(quick.hosts["worker-1"])
-        version = run.last()["version"]
+        version = run.last()[0]
         quick.cut("worker-1")
         time.sleep(5)
-        cut_off = run.last()["version"]
+        cut_off = run.last()[0]
         quick.heal("worker-1")
         assert cut_off > version
         run.go_on(4)

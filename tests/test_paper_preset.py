@@ -38,7 +38,7 @@ def test_it_makes_outer_updates_from_official_archives(
     settings = [part for key, value in SHORT.items() for part in ("--set", f"{key}={value}")]
     assert main(["train", "paper", "--in-process", "--workers", "1", *settings]) == 0
     first, second = read_history(Path("runs/paper"))
-    assert (first["version"], second["version"]) == (1, 2)
-    assert 2.0 < first["loss"] < 3.0  # ln 10 = 2.303, at the start of training on noise
-    assert first["theta_norm"] != second["theta_norm"]
+    assert (first.version, second.version) == (1, 2)
+    assert 2.0 < first.loss < 3.0  # ln 10 = 2.303, at the start of training on noise
+    assert first.norms.theta != second.norms.theta
     assert "tensorflow" not in sys.modules

@@ -16,6 +16,7 @@ from cluster.report.page import gather, write_report
 from cluster.report.plots import PLOTS, Material
 from common.config import Config
 from common.errors import UserError
+from common.update_record import UNKNOWN, Quantiles
 from learner.lineage import Position, claim
 
 PNG = b"\x89PNG\r\n"
@@ -92,17 +93,17 @@ def test_a_run_that_has_only_begun_has_a_page(tmp_path: Path) -> None:
 
 
 def test_a_run_of_one_update_that_was_never_evaluated(tmp_path: Path) -> None:
-    lonely = [record | {"var_rp": None, "weight_rp": None} for record in run_files.history(1)]
+    lonely = [record._replace(var_rp=UNKNOWN) for record in run_files.history(1)]
     page = write_report(run_files.write_run(tmp_path / "r", lonely, [], Config()))
     names = {p.stem for p in page.parent.glob("*.png")}
-    assert names == {"outer_loss", "outer_loss_time", "variances", "windows", "staleness", "norms"}
+    assert names == {"outer_loss", "outer_loss_time", "variances", "weights", "windows", "staleness", "norms"}
 
 
 def test_what_a_dead_learner_wrote_past_the_checkpoint_is_left_out(tmp_path: Path) -> None:
     lines = run_files.history(4)
-    run = run_files.write_run(tmp_path / "r", [*lines, *(line | {"epoch": 2} for line in lines[2:3])], [], Config())
+    run = run_files.write_run(tmp_path / "r", [*lines, *(line._replace(epoch=2) for line in lines[2:3])], [], Config())
     claim(run / "epochs", Position(1, 2), 0.0)
-    assert [(r["epoch"], r["version"]) for r in gather(run, Config()).history] == [(1, 1), (1, 2), (2, 3)]
+    assert [(r.epoch, r.version) for r in gather(run, Config()).history] == [(1, 1), (1, 2), (2, 3)]
 
 
 def test_no_run_is_a_sentence(tmp_path: Path) -> None:
@@ -131,7 +132,7 @@ def test_every_axis_has_a_label(finished: Path) -> None:
 def test_time_is_shown_in_a_unit_of_its_size(finished: Path) -> None:
     history = run_files.history(5)
     for scale, unit in ((1, "seconds"), (100, "minutes"), (3000, "hours")):
-        longer = [record | {"seconds": record["seconds"] * scale} for record in history]
+        longer = [record._replace(seconds=record.seconds * scale) for record in history]
         figure = plots.outer_loss_time(Material(longer, [], None, "train"))
         assert figure is not None and figure.axes[0].get_xlabel().endswith(f"({unit})")
 
@@ -150,7 +151,8 @@ def test_differences_are_positive_where_the_learned_optimizer_is_better(finished
 def test_variances_up_to_the_largest_number_can_be_drawn() -> None:
     largest = float(np.finfo(float).max)
     history = run_files.history(6)
-    history[3] |= {"var_rp": dict.fromkeys(history[3]["var_rp"], largest), "gradient_norm": largest}
+    norms = history[3].norms._replace(gradient=largest)
+    history[3] = history[3]._replace(var_rp=Quantiles(*[largest] * 5), norms=norms)
     for draw in (plots.variances, plots.norms):
         figure = draw(Material(history, [], None, "train"))
         assert figure is not None
@@ -163,8 +165,9 @@ def test_the_running_median_ignores_outliers_and_gaps() -> None:
 
 
 def test_a_column_of_something_not_measured_is_nan() -> None:
-    cells = column([{"a": {"mean": 2}}, {"a": None}, {}], "a", "mean")
-    assert cells[0] == 2 and np.isnan(cells[1:]).all()
+    known, other = run_files.history(2)
+    cells = column([known, other._replace(var_rp=UNKNOWN)], lambda r: r.var_rp.q50)
+    assert cells[0] == known.var_rp.q50 and np.isnan(cells[1])
 
 
 def test_the_page_holds_the_run_s_own_numbers_not_a_machine_s(finished: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import ray_environment  # noqa: F401 - before Ray
+from helpers import ray_environment, run_files  # noqa: F401 - before Ray
 from helpers.cluster import start_cluster
 from helpers.tasks import TINY
 
@@ -34,9 +34,9 @@ def test_a_training_is_launched_with_its_settings_or_gone_on_with() -> None:
 
 def test_a_training_has_theta_at_the_last_kept_version_before_each() -> None:
     thetas = {version: np.full(2, version, np.float32) for version in (0, 40, 80, 83)}
-    trained = Finished(thetas, [{"version": 83}]).trained([0, 41, 80, 83])
+    trained = Finished(thetas, run_files.history(3)).trained([0, 41, 80, 83])
     assert {version: int(theta[0]) for version, theta in trained.kept.items()} == {0: 0, 41: 40, 80: 80, 83: 83}
-    assert trained.theta[0] == 83 and trained.history == [{"version": 83}]
+    assert trained.theta[0] == 83 and len(trained.history) == 3
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_a_figure_is_stopped_and_completed_on_a_cluster(folder: Path) -> None:
 
     assert main(asked) == 0
     history = read_history(run)
-    assert [line["version"] for line in history] == list(range(1, 401))
+    assert [line.version for line in history] == list(range(1, 401))
     assert history[: len(before)] == before  # the same lineage
     rows = [json.loads(line) for line in (folder / "figures" / "fig5.jsonl").read_text().splitlines()]
     assert sorted(r["kind"] for r in rows) == ["adam", "adam", "evaluation", "evaluation", "evaluation", "train"]

@@ -102,7 +102,7 @@ def test_a_run_is_interrupted_resumed_evaluated_and_reported(folder: Path) -> No
     assert "resume with: outertrain train --name run --resume" in rest and "Traceback" not in rest
     wait_for_nothing(folder)
     run = folder / "runs" / "run"
-    reached = read_history(run)[-1]["version"]
+    reached = read_history(run)[-1].version
     assert reached >= 1
 
     with command(
@@ -112,11 +112,11 @@ def test_a_run_is_interrupted_resumed_evaluated_and_reported(folder: Path) -> No
         assert process.returncode == 0, err
     facts = json.loads(out)
     history = read_history(run)
-    assert facts["version"] == reached + 20 == history[-1]["version"]
-    assert [line["version"] for line in history] == list(range(1, reached + 21))
-    assert {line["epoch"] for line in history} == {1, 2}
+    assert facts["version"] == reached + 20 == history[-1].version
+    assert [line.version for line in history] == list(range(1, reached + 21))
+    assert {line.epoch for line in history} == {1, 2}
     assert facts["tasks"] == 2 and (run / "report" / "index.html").exists()
-    assert len({line["workers_seen"] for line in history}) >= 1 and max(line["workers_seen"] for line in history) == 2
+    assert len({line.workers_seen for line in history}) >= 1 and max(line.workers_seen for line in history) == 2
     wait_for_nothing(folder)
     assert not list(run.glob("metrics-*.json"))
 

@@ -1,7 +1,7 @@
 """What the learner's process holds, with or without Ray: the learner of one run and its metrics endpoint."""
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from cluster.monitoring import targets
@@ -12,6 +12,7 @@ from common.config import digest
 from common.data.dataset import open_dataset
 from common.optimizer import initial_theta, make_family
 from common.task import IMAGE_FAMILIES, make_task
+from common.update_record import UpdateRecord
 from learner import failpoints
 from learner.history import read_newest
 from learner.learner import Surroundings
@@ -21,13 +22,13 @@ from learner.recovery import open_learner
 class Recording(LearnerMetrics):
     """Metrics that also keep the newest lines of the history, which `status` shows."""
 
-    def __init__(self, before: list[dict[str, Any]]):
+    def __init__(self, before: list[UpdateRecord]):
         super().__init__()
         self.recent = deque(before, maxlen=5 * RECENT)
 
-    def observe_update(self, record: Mapping[str, Any], objective: str, seconds: float) -> None:
+    def observe_update(self, record: UpdateRecord, objective: str, seconds: float) -> None:
         super().observe_update(record, objective, seconds)
-        self.recent.append(dict(record))
+        self.recent.append(record)
 
 
 class LearnerService:
@@ -61,7 +62,7 @@ class LearnerService:
         self._metrics.watch_disk(run.path)
 
     def status(self) -> dict[str, Any]:
-        """JSON-able: the learner's own words, the newest lines of the history, and where the metrics are."""
+        """The learner's own words, the newest lines of the history, and where the metrics are."""
         status = self.learner.status()
         return {
             **status,

@@ -135,7 +135,7 @@ def conclude(run: RunDirectory, config: Config, began: float, show: console.Disp
 
 def first_update(run: RunDirectory, began: float) -> float | None:
     """Seconds from the start of this command to the first outer update it made; None when it made none."""
-    times = [record["time"] for record in read_history(run.path) if record["time"] >= began]
+    times = [record.time for record in read_history(run.path) if record.time >= began]
     return min(times) - began if times else None
 
 

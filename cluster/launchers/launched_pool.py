@@ -23,6 +23,7 @@ from cluster.runs import directory
 from cluster.runs.directory import RunDirectory
 from common import runtime
 from common.errors import UserError, last_line
+from common.update_record import UpdateRecord
 from learner import checkpoints
 from learner.history import read_history
 from workers.figures.figure import Trained, config_of
@@ -34,7 +35,7 @@ class Finished(NamedTuple):
     """What a training left, as it travels to the task that goes on with it."""
 
     thetas: Mapping[int, np.ndarray]  # by version: at least the first and the last
-    history: list[dict[str, Any]]
+    history: list[UpdateRecord]
 
     def trained(self, keep: list[int]) -> Trained:
         """With theta at the versions of `keep`, or at the last one kept before each."""

@@ -5,11 +5,12 @@
 
 import json
 import urllib.parse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from http.client import HTTPException
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cluster.monitoring.scrape import DIRECT, Readings
+from common.update_record import UpdateRecord
 
 STALLED_INTERVALS, STALLED_SECONDS = 5, 600.0
 STALE_SHARE, BROKEN_SHARE = 0.2, 0.02
@@ -21,7 +22,7 @@ CLAMP_SHARE = 0.8
 class Moment(NamedTuple):
     """What is known of a run at one time."""
 
-    history: Sequence[Mapping[str, Any]]
+    history: Sequence[UpdateRecord]
     learner: Readings
     fleet: Readings
     now: float  # unix seconds
@@ -52,14 +53,14 @@ def _progress(moment: Moment) -> Iterator[str]:
     if last and version < target and moment.now - last > max(STALLED_SECONDS, STALLED_INTERVALS * _interval(moment)):
         yield f"no outer update for {moment.now - last:.0f} s"
     clamp = moment.learner.get("outertrain_outer_loss_clamp")
-    if clamp and moment.history and moment.history[-1]["loss"] > CLAMP_SHARE * clamp:
-        yield f"the outer loss is {moment.history[-1]['loss']:.3g}, near the clamp of {clamp:g}: the optimizer diverges"
+    if clamp and moment.history and moment.history[-1].loss > CLAMP_SHARE * clamp:
+        yield f"the outer loss is {moment.history[-1].loss:.3g}, near the clamp of {clamp:g}: the optimizer diverges"
 
 
 def _interval(moment: Moment) -> float:
     """Seconds between recent updates."""
     recent = moment.history[-50:]
-    return (recent[-1]["time"] - recent[0]["time"]) / (len(recent) - 1) if len(recent) > 1 else 0.0
+    return (recent[-1].time - recent[0].time) / (len(recent) - 1) if len(recent) > 1 else 0.0
 
 
 def _samples(learner: Readings) -> Iterator[str]:

@@ -7,10 +7,10 @@ shows the same numbers as both, and can be started and ended at any time.
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -21,6 +21,7 @@ from cluster.monitoring import scrape
 from cluster.monitoring.alerts import Moment, alarms, firing
 from cluster.monitoring.progress import duration, figure, summarise
 from cluster.monitoring.terminal_chart import chart
+from common.update_record import UpdateRecord
 from learner.history import read_history
 
 SECONDS = 2.0
@@ -28,20 +29,28 @@ PROMETHEUS_VARIABLE = "OUTERTRAIN_PROMETHEUS"
 LINES = ("cyan", "yellow", "green")
 
 
+Value = Callable[[UpdateRecord], float | None]
+
+
 class Chart(NamedTuple):
     title: str
-    keys: tuple[str, ...]  # paths into a line of the history, such as "weight_rp.mean"
+    values: tuple[Value, ...]
     names: tuple[str, ...] = ()
     log: bool = False
+    rate: bool = False  # inner steps per second, from one update to the next
 
 
 CHARTS = (  # the first four are for narrow terminals too
-    Chart("outer loss (nats)", ("loss",)),
-    Chart("merge weight of rp", ("weight_rp.mean",)),
-    Chart("staleness (versions)", ("staleness.mean",)),
-    Chart("inner steps per second", ("rate",)),
-    Chart("variance of one pair, median", ("var_rp.q50", "var_es.q50"), ("rp", "es"), log=True),
-    Chart("window (inner steps)", ("windows.max", "windows.mean", "windows.min"), ("longest", "mean", "shortest")),
+    Chart("outer loss (nats)", (lambda r: r.loss,)),
+    Chart("merge weight of rp", (lambda r: r.weight_rp.mean,)),
+    Chart("staleness (versions)", (lambda r: r.staleness.mean,)),
+    Chart("inner steps per second", (), rate=True),
+    Chart("variance of one pair, median", (lambda r: r.var_rp.q50, lambda r: r.var_es.q50), ("rp", "es"), log=True),
+    Chart(
+        "window (inner steps)",
+        (lambda r: r.windows.max, lambda r: r.windows.mean, lambda r: r.windows.min),
+        ("longest", "mean", "shortest"),
+    ),
 )
 
 
@@ -77,7 +86,7 @@ def frame(name: str, moment: Moment, width: int, height: int) -> RenderableType:
 
 def header(name: str, moment: Moment) -> Text:
     version, target, epoch = (moment.learner.get(f"outertrain_{key}") for key in ("version", "target_updates", "epoch"))
-    last = moment.history[-1]["version"] if moment.history else 0
+    last = moment.history[-1].version if moment.history else 0
     state = "runs" if moment.learner.values else "no answer" if moment.learner.found else "not running"
     goal = int(target or last)
     p = summarise(moment.history[-100:], int(version or last), goal, fleet_of(moment), moment.now)
@@ -95,8 +104,8 @@ def fleet_of(moment: Moment) -> dict[str, int]:
     return {"target": int(target), **{state: int(count) for state, count in states.items()}}
 
 
-def draw(one: Chart, history: Sequence[Mapping[str, Any]], width: int, height: int) -> Text:
-    lines = [series(history, key) for key in one.keys]
+def draw(one: Chart, history: Sequence[UpdateRecord], width: int, height: int) -> Text:
+    lines = [step_rate(history)] if one.rate else [series(history, value) for value in one.values]
     newest = [line[-1] if line else math.nan for line in lines]
     text = Text(no_wrap=True, overflow="crop")
     text.append(one.title, "bold")
@@ -111,17 +120,15 @@ def draw(one: Chart, history: Sequence[Mapping[str, Any]], width: int, height: i
     return text
 
 
-def series(history: Sequence[Mapping[str, Any]], key: str) -> list[float]:
+def series(history: Sequence[UpdateRecord], value: Value) -> list[float]:
     """One number per update; NaN where it was not measured."""
-    if key == "rate":
-        return [b["inner_steps"] / (b["time"] - a["time"]) for a, b in pairwise(history) if b["time"] > a["time"]]
-    values: list[float] = []
-    for record in history:
-        value: Any = record
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
-        values.append(math.nan if value is None else float(value))
-    return values
+    values = map(value, history)
+    return [math.nan if v is None else float(v) for v in values]
+
+
+def step_rate(history: Sequence[UpdateRecord]) -> list[float]:
+    """Inner steps per second from each update to the next."""
+    return [b.inner_steps / (b.time - a.time) for a, b in pairwise(history) if b.time > a.time]
 
 
 def workers(moment: Moment, width: int) -> Text:

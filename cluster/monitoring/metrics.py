@@ -8,7 +8,7 @@ and `role` are not on the metrics, Prometheus adds them from the target file (`c
 import errno
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from common.config import Config
 from common.errors import UserError
 from common.messages import GradientSample, Verdict
+from common.update_record import LEVELS, Quantiles, UpdateRecord
 
 prometheus_client.disable_created_metrics()  # one more series per counter and per bucket set, which nothing reads
 
@@ -26,8 +27,7 @@ STALENESS: Final = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # versions
 STEPS: Final = (10, 30, 100, 300, 1000, 3000, 10000)  # inner steps; also the window ranges of the outer loss
 SECONDS: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)
 BYTES: Final = (1e3, 3e3, 1e4, 3e4, 1e5, 3e5, 1e6)
-QUANTILES: Final = {"q05": "0.05", "q25": "0.25", "q50": "0.5", "q75": "0.75", "q95": "0.95"}
-MIRRORED: Final = {"0.05": "0.95", "0.25": "0.75", "0.5": "0.5", "0.75": "0.25", "0.95": "0.05"}
+QUANTILES: Final = tuple(str(level) for level in LEVELS)  # values of the label `q`
 
 
 def window_range(steps: int) -> str:
@@ -177,34 +177,31 @@ class LearnerMetrics:
         self._batch.set(samples)
         self._probe.set(probe_rate)
 
-    def observe_update(self, record: Mapping[str, Any], objective: str, seconds: float) -> None:
-        """One outer update: its line of history.jsonl, and how long merge, update and publishing took."""
+    def observe_update(self, record: UpdateRecord, objective: str, seconds: float) -> None:
+        """One outer update, and how long merge, update and publishing took."""
         self._updates.inc()
         self._update_seconds.observe(seconds)
-        self._updated.set(record["time"])
-        self.set_position(record["epoch"], record["version"])
-        self._loss.labels(objective).set(record["loss"])
-        self._gradient_norm.set(record["gradient_norm"])
-        self._update_norm.set(record["update_norm"])
-        self._theta_norm.set(record["theta_norm"])
-        self._clipped.set(float(record["clipped"]))
-        self._senders.set(record["workers_seen"])
+        self._updated.set(record.time)
+        self.set_position(record.epoch, record.version)
+        self._loss.labels(objective).set(record.loss)
+        self._gradient_norm.set(record.norms.gradient)
+        self._update_norm.set(record.norms.update)
+        self._theta_norm.set(record.norms.theta)
+        self._clipped.set(record.clipped)
+        self._senders.set(record.workers_seen)
         self._observe_estimators(record)
 
-    def _observe_estimators(self, record: Mapping[str, Any]) -> None:
-        for estimator in ("rp", "es"):
-            for key, q in QUANTILES.items():
-                self._variance.labels(estimator, q).set(_number(record[f"var_{estimator}"], key))
-            self._pairs.labels(estimator).inc(record[f"{estimator}_pairs"])
-        for key, q in QUANTILES.items():
-            weight = _number(record["weight_rp"], key)
-            self._weight.labels("rp", q).set(weight)
-            self._weight.labels("es", MIRRORED[q]).set(1 - weight)
-        mean = _number(record["weight_rp"], "mean")
-        self._weight_mean.labels("rp").set(mean)
-        self._weight_mean.labels("es").set(1 - mean)
-        self._skipped.inc(max(0, record["es_pairs"] - record["rp_pairs"]))
-        self._nonfinite.inc(record["rp_nonfinite"])
+    def _observe_estimators(self, record: UpdateRecord) -> None:
+        weights = _known(record.weight_rp.quantiles)
+        for name, weight in (("rp", weights), ("es", [1 - w for w in reversed(weights)])):
+            _set_quantiles(self._weight, name, weight)
+        for name, variance, pairs in (("rp", record.var_rp, record.rp_pairs), ("es", record.var_es, record.es_pairs)):
+            _set_quantiles(self._variance, name, _known(variance))
+            self._pairs.labels(name).inc(pairs)
+        self._weight_mean.labels("rp").set(record.weight_rp.mean)
+        self._weight_mean.labels("es").set(1 - record.weight_rp.mean)
+        self._skipped.inc(max(0, record.es_pairs - record.rp_pairs))
+        self._nonfinite.inc(record.rp_nonfinite)
 
     def checkpoint_written(self, version: int, size_bytes: int, seconds: float, time: float) -> None:
         self._saved_version.set(version)
@@ -277,10 +274,14 @@ def _free_bytes(folder: Path) -> float:
         return math.nan
 
 
-def _number(quantiles: Mapping[str, float] | None, key: str) -> float:
+def _known(quantiles: Quantiles) -> list[float]:
     """An estimator that was not computed has no variance: NaN, which a panel leaves out."""
-    value = (quantiles or {}).get(key)
-    return math.nan if value is None else float(value)
+    return [math.nan if value is None else value for value in quantiles]
+
+
+def _set_quantiles(gauge: Gauge, estimator: str, values: Sequence[float]) -> None:
+    for q, value in zip(QUANTILES, values, strict=True):
+        gauge.labels(estimator, q).set(value)
 
 
 def _port_sentence(address: str, port: int, error: OSError) -> str:

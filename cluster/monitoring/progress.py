@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from common.update_record import UpdateRecord
+
 RECENT = 20  # updates that rates and means are taken over
 
 
@@ -22,10 +24,10 @@ class Progress(NamedTuple):
 
 
 def summarise(
-    records: Sequence[Mapping[str, Any]], version: int, target: int, fleet: Mapping[str, Any], now: float
+    records: Sequence[UpdateRecord], version: int, target: int, fleet: Mapping[str, Any], now: float
 ) -> Progress:
     """Args:
-    records: the newest lines of the history, oldest first.
+    records: the newest of the history, oldest first.
     fleet: `Fleet.status()`.
     now: in unix seconds.
     """
@@ -34,36 +36,35 @@ def summarise(
     return Progress(
         version=version,
         target=target,
-        loss=_mean([r["loss"] for r in recent]),
-        weight_rp=_mean([r["weight_rp"]["mean"] for r in recent]),
-        staleness=_mean([r["staleness"]["mean"] for r in recent]),
-        samples_per_second=_per_second(recent, "samples"),
-        steps_per_second=_per_second(recent, "inner_steps"),
+        loss=_mean([r.loss for r in recent]),
+        weight_rp=_mean([r.weight_rp.mean for r in recent]),
+        staleness=_mean([r.staleness.mean for r in recent]),
+        samples_per_second=_per_second(recent, [r.samples for r in recent]),
+        steps_per_second=_per_second(recent, [r.inner_steps for r in recent]),
         workers=fleet.get("running", 0),
         workers_wanted=fleet.get("target", 0),
-        seconds_left=None if rate is None else max((target - version) / rate - (now - recent[-1]["time"]), 0.0),
+        seconds_left=None if rate is None else max((target - version) / rate - (now - recent[-1].time), 0.0),
     )
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [v for v in values if v is not None]
-    return sum(known) / len(known) if known else None
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
-def _span(records: Sequence[Mapping[str, Any]]) -> float:
-    return records[-1]["time"] - records[0]["time"] if len(records) > 1 else 0.0
+def _span(records: Sequence[UpdateRecord]) -> float:
+    return records[-1].time - records[0].time if len(records) > 1 else 0.0
 
 
-def _rate(records: Sequence[Mapping[str, Any]]) -> float | None:
+def _rate(records: Sequence[UpdateRecord]) -> float | None:
     """Updates per second."""
     span = _span(records)
-    return (records[-1]["version"] - records[0]["version"]) / span if span > 0 else None
+    return (records[-1].version - records[0].version) / span if span > 0 else None
 
 
-def _per_second(records: Sequence[Mapping[str, Any]], key: str) -> float | None:
+def _per_second(records: Sequence[UpdateRecord], counts: Sequence[int]) -> float | None:
     """What the records after the first have brought since the first."""
     span = _span(records)
-    return sum(r[key] for r in records[1:]) / span if span > 0 else None
+    return sum(counts[1:]) / span if span > 0 else None
 
 
 def duration(seconds: float | None) -> str:

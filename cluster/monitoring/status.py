@@ -12,8 +12,8 @@ def state_of(run: RunDirectory) -> dict[str, Any]:
     """JSON-able; the numbers are those that Prometheus reads, and the newest lines of the history."""
     moment, config = observe(run.path), run.config()
     learner, fleet = moment.learner, fleet_of(moment)
-    last = moment.history[-1] if moment.history else {}
-    version = int(learner.get("outertrain_version") or last.get("version", 0))
+    last = moment.history[-1] if moment.history else None
+    version = int(learner.get("outertrain_version") or (last.version if last else 0))
     progress = summarise(moment.history[-100:], version, config.outer.updates, fleet, moment.now)
     saved = learner.get("outertrain_checkpoint_timestamp_seconds")
     return {
@@ -21,7 +21,7 @@ def state_of(run: RunDirectory) -> dict[str, Any]:
         "path": str(run.path),
         "state": "running" if learner.values else "finished" if version >= config.outer.updates else "stopped",
         **progress._asdict(),
-        "epoch": last.get("epoch"),
+        "epoch": last.epoch if last else None,
         "verdicts": {k: int(v) for k, v in learner.by("outertrain_samples_total", "verdict").items()},
         "fleet": fleet,
         "nodes": {node: int(n) for node, n in moment.fleet.by("outertrain_node_workers", "node").items()},

@@ -1,12 +1,14 @@
 """What the pictures of the report share: colours, one canvas, and columns of the history as arrays."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from common.update_record import UpdateRecord
 
 COLOURS: Final = {  # Okabe and Ito's, told apart by colour-blind readers too
     "learned": "#0072B2",
@@ -40,11 +42,9 @@ def canvas(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def column(history: Sequence[Mapping[str, Any]], key: str, part: str | None = None) -> np.ndarray:
-    """One column of the history as floats; what was not measured is NaN."""
-    cells = [record.get(key) for record in history]
-    cells = cells if part is None else [None if cell is None else cell.get(part) for cell in cells]
-    return np.asarray([np.nan if cell is None else cell for cell in cells], dtype=float)
+def column(history: Sequence[UpdateRecord], value: Callable[[UpdateRecord], float | None]) -> np.ndarray:
+    """One number of each update [updates]; NaN where it is None."""
+    return np.asarray(list(map(value, history)), dtype=float)
 
 
 def logarithmic(values: np.ndarray) -> np.ndarray:

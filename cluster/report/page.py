@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from cluster.report.plots import INNER, OUTER, PLOTS, Material, Plot
 from common import configfile
 from common.config import Config
 from common.errors import UserError
+from common.update_record import UpdateRecord
 from learner.history import read_history
 from workers.evaluation.comparison import Baseline, Comparison, compare, read_theta, read_unrolls
 
@@ -108,18 +108,18 @@ def _tiles(material: Material) -> str:
             tiles.append((f"{wins} of {len(b.per_task)}", f"unseen tasks won against {NAMES[b.optimizer]}"))
     if material.history:
         last = material.history[-1]
-        tiles.append((f"{last['version']}", "outer updates"))
+        tiles.append((f"{last.version}", "outer updates"))
         tiles.append((_duration(sum(_lives(material.history))), "of outer-training"))
-        tiles.append((f"{sum(r['inner_steps'] for r in material.history):,}", "inner steps"))
+        tiles.append((f"{sum(r.inner_steps for r in material.history):,}", "inner steps"))
     cells = "".join(f"<div><b>{escape(value)}</b><span>{escape(text)}</span></div>" for value, text in tiles)
     return f"<div class=tiles>{cells}</div>"
 
 
-def _lives(history: Sequence[Mapping[str, Any]]) -> list[float]:
+def _lives(history: Sequence[UpdateRecord]) -> list[float]:
     """Seconds of each life of the learner, up to its last update that counts."""
     longest: dict[int, float] = {}
     for record in history:
-        longest[record["epoch"]] = max(longest.get(record["epoch"], 0.0), record["seconds"])
+        longest[record.epoch] = max(longest.get(record.epoch, 0.0), record.seconds)
     return list(longest.values())
 
 
@@ -181,9 +181,9 @@ def _task_table(b: Baseline, comparison: Comparison) -> str:
     return _table(head, rows)
 
 
-def _verdicts(record: Mapping[str, Any]) -> str:
-    total = max(1, sum(record["verdicts"].values()))
-    rows = [[escape(k), f"{v:,}", f"{v / total:.1%}"] for k, v in record["verdicts"].items() if v]
+def _verdicts(record: UpdateRecord) -> str:
+    total = max(1, sum(record.verdicts.values()))
+    rows = [[escape(k), f"{v:,}", f"{v / total:.1%}"] for k, v in record.verdicts.items() if v]
     return _table(["verdict", "samples since the start", "share"], rows)
 
 

@@ -3,8 +3,8 @@
 Every function takes `Material` and returns a figure, or None if the run has nothing to draw it from.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -23,13 +23,14 @@ from cluster.report.canvas import (
     smooth,
     time_unit,
 )
+from common.update_record import Quantiles, UpdateRecord
 from workers.evaluation.comparison import Comparison, Unroll, best_unrolls, curves
 
 
 class Material(NamedTuple):
     """What a report draws from."""
 
-    history: Sequence[Mapping[str, Any]]  # a record per outer update
+    history: Sequence[UpdateRecord]
     unrolls: Sequence[Unroll]
     comparison: Comparison | None
     objective: str
@@ -44,11 +45,11 @@ class Plot(NamedTuple):
 
 
 def outer_loss(material: Material) -> Figure | None:
-    return _loss_against(material, column(material.history, "version"), "outer updates")
+    return _loss_against(material, column(material.history, lambda r: r.version), "outer updates")
 
 
 def outer_loss_time(material: Material) -> Figure | None:
-    seconds = column(material.history, "seconds")
+    seconds = column(material.history, lambda r: r.seconds)
     unit, name = time_unit(seconds)
     return _loss_against(material, seconds / unit, f"time since the learner started ({name})")
 
@@ -57,7 +58,7 @@ def _loss_against(material: Material, x: np.ndarray, xlabel: str) -> Figure | No
     if not len(x):
         return None
     figure, axes = canvas(xlabel, f"outer loss, {material.objective} (nats)")
-    loss = column(material.history, "loss")
+    loss = column(material.history, lambda r: r.loss)
     axes.plot(x, loss, ".", color=COLOURS["learned"], alpha=0.3, markersize=4, label="one update")
     axes.plot(x, smooth(loss), color=COLOURS["learned"], label="running median")
     legend(axes)
@@ -67,8 +68,9 @@ def _loss_against(material: Material, x: np.ndarray, xlabel: str) -> Figure | No
 def variances(material: Material) -> Figure | None:
     """Figure 4 of the paper."""
     figure, axes = canvas("outer updates", "variance of one pair (1 / theta²)")
-    version = column(material.history, "version")
-    drawn = [_variance_band(axes, material.history, version, name) for name in ("rp", "es")]
+    version = column(material.history, lambda r: r.version)
+    bands = {"rp": [r.var_rp for r in material.history], "es": [r.var_es for r in material.history]}
+    drawn = [_variance_band(axes, name, version, band) for name, band in bands.items()]
     if not any(drawn):
         return None
     axes.set_yscale("log")
@@ -77,8 +79,8 @@ def variances(material: Material) -> Figure | None:
     return figure
 
 
-def _variance_band(axes: Axes, history: Sequence[Mapping[str, Any]], version: np.ndarray, name: str) -> bool:
-    low, median, high = (logarithmic(column(history, f"var_{name}", q)) for q in ("q05", "q50", "q95"))
+def _variance_band(axes: Axes, name: str, version: np.ndarray, band: Sequence[Quantiles]) -> bool:
+    low, median, high = (logarithmic(np.asarray([q[level] for q in band], float)) for level in (0, 2, 4))
     if np.isnan(median).all():
         return False
     axes.fill_between(version, low, high, color=COLOURS[name], alpha=0.15, linewidth=0)
@@ -88,47 +90,51 @@ def _variance_band(axes: Axes, history: Sequence[Mapping[str, Any]], version: np
 
 
 def weights(material: Material) -> Figure | None:
-    return _banded(material, "weight_rp", "mean", ("q05", "q95"), "merge weight of rp", COLOURS["rp"], (-0.03, 1.03))
+    rows = [(*r.weight_rp.quantiles[::4], r.weight_rp.mean) for r in material.history]
+    band = Banded("merge weight of rp", "5 to 95 % of the coordinates", COLOURS["rp"], (-0.03, 1.03))
+    return _banded(material, rows, band)
 
 
 def windows(material: Material) -> Figure | None:
-    return _banded(material, "windows", "mean", ("min", "max"), "window (inner steps)", "#6639ba", None)
+    rows = [(r.windows.min, r.windows.max, r.windows.mean) for r in material.history]
+    return _banded(material, rows, Banded("window (inner steps)", "shortest to longest", "#6639ba"))
 
 
-def _banded(
-    material: Material,
-    key: str,
-    centre: str,
-    band: tuple[str, str],
-    ylabel: str,
-    colour: str,
-    limits: tuple[float, float] | None,
-) -> Figure | None:
-    middle = column(material.history, key, centre)
-    if not np.isfinite(middle).any():
+class Banded(NamedTuple):
+    """How a mean and the band around it are drawn."""
+
+    ylabel: str
+    band: str  # what it shows
+    colour: str
+    limits: tuple[float, float] | None = None
+
+
+def _banded(material: Material, rows: Sequence[Sequence[float | None]], style: Banded) -> Figure | None:
+    """`rows`: low, high and mean of each update."""
+    low, high, mean = np.asarray(rows, float).reshape(-1, 3).T
+    if not np.isfinite(mean).any():
         return None
-    figure, axes = canvas("outer updates", ylabel)
-    x = column(material.history, "version")
-    low, high = (column(material.history, key, part) for part in band)
-    axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0, label=_band_name(band))
-    axes.plot(x, middle, color=colour, label=centre)
-    if limits:
-        axes.set_ylim(*limits)
+    figure, axes = canvas("outer updates", style.ylabel)
+    x = column(material.history, lambda r: r.version)
+    axes.fill_between(x, low, high, color=style.colour, alpha=0.15, linewidth=0, label=style.band)
+    axes.plot(x, mean, color=style.colour, label="mean")
+    if style.limits:
+        axes.set_ylim(*style.limits)
     legend(axes)
     return figure
-
-
-def _band_name(band: tuple[str, str]) -> str:
-    return "5 to 95 % of the coordinates" if band == ("q05", "q95") else "shortest to longest"
 
 
 def staleness(material: Material) -> Figure | None:
     if not material.history:
         return None
     figure, axes = canvas("outer updates", "staleness (versions)")
-    x = column(material.history, "version")
-    axes.plot(x, column(material.history, "staleness", "max"), ".", color="#8c959f", markersize=3, label="largest")
-    axes.plot(x, smooth(column(material.history, "staleness", "mean")), color="#1a7f37", label="mean, running median")
+    x = column(material.history, lambda r: r.version)
+    axes.plot(
+        x, column(material.history, lambda r: r.staleness.max), ".", color="#8c959f", markersize=3, label="largest"
+    )
+    axes.plot(
+        x, smooth(column(material.history, lambda r: r.staleness.mean)), color="#1a7f37", label="mean, running median"
+    )
     axes.set_ylim(0, max(1.0, axes.get_ylim()[1]))
     legend(axes)
     return figure
@@ -138,13 +144,11 @@ def norms(material: Material) -> Figure | None:
     if not material.history:
         return None
     figure, axes = canvas("outer updates", "Euclidean norm")
-    x = column(material.history, "version")
-    for key, label, colour in (
-        ("gradient_norm", "merged gradient", "#0072B2"),
-        ("update_norm", "update of theta", "#D55E00"),
-        ("theta_norm", "theta", "#57606a"),
-    ):
-        axes.plot(x, logarithmic(column(material.history, key)), color=colour, label=label, linewidth=1)
+    x = column(material.history, lambda r: r.version)
+    drawn = (("merged gradient", "#0072B2"), ("update of theta", "#D55E00"), ("theta", "#57606a"))
+    columns = np.asarray([r.norms for r in material.history], float).T
+    for norm, (label, colour) in zip(columns, drawn, strict=True):
+        axes.plot(x, logarithmic(norm), color=colour, label=label, linewidth=1)
     axes.set_yscale("log")
     legend(axes)
     return figure
@@ -152,14 +156,14 @@ def norms(material: Material) -> Figure | None:
 
 def throughput(material: Material) -> Figure | None:
     """Inner steps per second, update by update."""
-    seconds = column(material.history, "seconds")
+    seconds = column(material.history, lambda r: r.seconds)
     if len(seconds) < 2:
         return None
     took = np.diff(seconds, prepend=0.0)
     took[took <= 0] = np.nan  # a learner that came back counts from zero again
     figure, axes = canvas("outer updates", "inner steps per second")
-    rate = column(material.history, "inner_steps") / took
-    axes.plot(column(material.history, "version"), smooth(rate), color="#57606a", label="running median")
+    rate = column(material.history, lambda r: r.inner_steps) / took
+    axes.plot(column(material.history, lambda r: r.version), smooth(rate), color="#57606a", label="running median")
     axes.set_ylim(bottom=0)
     return figure
 

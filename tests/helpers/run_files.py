@@ -8,57 +8,57 @@ import numpy as np
 
 from common.config import Config
 from common.configfile import dump
+from common.update_record import Norms, Quantiles, Staleness, UpdateRecord, Weight, Windows
 from learner.lineage import claim
 
 RATES = [float(f"{rate:.6g}") for rate in np.geomspace(1e-4, 10, 11)]
 STEPS = list(range(0, 500, 10))
 
 
-def history(updates: int = 200, seed: int = 0) -> list[dict[str, Any]]:
-    """A line per outer update: the loss falls, the variance of rp explodes, its weight vanishes."""
+def history(updates: int = 200, seed: int = 0) -> list[UpdateRecord]:
+    """A record per outer update: the loss falls, the variance of rp explodes, its weight vanishes."""
     rng = np.random.default_rng(seed)
     return [_record(v, updates, rng) for v in range(1, updates + 1)]
 
 
-def _record(version: int, updates: int, rng: np.random.Generator) -> dict[str, Any]:
+def _record(version: int, updates: int, rng: np.random.Generator) -> UpdateRecord:
     progress = version / updates
     loss = 0.9 + 1.3 * float(np.exp(-5 * progress)) + 0.05 * float(rng.normal())
     rp = 10 ** (-6 + 12 * progress + 0.3 * float(rng.normal()))
     es, window = 10 ** (-1 + 0.1 * float(rng.normal())), 20 + 80 * progress
     weight = es / (es + rp)
-    return {
-        "epoch": 1,
-        "version": version,
-        "time": 1.7e9 + 1.5 * version,
-        "seconds": 4 + 1.5 * version,
-        "loss": loss,
-        "loss_plus": loss + 0.01,
-        "loss_minus": loss - 0.01,
-        "samples": 8,
-        "inner_steps": int(16 * window),
-        "windows": {"mean": window, "min": int(0.8 * window), "max": int(1.2 * window)},
-        "staleness": {"mean": float(rng.uniform(0, 1)), "max": int(rng.integers(0, 4))},
-        "weight_rp": {"mean": weight, **_quantiles(weight, 1.5, 1.0)},
-        "var_rp": _quantiles(rp, 30, np.inf),
-        "var_es": _quantiles(es, 5, np.inf),
-        "gradient_norm": float(np.exp(0.3 * rng.normal())),
-        "clipped": bool(rng.uniform() < 0.4),
-        "update_norm": 0.05,
-        "theta_norm": 6 + 2 * progress,
-        "rp_nonfinite": 0,
-        "rp_pairs": 8,
-        "es_pairs": 8,
-        "diverged": 0,
-        "finished": int(rng.integers(0, 2)),
-        "verdicts": {"accepted": 8 * version, "stale": version // 10, "duplicate": 0},
-        "workers_seen": 2,
-    }
+    return UpdateRecord(
+        epoch=1,
+        version=version,
+        time=1.7e9 + 1.5 * version,
+        seconds=4 + 1.5 * version,
+        verdicts={"accepted": 8 * version, "stale": version // 10, "duplicate": 0},
+        loss=loss,
+        loss_plus=loss + 0.01,
+        loss_minus=loss - 0.01,
+        samples=8,
+        inner_steps=int(16 * window),
+        windows=Windows(window, int(0.8 * window), int(1.2 * window)),
+        staleness=Staleness(float(rng.uniform(0, 1)), int(rng.integers(0, 4))),
+        diverged=0,
+        finished=int(rng.integers(0, 2)),
+        workers_seen=2,
+        rp_nonfinite=0,
+        weight_rp=Weight(weight, _quantiles(weight, 1.5, 1.0)),
+        var_rp=_quantiles(rp, 30, np.inf),
+        var_es=_quantiles(es, 5, np.inf),
+        rp_fallback=0,
+        rp_pairs=8,
+        es_pairs=8,
+        norms=Norms(float(np.exp(0.3 * rng.normal())), 0.05, 6 + 2 * progress),
+        clipped=float(rng.uniform() < 0.4),
+        refused=False,
+    )
 
 
-def _quantiles(median: float, spread: float, most: float) -> dict[str, float]:
+def _quantiles(median: float, spread: float, most: float) -> Quantiles:
     """log-uniform around the median, `spread` times wider at 5 and 95 %."""
-    powers = {"q05": -1.0, "q25": -0.4, "q50": 0.0, "q75": 0.4, "q95": 1.0}
-    return {key: float(min(median * spread**power, most)) for key, power in powers.items()}
+    return Quantiles(*(float(min(median * spread**power, most)) for power in (-1.0, -0.4, 0.0, 0.4, 1.0)))
 
 
 def unroll(name: str, rate: float | None, task: int, start: int, version: int | None = None) -> dict[str, Any]:
@@ -102,11 +102,11 @@ def unrolls(tasks: int = 20, starts: int = 5, baselines: tuple[str, ...] = ("ada
     ]
 
 
-def write_run(folder: Path, lines: list[dict[str, Any]], evaluated: list[dict[str, Any]], config: Config) -> Path:
+def write_run(folder: Path, updates: list[UpdateRecord], evaluated: list[dict[str, Any]], config: Config) -> Path:
     """A run directory with these histories and evaluations; returns it."""
     (folder / "evaluation").mkdir(parents=True)
     claim(folder / "epochs", None, 0.0)
     (folder / "config.toml").write_text(dump(config))
-    (folder / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "history.jsonl").write_text("".join(json.dumps(update.to_json()) + "\n" for update in updates))
     (folder / "evaluation" / "unrolls.jsonl").write_text("".join(json.dumps(line) + "\n" for line in evaluated))
     return folder

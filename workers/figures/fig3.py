@@ -114,7 +114,7 @@ def learn(record: Mapping[str, Any], train: Train) -> Record:
     config = config_of(tuple(record["settings"]))
     versions = sorted({round(v) for v in np.linspace(0, config.outer.updates, 61)})
     trained = train(config, versions)
-    losses = [line["loss"] for line in trained.history]
+    losses = [update.loss for update in trained.history]
     per_update = record["window"] * config.outer.batch_samples
     return row(
         record,

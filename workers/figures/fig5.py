@@ -5,11 +5,12 @@ outer-test classes, against Adam at the best rate of each task. The best start b
 optimizer of the other figures.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from common.update_record import UpdateRecord
 from workers.evaluation import baselines
 from workers.evaluation.items import Item, encode
 from workers.figures.figure import Record, Train, Verdict, config_of, evaluator_of, item, of_kind, rounded, row
@@ -74,24 +75,21 @@ def learn(record: Mapping[str, Any], train: Train) -> Record:
     )
 
 
-def condensed(history: Sequence[Mapping[str, Any]], points: int = 100) -> Record:
+def condensed(history: Sequence[UpdateRecord], points: int = 100) -> Record:
     """What figures show of a history, at no more than so many updates."""
-    lines = history[:: max(1, len(history) // points)]
+    shown = history[:: max(1, len(history) // points)]
 
-    def quantiles(name: str) -> list[Any]:
-        return [[(line[name] or {}).get(q) for q in ("q05", "q50", "q95")] for line in lines]
-
-    def numbers(values: list[Any]) -> list[Any]:
+    def numbers(values: Iterable[float | None]) -> list[float | None]:
         return [None if v is None else rounded(v) for v in values]
 
     return {
-        "versions": [line["version"] for line in lines],
-        "losses": numbers([line["loss"] for line in lines]),
-        "windows": numbers([line["windows"]["mean"] for line in lines]),
-        "weight_rp": numbers([line["weight_rp"]["mean"] if line["weight_rp"] else None for line in lines]),
-        "var_rp": [numbers(q) for q in quantiles("var_rp")],
-        "var_es": [numbers(q) for q in quantiles("var_es")],
-        "inner_steps": sum(line["inner_steps"] for line in history),
+        "versions": [update.version for update in shown],
+        "losses": numbers(update.loss for update in shown),
+        "windows": numbers(update.windows.mean for update in shown),
+        "weight_rp": numbers(update.weight_rp.mean for update in shown),
+        "var_rp": [numbers(update.var_rp[::2]) for update in shown],  # 5, 50 and 95 %
+        "var_es": [numbers(update.var_es[::2]) for update in shown],
+        "inner_steps": sum(update.inner_steps for update in history),
     }
 
 

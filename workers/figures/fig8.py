@@ -91,15 +91,15 @@ def perform(record: Mapping[str, Any], train: Train) -> Record:
         theta = encode(trained.kept[version])
         runs = [Item("learned", task, theta=theta, outer_split="outer_train") for task in record["tasks"]]
         losses.append([evaluator.run(run)["mean_train"] for run in runs])
-    lines = trained.history[:: max(1, len(trained.history) // 50)]
+    shown = trained.history[:: max(1, len(trained.history) // 50)]
     return row(
         record,
         losses=rounded(losses),
-        history=rounded([line["loss"] for line in lines]),
-        versions=[line["version"] for line in lines],
+        history=rounded([update.loss for update in shown]),
+        versions=[update.version for update in shown],
         updates=config.outer.updates,
-        inner_steps=sum(line["inner_steps"] for line in trained.history),
-        diverged=sum(line["diverged"] for line in trained.history),
+        inner_steps=sum(update.inner_steps for update in trained.history),
+        diverged=sum(update.diverged for update in trained.history),
     )
 
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from common import configfile
 from common.config import Config
+from common.update_record import UpdateRecord
 from workers.evaluation.evaluator import Evaluator
 
 Record = dict[str, Any]  # an item or a row, for JSON
@@ -41,7 +42,7 @@ class Trained(NamedTuple):
 
     theta: np.ndarray  # [P] float32
     kept: Mapping[int, np.ndarray]  # theta at the versions that were asked for
-    history: Sequence[Mapping[str, Any]]  # lines of history.jsonl
+    history: Sequence[UpdateRecord]
 
 
 Train = Callable[[Config, Sequence[int]], Trained]  # (config, versions whose theta to keep); given by the cluster room

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from common.update_record import UpdateRecord
 from workers.evaluation.items import Item, encode
 from workers.figures.figure import Record, Train, Verdict, config_of, evaluator_of, item, of_kind, rounded, row
 from workers.figures.statistics import Interval, paired
@@ -51,28 +52,27 @@ def perform(record: Mapping[str, Any], train: Train) -> Record:
     return row(
         record,
         losses=rounded(losses),
-        history=rounded([line["loss"] for line in trained.history]),
-        ratios=[log_ratio(line) for line in trained.history],
+        history=rounded([update.loss for update in trained.history]),
+        ratios=[log_ratio(update) for update in trained.history],
         skipped=skipped(trained.history),
         seconds=seconds(trained.history),
     )
 
 
-def log_ratio(line: Mapping[str, Any]) -> float | None:
+def log_ratio(update: UpdateRecord) -> float | None:
     """log10 of the variance of rp over that of es, median coordinate; None where one is unknown."""
-    rp, es = ((line[name] or {}).get("q50") for name in ("var_rp", "var_es"))
+    rp, es = update.var_rp.q50, update.var_es.q50
     return float(np.log10(rp / es)) if rp and es else None
 
 
-def skipped(history: Sequence[Mapping[str, Any]]) -> float:
+def skipped(history: Sequence[UpdateRecord]) -> float:
     """Share of all pairs that came without rp."""
-    rp, es = (sum(line[name] for line in history) for name in ("rp_pairs", "es_pairs"))
-    return float(1 - rp / es)
+    return float(1 - sum(update.rp_pairs for update in history) / sum(update.es_pairs for update in history))
 
 
-def seconds(history: Sequence[Mapping[str, Any]]) -> float:
+def seconds(history: Sequence[UpdateRecord]) -> float:
     """Median from one outer update to the next, once the policy has seen enough: over the second half."""
-    times = [line["time"] for line in history[len(history) // 2 :]]
+    times = [update.time for update in history[len(history) // 2 :]]
     return float(np.median(np.diff(times)))
 
 

@@ -8,10 +8,11 @@ from helpers import run_files
 from rich.console import Console
 
 from cluster.monitoring.alerts import Moment
-from cluster.monitoring.dashboard import CHARTS, frame, series, watch
+from cluster.monitoring.dashboard import CHARTS, frame, series, step_rate, watch
 from cluster.monitoring.metrics import FleetMetrics, LearnerMetrics, exposition
 from cluster.monitoring.scrape import Readings, parse
 from common.config import Config
+from common.update_record import UNKNOWN
 
 GONE = Readings(False, None)
 
@@ -33,7 +34,7 @@ def living() -> Moment:
     states = {"target": 8, "starting": 1, "running": 7, "leaving": 0, "given_up": 0, "restarts": 0}
     fleet.observe_status({**states, "nodes": nodes})
     values = [Readings(True, parse(exposition(m.registry))) for m in (learner, fleet)]
-    return Moment(history, values[0], values[1], history[-1]["time"] + 1)
+    return Moment(history, values[0], values[1], history[-1].time + 1)
 
 
 def shown(moment: Moment, width: int, height: int = 40) -> list[str]:
@@ -76,10 +77,13 @@ def test_once_prints_one_frame_of_a_run_directory(tmp_path: Path) -> None:
     assert "update 30 of 30" in (tmp_path / "out").read_text()
 
 
-def test_series_of_a_history() -> None:
+def test_series_has_a_number_per_update_and_gaps() -> None:
     history = run_files.history(4)
-    assert series(history, "loss") == [record["loss"] for record in history]
-    assert series(history, "windows.max") == [record["windows"]["max"] for record in history]
-    assert series(history, "rate") == [record["inner_steps"] / 1.5 for record in history[1:]]
-    gaps = series([*history, {"weight_rp": None}], "weight_rp.mean")
-    assert gaps[-1] != gaps[-1] and len(gaps) == 5
+    assert series(history, lambda r: r.windows.max) == [record.windows.max for record in history]
+    gaps = series([history[0], history[1]._replace(var_rp=UNKNOWN)], lambda r: r.var_rp.q50)
+    assert gaps[0] == history[0].var_rp.q50 and gaps[1] != gaps[1]
+
+
+def test_step_rate_is_taken_between_updates() -> None:
+    history = run_files.history(4)
+    assert step_rate(history) == [record.inner_steps / 1.5 for record in history[1:]]

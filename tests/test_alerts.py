@@ -12,11 +12,11 @@ from cluster.monitoring.alerts import Moment, alarms, firing
 from cluster.monitoring.scrape import Readings, parse
 
 HISTORY = run_files.history(20)
-NOW = HISTORY[-1]["time"] + 10
+NOW = HISTORY[-1].time + 10
 WELL = {
     "outertrain_version": 20,
     "outertrain_target_updates": 200,
-    "outertrain_last_update_timestamp_seconds": HISTORY[-1]["time"],
+    "outertrain_last_update_timestamp_seconds": HISTORY[-1].time,
     "outertrain_outer_loss_clamp": 10,
     "outertrain_checkpoint_version": 20,
     "outertrain_disk_free_bytes": 5e10,
@@ -82,7 +82,7 @@ def test_a_thing_that_is_not_wrong_yet(learner: dict[str, float]) -> None:
 def test_stalled_is_measured_by_the_pace_of_the_run() -> None:
     assert raised(now=NOW + 500) == []
     assert raised(now=NOW + 700) == ["no outer update for 710 s"]
-    slow = [record | {"time": 1000.0 * record["version"]} for record in HISTORY]  # an update in 1,000 s
+    slow = [record._replace(time=1000.0 * record.version) for record in HISTORY]  # an update in 1,000 s
     last = {"outertrain_last_update_timestamp_seconds": 20_000.0}
     assert raised(last, history=slow, now=24_000.0) == []
     assert raised(last, history=slow, now=26_000.0) == ["no outer update for 6000 s"]

@@ -50,7 +50,7 @@ def test_every_sample_of_a_learner_is_parsed() -> None:
     values = parse(text)
     assert len(values) == sum(not line.startswith("#") for line in text.splitlines())
     key = ("outertrain_estimator_variance", frozenset({("estimator", "rp"), ("q", "0.5")}))
-    assert values[key] == run_files.history(1)[0]["var_rp"]["q50"]
+    assert values[key] == run_files.history(1)[0].var_rp.q50
 
 
 def test_numbers_and_labels_of_all_kinds() -> None:

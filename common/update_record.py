@@ -1,0 +1,164 @@
+"""The record of one outer update: what its batch looked like, and what merge and optimizer did with it.
+
+A line of `history.jsonl` is the JSON of one; the metrics, the report and the figures are views of it. It stands in
+`common` because the learner writes it and the figures of `workers` read it.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+Json = dict[str, Any]
+
+
+class Quantiles(NamedTuple):
+    """Quantiles over the finite coordinates of a vector [P]; None where no coordinate is finite."""
+
+    q05: float | None
+    q25: float | None
+    q50: float | None
+    q75: float | None
+    q95: float | None
+
+
+LEVELS = Quantiles(0.05, 0.25, 0.5, 0.75, 0.95)
+UNKNOWN = Quantiles(None, None, None, None, None)
+
+
+class Weight(NamedTuple):
+    """Merge weight of an estimator over the coordinates of theta."""
+
+    mean: float
+    quantiles: Quantiles
+
+
+class Windows(NamedTuple):
+    """Lengths of the truncations of a batch, in inner steps."""
+
+    mean: float
+    min: int
+    max: int
+
+
+class Staleness(NamedTuple):
+    """Staleness of the samples of a batch, in versions."""
+
+    mean: float
+    max: int
+
+
+class Norms(NamedTuple):
+    """Euclidean norms."""
+
+    gradient: float  # of the merged gradient, before clipping
+    update: float  # of the step of theta
+    theta: float  # after the step
+
+
+class UpdateRecord(NamedTuple):
+    """One outer update. Losses are means over pairs, variances are of one pair."""
+
+    epoch: int
+    version: int  # after the update
+    time: float  # unix seconds
+    seconds: float  # since this incarnation of the learner started
+    verdicts: Mapping[str, int]  # samples received since then, by verdict
+    loss: float
+    loss_plus: float
+    loss_minus: float
+    samples: int
+    inner_steps: int
+    windows: Windows
+    staleness: Staleness
+    diverged: int  # inner problems that were given up
+    finished: int  # inner problems that reached their last step
+    workers_seen: int  # workers with a sample in the batch
+    rp_nonfinite: int  # samples whose rp exploded
+    weight_rp: Weight
+    var_rp: Quantiles
+    var_es: Quantiles
+    rp_fallback: int  # coordinates where rp exploded and es stands in
+    rp_pairs: int
+    es_pairs: int
+    norms: Norms
+    clipped: float  # fraction of coordinates that clipping changed
+    refused: bool  # the step left the range of float32, and theta stayed as it was
+
+    def to_json(self) -> Json:
+        """A line of history.jsonl."""
+        fields = self._asdict()
+        del fields["norms"], fields["clipped"], fields["refused"]
+        return fields | {
+            "verdicts": dict(self.verdicts),
+            "windows": self.windows._asdict(),
+            "staleness": self.staleness._asdict(),
+            "weight_rp": {"mean": self.weight_rp.mean, **self.weight_rp.quantiles._asdict()},
+            "var_rp": self.var_rp._asdict(),
+            "var_es": self.var_es._asdict(),
+            "gradient_norm": self.norms.gradient,
+            "clipped": self.clipped,
+            "update_norm": self.norms.update,
+            "theta_norm": self.norms.theta,
+            "refused": self.refused,
+        }
+
+    @classmethod
+    def from_json(cls, line: Mapping[str, Any]) -> "UpdateRecord":
+        """The record of a line. Keys that it does not know are ignored.
+
+        Raises:
+          ValueError: a key is missing, or a value has another type.
+        """
+        windows, staleness, weight, verdicts = (
+            _mapping(line, key) for key in ("windows", "staleness", "weight_rp", "verdicts")
+        )
+        return cls(
+            epoch=_integer(line, "epoch"),
+            version=_integer(line, "version"),
+            time=_number(line, "time"),
+            seconds=_number(line, "seconds"),
+            verdicts={key: _integer(verdicts, key) for key in verdicts},
+            loss=_number(line, "loss"),
+            loss_plus=_number(line, "loss_plus"),
+            loss_minus=_number(line, "loss_minus"),
+            samples=_integer(line, "samples"),
+            inner_steps=_integer(line, "inner_steps"),
+            windows=Windows(_number(windows, "mean"), _integer(windows, "min"), _integer(windows, "max")),
+            staleness=Staleness(_number(staleness, "mean"), _integer(staleness, "max")),
+            diverged=_integer(line, "diverged"),
+            finished=_integer(line, "finished"),
+            workers_seen=_integer(line, "workers_seen"),
+            rp_nonfinite=_integer(line, "rp_nonfinite"),
+            weight_rp=Weight(_number(weight, "mean"), _quantiles(weight)),
+            var_rp=_quantiles(_mapping(line, "var_rp")),
+            var_es=_quantiles(_mapping(line, "var_es")),
+            rp_fallback=_integer(line, "rp_fallback"),
+            rp_pairs=_integer(line, "rp_pairs"),
+            es_pairs=_integer(line, "es_pairs"),
+            norms=Norms(*(_number(line, f"{name}_norm") for name in Norms._fields)),
+            clipped=_number(line, "clipped"),
+            refused=bool(_value(line, "refused", bool)),
+        )
+
+
+def _value(line: Mapping[str, Any], key: str, *types: type) -> Any:
+    value = line.get(key)
+    if type(value) not in types:
+        raise ValueError(f"{key} is {value!r:.40}, which a record of an update cannot hold")
+    return value
+
+
+def _integer(line: Mapping[str, Any], key: str) -> int:
+    return int(_value(line, key, int))
+
+
+def _number(line: Mapping[str, Any], key: str) -> float:
+    return float(_value(line, key, float, int))
+
+
+def _mapping(line: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = _value(line, key, dict)
+    return found
+
+
+def _quantiles(line: Mapping[str, Any]) -> Quantiles:
+    return Quantiles(*(_value(line, key, float, int, type(None)) for key in Quantiles._fields))

@@ -1,0 +1,77 @@
+"""Builds the record of an outer update from its batch, its merge and its step."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from common.messages import GradientSample
+from common.moments import variance
+from common.update_record import LEVELS, UNKNOWN, Norms, Quantiles, Staleness, UpdateRecord, Weight, Windows
+from learner.merge import Merged, calm
+from learner.outer_optimizer import Step, norm
+
+_LARGEST = sys.float_info.max
+
+
+class Stamp(NamedTuple):
+    """Where in its run an update was made, and when."""
+
+    epoch: int
+    version: int  # after the update
+    time: float  # unix seconds
+    seconds: float  # since the learner started
+    verdicts: Mapping[str, int]  # samples received since then, by verdict
+
+
+def describe(stamp: Stamp, samples: Sequence[GradientSample], pairs: int, merged: Merged, step: Step) -> UpdateRecord:
+    """The record of the update that made `stamp.version` of a batch.
+
+    Args:
+      samples: the batch; losses are means over its pairs, whoever sent them.
+      pairs: S, so that an aggregate counts as the samples that it stands for.
+      merged: of the batch; variances are of one pair, quantiles over coordinates.
+      step: of the outer optimizer.
+    """
+    plus, minus = (np.concatenate([getattr(s, name) for s in samples]) for name in ("loss_plus", "loss_minus"))
+    windows = np.concatenate([s.windows for s in samples])
+    staleness = np.array([stamp.version - 1 - s.version for s in samples])
+    return UpdateRecord(
+        **stamp._asdict(),
+        loss=_bounded((plus.mean() + minus.mean()) / 2),
+        loss_plus=_bounded(plus.mean()),
+        loss_minus=_bounded(minus.mean()),
+        samples=len(windows) // pairs,
+        inner_steps=_total(samples, "inner_steps"),
+        windows=Windows(float(windows.mean()), int(windows.min()), int(windows.max())),
+        staleness=Staleness(float(staleness.mean()), int(staleness.max())),
+        diverged=_total(samples, "diverged"),
+        finished=_total(samples, "finished"),
+        workers_seen=len({s.worker for s in samples}),
+        rp_nonfinite=sum(not calm(s.rp) for s in samples),
+        weight_rp=Weight(float(merged.weight_rp.mean()), quantiles(merged.weight_rp)),
+        var_rp=quantiles(variance(merged.rp)),
+        var_es=quantiles(variance(merged.es)),
+        rp_fallback=merged.fallback,
+        rp_pairs=merged.rp.count,
+        es_pairs=merged.es.count,
+        norms=Norms(*map(_bounded, (step.gradient_norm, step.update_norm, norm(step.theta.astype(np.float64))))),
+        clipped=step.clipped,
+        refused=step.refused,
+    )
+
+
+def quantiles(values: np.ndarray) -> Quantiles:
+    """Of the finite values [P]; unknown where there is none."""
+    finite = values[np.isfinite(values)]
+    return Quantiles(*np.quantile(finite, np.array(LEVELS)).tolist()) if len(finite) else UNKNOWN
+
+
+def _total(samples: Sequence[GradientSample], fact: str) -> int:
+    return int(sum(s.facts.get(fact, 0.0) for s in samples))
+
+
+def _bounded(value: float) -> float:
+    """JSON has no infinity: the largest number stands for it."""
+    return float(np.clip(value, -_LARGEST, _LARGEST))

@@ -1,0 +1,37 @@
+"""Records of updates: their JSON is the line of history.jsonl, and nothing else is read as one."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from common.update_record import UpdateRecord
+
+GOLDEN = (Path(__file__).parent / "helpers" / "golden_history.jsonl").read_text()
+
+
+def test_json_of_a_record_is_the_line_it_was_read_from() -> None:
+    record = UpdateRecord.from_json(json.loads(GOLDEN))
+    assert json.dumps(record.to_json(), allow_nan=False) + "\n" == GOLDEN
+    assert (record.version, record.windows.max, record.weight_rp.quantiles.q50) == (8, 60, 0.19911787371493223)
+    assert (record.norms.theta, record.verdicts, record.refused) == (
+        4.898979485566356,
+        {"accepted": 24, "stale": 1},
+        False,
+    )
+
+
+@pytest.mark.parametrize("key", json.loads(GOLDEN))
+def test_from_json_missing_or_foreign_value_is_an_error(key: str) -> None:
+    line = json.loads(GOLDEN)
+    for value in ([], "text"):
+        with pytest.raises(ValueError, match=key.removeprefix("gradient_")):
+            UpdateRecord.from_json(line | {key: value})
+    del line[key]
+    with pytest.raises(ValueError, match=key):
+        UpdateRecord.from_json(line)
+
+
+def test_from_json_unknown_key_is_ignored() -> None:
+    line = json.loads(GOLDEN)
+    assert UpdateRecord.from_json(line | {"of a later version": 1}) == UpdateRecord.from_json(line)
