@@ -1,1 +1,1 @@
-"""The command line: one file per command, with its parser and its body."""
+"""The command line: one file per command, loaded when the command is used."""

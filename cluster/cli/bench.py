@@ -1,6 +1,6 @@
-"""`outertrain bench`: measures figures, each in a process of its own, and says which targets hold.
+"""`outertrain bench`: measures figures, each in a process of its own, and reports which targets hold.
 
-The figures of the engine stand in `workers.bench.catalogue`; those that need a learner or Ray stand here.
+`workers.bench.catalogue` lists the figures of the unroll engine; those that need a learner or Ray are listed here.
 """
 
 import json
@@ -11,7 +11,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from cluster.cli import console
+import click
+
+from cluster.cli import console, options
 from cluster.report.table import aligned
 from common.errors import UserError
 from workers.bench.catalogue import FIGURES as ENGINE
@@ -50,12 +52,19 @@ SYSTEM = (
 FIGURES = (*ENGINE, *SYSTEM)
 
 
-def run(names: Sequence[str], only_list: bool, as_json: bool) -> int:
-    """Measures the figures of these names, or all. Raises UserError for a name that is none."""
-    chosen = choose(names)
+@click.command()
+@click.argument("figures", nargs=-1, metavar="[NAME...]")
+@click.option("--list", "only_list", is_flag=True, help="List the figures without measuring them.")
+@options.as_json
+def command(figures: tuple[str, ...], only_list: bool, as_json: bool) -> None:
+    """Measure the unroll engine and the learner on this machine.
+
+    NAME is the name of a figure (default: all).
+    """
+    chosen = choose(figures)
     if only_list:
         print("\n".join(aligned([(figure.name, figure.what) for figure in chosen])))
-        return 0
+        return
     outcomes: list[dict[str, Any]] = []
     with console.make() as show:
         for figure in chosen:
@@ -65,10 +74,10 @@ def run(names: Sequence[str], only_list: bool, as_json: bool) -> int:
         show.counting("measuring", len(outcomes), len(chosen))
     if as_json:
         print(json.dumps({"machine": machine(), "figures": outcomes}), flush=True)
-    return 0
 
 
 def choose(names: Sequence[str]) -> list[Figure]:
+    """The figures of these names, or all. Raises UserError for an unknown name."""
     known = {figure.name: figure for figure in FIGURES}
     for name in names:
         if name not in known:
@@ -77,18 +86,18 @@ def choose(names: Sequence[str]) -> list[Figure]:
 
 
 def apart(figure: Figure) -> dict[str, Any]:
-    """The outcome of a figure, measured in a process of its own; a failure is an outcome too."""
+    """The outcome of a figure measured in a process of its own; a failure is an outcome too."""
     command = [sys.executable, "-m", "workers.bench", json.dumps(figure)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = done.stdout.splitlines()
     if done.returncode == 0 and lines:
         return dict(json.loads(lines[-1]))
-    last = (done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"])[-1]
+    last = (done.stderr.strip().splitlines() or [f"it exited with status {done.returncode}"])[-1]
     return {"figure": figure.name, "what": figure.what, "value": None, "holds": None, "details": {"failure": last}}
 
 
 def line(outcome: dict[str, Any]) -> str:
-    """One figure for people: value, spread, target, what it is."""
+    """An outcome as text: value, spread, target, what it is."""
     if outcome["value"] is None:
         return f"{outcome['figure']}: not measured ({outcome['details'].get('failure', 'unknown')})"
     low, high = outcome["spread"]
@@ -100,7 +109,7 @@ def line(outcome: dict[str, Any]) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """What a reader of the figures wants to know of where they come from."""
+    """The machine that the figures come from."""
     return {
         "processor": processor(),
         "cores": len(os.sched_getaffinity(0)),

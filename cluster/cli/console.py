@@ -1,12 +1,14 @@
-"""What a person sees on standard error while a command runs: bars that move on a terminal, plain lines elsewhere."""
+"""Progress on standard error while a command runs: bars on a terminal, plain lines elsewhere."""
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, Protocol, Self
 
+from cluster.cli.interrupt import Interrupt
 from cluster.monitoring.progress import Progress, duration, figure, line
 
-PLAIN_SECONDS = 5.0  # between two plain lines
+PLAIN_SECONDS = 5.0  # least time between two plain lines of one topic
 
 
 class Display(Protocol):
@@ -21,8 +23,18 @@ def make() -> Display:
     return TerminalDisplay() if sys.stderr.isatty() else PlainDisplay()
 
 
+def counter(what: str, interrupt: Interrupt, show: Display) -> Callable[[int, int], None]:
+    """Returns a `progress` callback that displays the counts, then raises Interrupted if the user asked to stop."""
+
+    def report(done: int, total: int) -> None:
+        show.counting(what, done, total)
+        interrupt.check()
+
+    return report
+
+
 class PlainDisplay:
-    """A line when something has changed, not more often than every few seconds."""
+    """Prints a line when something has changed, at most every few seconds."""
 
     def __init__(self) -> None:
         self._due: dict[str, float] = {}
@@ -38,12 +50,12 @@ class PlainDisplay:
         print(text, file=sys.stderr, flush=True)
 
     def training(self, progress: Progress) -> None:
-        self._line("training", line(progress), progress.version in (1, progress.target))
+        self._line("training", line(progress), at_once=progress.version in (1, progress.target))
 
     def counting(self, what: str, done: int, total: int) -> None:
-        self._line(what, f"{what} {done}/{total}", done == total)
+        self._line(what, f"{what} {done}/{total}", at_once=done == total)
 
-    def _line(self, topic: str, text: str, at_once: bool) -> None:
+    def _line(self, topic: str, text: str, *, at_once: bool) -> None:
         now = time.monotonic()
         if text == self._last or (now < self._due.get(topic, 0.0) and not at_once):
             return
@@ -52,7 +64,7 @@ class PlainDisplay:
 
 
 class TerminalDisplay:
-    """A bar with the figures of the run under it, redrawn in place."""
+    """A progress bar above the figures of the run, redrawn in place."""
 
     def __init__(self) -> None:
         from rich.console import Console

@@ -1,45 +1,47 @@
-"""`outertrain data prepare`: a class store from official archives or from tensorflow-datasets."""
+"""`outertrain data prepare`: converts official archives or a tensorflow-datasets builder into a class store."""
 
-import argparse
 import sys
 from pathlib import Path
 
+import click
 
-def add(commands: argparse._SubParsersAction) -> None:
-    family = commands.add_parser("data", help="prepare sets of images")
-    actions = family.add_subparsers(title="actions", metavar="ACTION", required=True)
-    parser = actions.add_parser("prepare", help="make a class store; the same command goes on where it was cut off")
-    parser.add_argument(
-        "source",
-        metavar="SOURCE",
-        help="a folder with the official Imagenet<size>_*_npz.zip archives, or tfds:NAME such as tfds:imagenet_resized/32x32",
-    )
-    parser.add_argument("store", type=Path, metavar="STORE", help="the folder to make; set dataset.path to it")
-    parser.add_argument("--size", type=int, metavar="PIXELS", help="side of the images, where the source has a choice")
-    parser.add_argument("--data-dir", type=Path, metavar="DIR", help="where tensorflow-datasets keeps its data")
-    parser.set_defaults(handler=prepare)
+from cluster.cli import console
+from common.data.prepare import Source, prepare
+from common.errors import UserError
 
 
-def prepare(arguments: argparse.Namespace) -> None:
-    from cluster.cli import console
-    from common.data.prepare import prepare
-    from common.errors import UserError
+@click.group("data")
+def command() -> None:
+    """Prepare image data sets."""
 
-    if arguments.size is not None and arguments.size < 1:
-        raise UserError(f"--size {arguments.size} is no image: give its side in pixels")
 
+@command.command("prepare")
+@click.argument("source", metavar="SOURCE")
+@click.argument("store", metavar="STORE", type=click.Path(path_type=Path))
+@click.option("--size", type=int, metavar="PIXELS", help="Side of the images, where the source offers several.")
+@click.option(
+    "--data-dir", type=click.Path(path_type=Path), metavar="DIR", help="Data directory of tensorflow-datasets."
+)
+def prepare_command(source: str, store: Path, size: int | None, data_dir: Path | None) -> None:
+    """Make a class store; the same command resumes after an interruption.
+
+    SOURCE is a folder with the official Imagenet<size>_*_npz.zip archives, or tfds:NAME such as
+    tfds:imagenet_resized/32x32. STORE is the folder to write; set dataset.path to it.
+    """
+    if size is not None and size < 1:
+        raise UserError(f"--size {size} is no image: give its side in pixels")
     with console.make() as show:
-        header = prepare(_source(arguments), arguments.store, show.counting)
-    print(f"{arguments.store}: {header.classes} classes of {header.image_shape} images", file=sys.stderr)
-    print("use it with: --set dataset.source=store --set dataset.path=" + str(arguments.store), file=sys.stderr)
+        header = prepare(open_source(source, data_dir, size), store, show.counting)
+    print(f"{store}: {header.classes} classes of {header.image_shape} images", file=sys.stderr)
+    print(f"use it with: --set dataset.source=store --set dataset.path={store}", file=sys.stderr)
 
 
-def _source(arguments: argparse.Namespace):
-    name, scheme, rest = arguments.source.partition(":")
+def open_source(source: str, data_dir: Path | None, size: int | None) -> Source:
+    name, scheme, rest = source.partition(":")
     if scheme and name == "tfds":
-        from common.data.tfds_source import open_tfds
+        from common.data.tfds_source import open_tfds  # imports tensorflow-datasets
 
-        return open_tfds(rest, arguments.data_dir, arguments.size)
+        return open_tfds(rest, data_dir, size)
     from common.data.imagenet_archives import open_archives
 
-    return open_archives(Path(arguments.source), arguments.size)
+    return open_archives(Path(source), size)

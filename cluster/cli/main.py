@@ -1,31 +1,92 @@
-"""The command line. Text for people goes to standard error; with --json one line for scripts goes to standard output.
+"""The entry point of the command line: finds the command, and turns its errors into one sentence and an exit code.
 
-Each family of commands stands in a file of `cluster/commands`, which adds its parsers here and imports what it needs
-when it runs, so that `outertrain --help` answers at once.
+Messages for people go to standard error. With --json a command prints one line for scripts to standard output.
 """
 
-import argparse
+import difflib
 import errno
+import importlib
 import os
 import sys
 from collections.abc import Sequence
 
-from cluster.cli import cluster, data, evaluating, measuring, results, training
+import click
+
 from cluster.cli.interrupt import Interrupted
 from common.errors import UserError
 
+COMMANDS = {  # module of cluster.cli, which holds the command -> its line in `outertrain --help`
+    "train": "Train, evaluate and report on this machine.",
+    "launch": "Start a run on the Ray cluster of this machine, and return.",
+    "scale": "Change the number of workers of a launched run.",
+    "status": "Show the state of a run.",
+    "watch": "Show a run's charts, workers and alerts, live.",
+    "stop": "Stop a launched run with a checkpoint.",
+    "logs": "Print the log of a run.",
+    "list": "List the runs.",
+    "evaluate": "Compare a learned optimizer with tuned baselines on unseen tasks.",
+    "baselines": "Tune hand-designed optimizers on the tasks of an evaluation.",
+    "search": "Search Adam's eight hyper-parameters at random.",
+    "report": "Write the HTML report of a run.",
+    "export": "Save a learned optimizer as a Python module or a theta file.",
+    "reproduce": "Recompute figures of the paper.",
+    "data": "Prepare image data sets.",
+    "bench": "Measure the unroll engine and the learner on this machine.",
+}
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EIO, errno.ESTALE)
 
 
+class Commands(click.Group):
+    """A group that imports the module of a command when the command is used, so that `--help` needs none of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"cluster.cli.{cmd_name}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in COMMANDS:
+            close = difflib.get_close_matches(args[0], COMMANDS, n=1, cutoff=0.5)
+            hint = f"did you mean {close[0]}?" if close else f"commands are {', '.join(COMMANDS)}."
+            ctx.fail(f"There is no command {args[0]!r}: {hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.command(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    no_args_is_help=True,
+)
+def outertrain() -> None:
+    """Learn optimizers, on one machine or on a Ray cluster."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 done, 2 the request cannot be met (one sentence on standard error), 130 interrupted."""
-    arguments = parser().parse_args(argv)
+    """Runs a command and returns its exit code: 0 done, 2 the request cannot be met, 130 interrupted."""
     try:
-        return arguments.handler(arguments) or 0
-    except UserError as error:
-        print(f"outertrain: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # the reader of standard output has left, as `head` does
+        # Not outertrain.main(), which would turn an interrupt and a closed pipe into exit codes of its own.
+        with outertrain.make_context("outertrain", list(sys.argv[1:] if argv is None else argv)) as context:
+            return outertrain.invoke(context) or 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        return complain(error.format_message(), prefix="")
+    except click.UsageError as error:
+        path, message = error.ctx.command_path if error.ctx else "outertrain", error.format_message()
+        return complain(f"{message}{'' if message[-1] in '.?' else '.'} See `{path} --help`.")
+    except (UserError, click.ClickException) as error:
+        return complain(error.format_message() if isinstance(error, click.ClickException) else str(error))
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except BrokenPipeError:  # the reader of standard output has closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
@@ -33,21 +94,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         from common.files import explain
 
-        print(f"outertrain: {error.filename or 'storage'}: {explain(error)}", file=sys.stderr)
-        return 2
+        return complain(f"{error.filename or 'storage'}: {explain(error)}")
     except Interrupted as interruption:
         print(interruption, file=sys.stderr)
         return 130
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, click.Abort):
         return 130
 
 
-def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="outertrain", description="Learns optimizers on a machine or on a Ray cluster.")
-    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for family in (training, cluster, evaluating, results, data, measuring):
-        family.add(commands)
-    return top
+def complain(sentence: str, prefix: str = "outertrain: ") -> int:
+    print(f"{prefix}{sentence}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

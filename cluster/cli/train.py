@@ -1,14 +1,17 @@
-"""The main job: outer-train, evaluate on unseen tasks, report."""
+"""`outertrain train`: a whole run on this machine: outer-training, evaluation on unseen tasks, report."""
 
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cluster.cli import console
+import click
+
+from cluster.cli import console, options
+from cluster.cli.console import counter
 from cluster.cli.interrupt import Interrupt, Interrupted
 from cluster.launchers.local import Host, Status
 from cluster.monitoring import progress
@@ -22,19 +25,43 @@ if TYPE_CHECKING:
     from cluster.jobs.evaluation import Interim
 
 
-def train(request: Request) -> int:
+class Mode(NamedTuple):
+    """How the command runs and what it does besides training."""
+
+    in_process: bool = False  # no Ray, deterministic
+    evaluate: bool = True
+    as_json: bool = False
+
+
+@click.command()
+@click.argument("source", metavar="[CONFIG]", required=False)
+@click.option("--name", metavar="RUN", help="Name of the run (default: that of CONFIG).")
+@options.overrides("workers", "updates")
+@options.resume
+@click.option("--in-process", is_flag=True, help="Use one process, without Ray; deterministic.")
+@click.option("--no-evaluate", "evaluate", flag_value=False, default=True, help="Train only.")
+@options.as_json
+def command(*, in_process: bool, evaluate: bool, as_json: bool, **request: Any) -> int:
+    """Train, evaluate and report on this machine.
+
+    CONFIG is a TOML file or a preset (default: quickstart).
+    """
+    return train(Request(**request), Mode(in_process, evaluate, as_json))
+
+
+def train(request: Request, mode: Mode) -> int:
     """Returns the exit code. Raises Interrupted when the user stops it; the run then has a checkpoint."""
     began = process_start()
     run, undo, note = open_run(request)
     config = run.config()
     with ExitStack() as stack:
         try:
-            stack.enter_context(held(run, request, config))
+            stack.enter_context(held(run, mode, config))
             interrupt, show = stack.enter_context(Interrupt()), stack.enter_context(console.make())
             if note:
                 show.say(note)
             show.say(f"run {run.name}: {config.outer.updates} outer updates, results in {run.path}")
-            work(run, config, request, interrupt, show)
+            work(run, config, mode, interrupt, show)
         except Interrupted:
             raise Interrupted(
                 f"stopped with a checkpoint; resume with: outertrain train --name {run.name} --resume"
@@ -43,48 +70,38 @@ def train(request: Request) -> int:
             undo()
             raise
         facts = conclude(run, config, began, show)
-    if request.json:
+    if mode.as_json:
         print(json.dumps(facts), flush=True)
     return 0
 
 
 @contextmanager
-def held(run: RunDirectory, request: Request, config: Config) -> Iterator[None]:
-    """Holds the run, and where the command evaluates, its evaluation too."""
+def held(run: RunDirectory, mode: Mode, config: Config) -> Iterator[None]:
+    """Locks the run, and its evaluation if the command evaluates."""
     with ExitStack() as stack:
         stack.enter_context(exclusive(run))
-        if request.evaluate or config.evaluation.every:
+        if mode.evaluate or config.evaluation.every:
             stack.enter_context(exclusive(run, EVALUATION))
         yield
 
 
-def work(run: RunDirectory, config: Config, request: Request, interrupt: Interrupt, show: console.Display) -> None:
+def work(run: RunDirectory, config: Config, mode: Mode, interrupt: Interrupt, show: console.Display) -> None:
     """Trains and evaluates. Raises Interrupted."""
-    with make_host(run, config, request.in_process) as host:
+    with make_host(run, config, in_process=mode.in_process) as host:
         from cluster.jobs.evaluation import Interim, evaluate
 
         interim = Interim(run, config, host.pool())
         follow(host, config, interim, interrupt, show)
-        if request.evaluate and config.evaluation.tasks > 0:
+        if mode.evaluate and config.evaluation.tasks > 0:
             theta, version = load_theta(run)
             evaluate(run, config, theta, version, host.pool(), counter("evaluating", interrupt, show))
 
 
-def counter(what: str, interrupt: Interrupt, show: console.Display) -> Callable[[int, int], None]:
-    """Returns a `progress` callback that displays the counts, then raises Interrupted if the user asked to stop."""
-
-    def report(done: int, total: int) -> None:
-        show.counting(what, done, total)
-        interrupt.check()
-
-    return report
-
-
-def make_host(run: RunDirectory, config: Config, in_process: bool) -> Host:
+def make_host(run: RunDirectory, config: Config, *, in_process: bool) -> Host:
     if in_process:
         from common import runtime
 
-        runtime.prepare(pin=False)
+        runtime.prepare(pin=False)  # before the next import, which loads JAX
         from cluster.launchers.in_process import InProcess
 
         return InProcess(run, config)

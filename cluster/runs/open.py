@@ -23,9 +23,6 @@ class Request(NamedTuple):
     name: str | None
     overrides: tuple[str, ...]
     resume: bool = False
-    in_process: bool = False
-    evaluate: bool = True
-    json: bool = False
 
 
 class Opened(NamedTuple):

@@ -1,0 +1,44 @@
+"""`outertrain launch`: starts a run on a Ray cluster."""
+
+import sys
+
+import click
+
+from cluster.cli import options
+from cluster.launchers import ray_cluster
+from cluster.runs import directory
+from cluster.runs.directory import exclusive
+from cluster.runs.open import Request, open_run
+from common.errors import UserError
+
+
+@click.command()
+@click.argument("config", required=False)
+@click.option("--name", required=True, metavar="RUN", help="Name of the run.")
+@options.overrides("workers", "updates")
+@options.resume
+@click.option(
+    "--pack",
+    is_flag=True,
+    help="Fill node by node, so that an autoscaler can remove idle nodes (default: spread over all nodes).",
+)
+def command(config: str | None, name: str, overrides: tuple[str, ...], resume: bool, pack: bool) -> None:
+    """Start a run on the Ray cluster of this machine, and return.
+
+    CONFIG is a TOML file or a preset (default: quickstart).
+    """
+    resume = resume and name in directory.names()
+    run, undo, note = open_run(Request(config, name, overrides, resume))
+    if note:
+        print(note, file=sys.stderr)
+    settings = run.config()
+    asked_now = any(override.partition("=")[0].strip() == "workers.count" for override in overrides)
+    scaled = run.worker_target() if resume and not asked_now else None
+    workers = settings.workers.count if scaled is None else scaled
+    try:
+        with exclusive(run), ray_cluster.connected(run.name, settings):
+            ray_cluster.launch(run, workers, not pack)
+    except UserError:
+        undo()
+        raise
+    print(f"{run.name} runs with {workers} workers; see: outertrain watch | scale | stop {run.name}", file=sys.stderr)

@@ -1,0 +1,100 @@
+"""`outertrain reproduce`: recomputes figures of the paper."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+
+from cluster.cli import console
+from cluster.cli.interrupt import Interrupt
+from cluster.jobs.figures import reproduce
+from cluster.jobs.job import Pool
+from common.data.class_store import read_header
+from common.errors import UserError
+from workers.figures import catalogue
+
+
+class Computers(NamedTuple):
+    """Who computes the jobs of a figure."""
+
+    workers: int | None
+    cluster: bool
+
+
+@click.command()
+@click.argument("figures", nargs=-1, required=True, metavar="FIGURE...")
+@click.option("--scale", default="mini", metavar="SCALE", show_default=True, help="mini (minutes to hours) or paper.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("figures"),
+    metavar="DIR",
+    show_default=True,
+    help="Directory for pictures, rows and verdicts.",
+)
+@click.option(
+    "--workers",
+    type=int,
+    metavar="N",
+    help="Processes (default: all cores); with --cluster: workers of each training (default: as its preset says).",
+)
+@click.option(
+    "--data", type=click.Path(path_type=Path), metavar="FOLDER", help="Class store of the paper scale, on every node."
+)
+@click.option("--cluster", is_flag=True, help="Use this machine's Ray cluster: each training is a launched run.")
+def command(
+    figures: tuple[str, ...], scale: str, output: Path, workers: int | None, data: Path | None, cluster: bool
+) -> None:
+    """Recompute figures of the paper; the same command resumes after an interruption.
+
+    FIGURE is one of fig2 ... fig8, probing, or all.
+    """
+    if workers is not None and workers < 1:
+        raise UserError(f"--workers {workers}: nothing is computed without one; use at least 1")
+    store = None if data is None else str(data.expanduser().absolute())
+    if scale == "paper":
+        check_data(store)
+    names = catalogue.NAMES if figures == ("all",) else figures
+    output.mkdir(parents=True, exist_ok=True)
+    with (
+        Interrupt() as interrupt,
+        console.make() as show,
+        figure_pool(Computers(workers, cluster), output, show.say) as pool,
+    ):
+
+        def progress(name: str, done: int, total: int) -> None:
+            show.counting(name, done, total)
+            interrupt.check()
+
+        reproduce(names, scale, output, pool, progress, store)
+        show.say(f"pictures and outcomes in {output}")
+
+
+def check_data(store: str | None) -> None:
+    """Raises UserError when there is no class store: now, rather than after hours of jobs that need none."""
+    if store is None:
+        raise UserError(
+            "the paper scale needs ImageNet: make a class store with `outertrain data prepare`, and give --data"
+        )
+    read_header(Path(store))
+
+
+@contextmanager
+def figure_pool(computers: Computers, output: Path, say: Callable[[str], None]) -> Iterator[Pool]:
+    if not computers.cluster:
+        from cluster.launchers.process_pool import LocalPool
+
+        with LocalPool(computers.workers or os.cpu_count() or 1, output) as local:
+            yield local
+        return
+    from cluster.launchers import ray_cluster
+
+    with ray_cluster.connected():
+        from cluster.launchers.launched_pool import ClusterPool  # imports Ray, which `connected` configures first
+
+        with ClusterPool(computers.workers, say) as pool:
+            yield pool
