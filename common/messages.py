@@ -16,19 +16,13 @@ import msgpack
 import numpy as np
 
 from common import wire_checks
+from common.facts import Facts
 from common.moments import Moments, empty
 from common.wire_checks import MAX_PAIRS, Malformed, check
 
 SCHEMA = 1
 SAMPLE = "outertrain/sample"
 REPLY = "outertrain/reply"
-FACTS = (  # what a worker may report beside a sample, for the metrics
-    "inner_steps",
-    "diverged",  # inner problems that were given up
-    "finished",  # inner problems that ended at inner_steps
-    "task_seconds",  # taking new tasks
-    "exchange_seconds",  # of the exchange before this one
-)
 
 
 class Verdict(Enum):
@@ -74,7 +68,7 @@ class GradientSample(NamedTuple):
     rp: Moments  # count 0: skipped
     es: Moments
     seconds: float  # wall time of the unroll
-    facts: dict[str, float]  # keys from FACTS
+    facts: Facts
 
 
 class Parameters(NamedTuple):
@@ -110,9 +104,6 @@ def max_bytes(parameters: int) -> int:
 
 
 def pack_sample(sample: GradientSample) -> bytes:
-    unknown = sample.facts.keys() - set(FACTS)
-    if unknown:
-        raise ValueError(f"facts {sorted(unknown)} are not in common.messages.FACTS: add them there first")
     return msgpack.packb(
         [
             SAMPLE,
@@ -123,7 +114,7 @@ def pack_sample(sample: GradientSample) -> bytes:
             *([float(x) for x in losses] for losses in (sample.loss_plus, sample.loss_minus)),
             *(_pack_moments(sample.rp), _pack_moments(sample.es)),
             float(sample.seconds),
-            {name: float(value) for name, value in sample.facts.items()},
+            {name: float(value) for name, value in sample.facts._asdict().items() if value is not None},
         ]
     )
 
@@ -195,7 +186,7 @@ def _parse(payload: bytes, limit: int, kind: str, length: int) -> list[Any]:
     check(type(payload) is bytes, f"{type(payload).__name__} instead of bytes")
     check(len(payload) <= limit, f"{len(payload)} bytes are more than the limit of {limit}")
     try:
-        record = msgpack.unpackb(payload, max_array_len=MAX_PAIRS, max_map_len=len(FACTS), max_ext_len=0)
+        record = msgpack.unpackb(payload, max_array_len=MAX_PAIRS, max_map_len=len(Facts._fields), max_ext_len=0)
     except (ValueError, msgpack.UnpackException) as error:
         raise Malformed(f"not msgpack: {error or type(error).__name__}") from None
     check(type(record) is list and len(record) >= 2 and record[0] == kind, f"not an {kind}")
@@ -204,10 +195,10 @@ def _parse(payload: bytes, limit: int, kind: str, length: int) -> list[Any]:
     return record[2:]
 
 
-def _facts(facts: Any) -> dict[str, float]:
+def _facts(facts: Any) -> Facts:
     check(isinstance(facts, Mapping), "facts is not a map")
-    check(all(name in FACTS for name in facts), "facts holds an unknown name")
-    return {name: wire_checks.duration(value, name) for name, value in facts.items()}
+    check(all(name in Facts._fields for name in facts), "facts holds an unknown name")
+    return Facts(**{name: wire_checks.duration(value, name) for name, value in facts.items()})
 
 
 def _vectors(rp: Any, es: Any, pairs: int) -> tuple[Moments, Moments]:

@@ -8,7 +8,7 @@ What it cannot merge with a clear conscience goes through to the learner as it i
 import threading
 from collections.abc import Callable, Sequence
 
-from common import moments
+from common import facts, moments
 from common.config import Config
 from common.messages import (
     GradientSample,
@@ -110,11 +110,6 @@ def merged(group: Sequence[GradientSample], uid: str, sequence: int) -> Gradient
     """One sample for many of the same parameters, in the order of their names. Counts add up, durations are means."""
     ordered = sorted(group, key=lambda s: (s.worker, s.sequence))
     size = len(ordered[0].es.mean)
-    facts: dict[str, float] = {}
-    for sample in ordered:
-        for name, value in sample.facts.items():
-            share = value / len(ordered) if name.endswith("_seconds") else value
-            facts[name] = facts.get(name, 0.0) + share
     return ordered[0]._replace(
         worker=uid,
         sequence=sequence,
@@ -125,5 +120,5 @@ def merged(group: Sequence[GradientSample], uid: str, sequence: int) -> Gradient
         rp=moments.combine_all((s.rp for s in ordered), size),
         es=moments.combine_all((s.es for s in ordered), size),
         seconds=sum(s.seconds for s in ordered) / len(ordered),
-        facts=facts,
+        facts=facts.merge([s.facts for s in ordered]),
     )

@@ -1,7 +1,7 @@
 """Builds the record of an outer update from its batch, its merge and its step."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -43,11 +43,11 @@ def describe(stamp: Stamp, samples: Sequence[GradientSample], pairs: int, merged
         loss_plus=_bounded(plus.mean()),
         loss_minus=_bounded(minus.mean()),
         samples=len(windows) // pairs,
-        inner_steps=_total(samples, "inner_steps"),
+        inner_steps=_count(s.facts.inner_steps for s in samples),
         windows=Windows(float(windows.mean()), int(windows.min()), int(windows.max())),
         staleness=Staleness(float(staleness.mean()), int(staleness.max())),
-        diverged=_total(samples, "diverged"),
-        finished=_total(samples, "finished"),
+        diverged=_count(s.facts.diverged for s in samples),
+        finished=_count(s.facts.finished for s in samples),
         workers_seen=len({s.worker for s in samples}),
         rp_nonfinite=sum(not calm(s.rp) for s in samples),
         weight_rp=Weight(float(merged.weight_rp.mean()), quantiles(merged.weight_rp)),
@@ -68,8 +68,8 @@ def quantiles(values: np.ndarray) -> Quantiles:
     return Quantiles(*np.quantile(finite, np.array(LEVELS)).tolist()) if len(finite) else UNKNOWN
 
 
-def _total(samples: Sequence[GradientSample], fact: str) -> int:
-    return int(sum(s.facts.get(fact, 0.0) for s in samples))
+def _count(values: Iterable[float | None]) -> int:
+    return int(sum(value or 0.0 for value in values))
 
 
 def _bounded(value: float) -> float:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers import learner as learning
 
+from common.facts import Facts
 from common.messages import Verdict, pack_sample, unpack_reply, unpack_sample
 from learner.aggregator import Aggregator, merged
 from learner.journal import replay
@@ -45,7 +46,7 @@ def test_theta_is_that_of_the_same_samples_sent_one_by_one(tmp_path: Path) -> No
     assert [len(s.windows) for s in road.sent] == [4, 4, 4, 4] and behind.status()["version"] == 2
     ours, theirs = (np.frombuffer(learning.ask(x).theta or b"", "<f4") for x in (aggregator, direct))
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-7)
-    assert [s.facts["inner_steps"] for s in road.sent] == [160.0] * 4
+    assert [s.facts.inner_steps for s in road.sent] == [160.0] * 4
     assert replay(tmp_path / "a").state.theta.tobytes() == ours.tobytes()
 
 
@@ -130,7 +131,7 @@ def test_aggregates_come_in_the_order_of_their_numbers_whatever_the_road_does(tm
 
 
 def test_counts_of_an_aggregate_add_up_and_its_durations_are_means() -> None:
-    one = learning.sample("w0", 0)._replace(seconds=1.0, facts={"inner_steps": 40.0, "task_seconds": 0.5})
-    two = learning.sample("w1", 0)._replace(seconds=3.0, facts={"inner_steps": 60.0, "task_seconds": 1.5})
+    one = learning.sample("w0", 0)._replace(seconds=1.0, facts=Facts(40.0, task_seconds=0.5))
+    two = learning.sample("w1", 0)._replace(seconds=3.0, facts=Facts(60.0, task_seconds=1.5))
     both = merged([two, one], "a", 1)
-    assert both.seconds == 2.0 and both.facts == {"inner_steps": 100.0, "task_seconds": 1.0}
+    assert both.seconds == 2.0 and both.facts == Facts(100.0, task_seconds=1.0)

@@ -9,6 +9,7 @@ import pytest
 from helpers.learner import SEGMENTS, SIZE, sample
 
 from common import moments
+from common.facts import Facts
 from common.messages import GradientSample
 from common.update_record import UNKNOWN, Quantiles, Staleness, UpdateRecord, Windows
 from learner.describe import Stamp, describe, quantiles
@@ -25,7 +26,7 @@ def described(samples: list[GradientSample], step: Step = STEP, pairs: int = 1) 
     return describe(STAMP, samples, pairs, merge(samples, RULE), step)
 
 
-def plain(worker: str, sequence: int, version: int, windows: tuple[int, ...], facts: dict) -> GradientSample:
+def plain(worker: str, sequence: int, version: int, windows: tuple[int, ...], facts: Facts) -> GradientSample:
     """A sample without random numbers."""
     pairs = len(windows)
     grid = np.arange(SIZE * pairs).reshape(pairs, SIZE) / 8
@@ -42,9 +43,9 @@ def plain(worker: str, sequence: int, version: int, windows: tuple[int, ...], fa
 
 def test_describe_known_batch_gives_the_golden_line() -> None:
     samples = [
-        plain("a", 0, 6, (10, 20), {"inner_steps": 60.0, "finished": 1.0}),
-        plain("a", 1, 4, (30, 40), {"inner_steps": 140.0, "diverged": 1.0}),
-        plain("b", 0, 7, (50, 60), {"inner_steps": 220.0}),
+        plain("a", 0, 6, (10, 20), Facts(inner_steps=60.0, finished=1.0)),
+        plain("a", 1, 4, (30, 40), Facts(inner_steps=140.0, diverged=1.0)),
+        plain("b", 0, 7, (50, 60), Facts(inner_steps=220.0)),
     ]
     exploded = samples[1].rp._replace(mean=np.array([0.5, np.nan, 1, 2, 3, 4]))
     samples[1] = samples[1]._replace(rp=exploded)
@@ -54,9 +55,9 @@ def test_describe_known_batch_gives_the_golden_line() -> None:
 
 def test_describe_counts_and_means_by_hand() -> None:
     samples = [
-        sample("a", 0, version=7, windows=(10,), loss_plus=(1.0,), loss_minus=(2.0,), facts={"inner_steps": 20.0}),
-        sample("a", 1, version=4, windows=(30,), loss_plus=(3.0,), loss_minus=(6.0,), facts={"diverged": 1.0}),
-        sample("b", 0, version=7, windows=(50,), loss_plus=(5.0,), loss_minus=(1.0,), facts={"finished": 2.0}),
+        sample("a", 0, version=7, windows=(10,), loss_plus=(1.0,), loss_minus=(2.0,), facts=Facts(inner_steps=20.0)),
+        sample("a", 1, version=4, windows=(30,), loss_plus=(3.0,), loss_minus=(6.0,), facts=Facts(diverged=1.0)),
+        sample("b", 0, version=7, windows=(50,), loss_plus=(5.0,), loss_minus=(1.0,), facts=Facts(finished=2.0)),
     ]
     samples[1] = samples[1]._replace(rp=moments.of(np.array([[0, 0, np.nan, 0, 0, 0]])))
     made = described(samples)

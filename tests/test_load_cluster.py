@@ -133,7 +133,7 @@ def measured(scene: Scene, workers: int, batch: int) -> dict[str, float]:
         for path in sorted((scene.run.path / "journal").glob("e*-v*.jnl"))
         for payload in checkpoint.load(path)["payloads"]
     ]
-    waited = [s.facts["exchange_seconds"] for s in samples if s.sequence > 1]
+    waited = [s.facts.exchange_seconds for s in samples if s.sequence > 1]
     staleness = [line.staleness.mean for line in read_history(scene.run.path)]
     return {
         "seconds_to_start": scene.seconds_to_start,

@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from cluster.monitoring.metrics import STEPS, Endpoint, FleetMetrics, LearnerMetrics, exposition, window_range
 from common.config import Config
 from common.errors import UserError
+from common.facts import Facts
 from common.messages import Verdict
 from common.update_record import UNKNOWN, Quantiles, Weight
 
@@ -25,13 +26,7 @@ SAMPLE = make_sample(
     loss_plus=(1.0, 3.0),
     loss_minus=(2.0, 5.0),
     seconds=1.5,
-    facts={
-        "inner_steps": 650,
-        "finished": 1,
-        "diverged": 0,
-        "exchange_seconds": 0.02,
-        "task_seconds": 0.5,
-    },
+    facts=Facts(inner_steps=650, finished=1, diverged=0, exchange_seconds=0.02, task_seconds=0.5),
 )
 STATUS = {"target": 4, "starting": 1, "running": 2, "leaving": 0, "given_up": 1, "restarts": 3, "nodes": {"a": 2}}
 

@@ -10,7 +10,7 @@ from common import moments
 from common.config import CurriculumConfig, EstimatorConfig, digest
 from common.data.dataset import open_dataset
 from common.errors import UserError
-from common.messages import FACTS, Reply, Verdict, encode_theta, pack_reply, pack_sample, unpack_sample
+from common.messages import Reply, Verdict, encode_theta, pack_reply, pack_sample, unpack_sample
 from common.optimizer import initial_theta, make_family
 from workers.trajectory import Sampler
 from workers.worker import Worker
@@ -50,7 +50,7 @@ def worker_and_script(run=None, uid="w0", **script):
 
 def told(sample):
     """What must be equal in equal samples: everything but durations."""
-    kept = {key: value for key, value in sample.facts.items() if not key.endswith("seconds")}
+    kept = sample.facts._replace(task_seconds=None, exchange_seconds=None)
     return pack_sample(sample._replace(seconds=0.0, facts=kept))
 
 
@@ -99,9 +99,9 @@ def test_a_sample_is_one_pair_of_each_trajectory_and_their_statistics():
         assert sample.loss_plus == tuple(a.pair.plus.loss for a in advances)
         assert sample.loss_minus == tuple(a.pair.minus.loss for a in advances)
         assert (sample.digest, sample.objective) == (digest(run, ""), "train")
-        assert sample.facts["inner_steps"] == 2 * sum(sample.windows)
-        assert sample.facts["finished"] == sum(a.finished for a in advances)
-    assert sum(s.facts["finished"] for s in learner.samples) >= 3  # of 12 steps each, in windows of 4 to 6
+        assert sample.facts.inner_steps == 2 * sum(sample.windows)
+        assert sample.facts.finished == sum(a.finished for a in advances)
+    assert sum(s.facts.finished for s in learner.samples) >= 3  # of 12 steps each, in windows of 4 to 6
     assert len({s.loss_plus for s in learner.samples}) == 4 and len(set(learner.samples[0].loss_plus)) == 3
 
 
@@ -109,9 +109,8 @@ def test_facts_are_known_ones_and_durations_add_up():
     worker, learner = worker_and_script()
     worker.step(), worker.step(), worker.step()
     for sample in learner.samples:
-        assert set(sample.facts) <= set(FACTS)
-        assert sample.seconds > 0 and all(sample.facts[k] >= 0 for k in ("task_seconds", "exchange_seconds"))
-    assert learner.samples[0].facts["task_seconds"] > 0  # its first tasks
+        assert sample.seconds > 0 and min(sample.facts.task_seconds, sample.facts.exchange_seconds) >= 0
+    assert learner.samples[0].facts.task_seconds > 0  # its first tasks
 
 
 def test_divergence_is_counted():
@@ -120,7 +119,7 @@ def test_divergence_is_counted():
     worker.step()
     worker.theta = np.array([1e6, 0.0], np.float32)
     worker.step()
-    assert learner.samples[0].facts["diverged"] == 3 and learner.samples[0].loss_plus == (10.0,) * 3
+    assert learner.samples[0].facts.diverged == 3 and learner.samples[0].loss_plus == (10.0,) * 3
 
 
 @pytest.mark.parametrize(
@@ -132,7 +131,7 @@ def test_which_estimators_a_sample_holds(estimator, rp, es):
     worker.step(), worker.step()
     sample = learner.samples[0]
     assert (sample.rp.count, sample.es.count) == (rp, es)
-    assert sample.facts["inner_steps"] == (2 if es else 1) * sum(sample.windows)
+    assert sample.facts.inner_steps == (2 if es else 1) * sum(sample.windows)
 
 
 def test_rp_is_computed_for_the_asked_share_of_samples_drawn_by_their_names():

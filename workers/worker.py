@@ -14,6 +14,7 @@ from common import moments
 from common.config import Config, digest
 from common.data.dataset import open_dataset
 from common.errors import UserError
+from common.facts import Facts
 from common.messages import GradientSample, Reply, pack_sample, unpack_reply
 from common.optimizer import make_family
 from common.task import IMAGE_FAMILIES, make_task
@@ -95,10 +96,7 @@ class Worker:
                 "the task family's loss is negative, and the estimators' bounds rest on 0 <= loss <= estimator.clamp: "
                 "add a constant to it"
             )
-        facts = facts_of(advances) | {
-            "task_seconds": after_tasks - began,
-            "exchange_seconds": self._exchange_seconds,
-        }
+        facts = facts_of(advances)._replace(task_seconds=after_tasks - began, exchange_seconds=self._exchange_seconds)
         return self._pack(advances, time.perf_counter() - after_tasks, facts)
 
     def _begin(self) -> None:
@@ -111,7 +109,7 @@ class Worker:
             return False
         return self.sampler.random(0, self.sequence, PROBE_STREAM).uniform() < self.probe_rate
 
-    def _pack(self, advances: list[Advance], seconds: float, facts: dict[str, float]) -> GradientSample:
+    def _pack(self, advances: list[Advance], seconds: float, facts: Facts) -> GradientSample:
         size = len(self.theta) if self.theta is not None else 0
         rp = [a.pair.rp for a in advances if a.pair.rp is not None]
         es = [a.es for a in advances if a.es is not None]
@@ -140,11 +138,11 @@ class Worker:
         self.trajectories, self.sequence = self.sampler.load(data)
 
 
-def facts_of(advances: list[Advance]) -> dict[str, float]:
+def facts_of(advances: list[Advance]) -> Facts:
     """Counts that travel with a sample for the metrics."""
     branches = 1 if advances[0].pair.es is None else 2
-    return {
-        "inner_steps": float(branches * sum(a.steps for a in advances)),
-        "finished": float(sum(a.finished for a in advances)),
-        "diverged": float(sum(a.diverged for a in advances)),
-    }
+    return Facts(
+        inner_steps=float(branches * sum(a.steps for a in advances)),
+        finished=float(sum(a.finished for a in advances)),
+        diverged=float(sum(a.diverged for a in advances)),
+    )

@@ -17,6 +17,7 @@ from cluster.actors import ray_session
 from cluster.runs import directory
 from common import moments
 from common.config import Config, OuterConfig
+from common.facts import Facts
 from common.messages import GradientSample, Reply, Verdict, pack_sample, unpack_reply
 from common.optimizer import initial_theta, make_family
 from learner.recovery import open_learner
@@ -47,7 +48,7 @@ def sample(worker: str, sequence: int, digest: str, epoch: int = 1, version: int
         rp=moments.of(rp),
         es=moments.of(es),
         seconds=0.5,
-        facts={"inner_steps": 100.0},
+        facts=Facts(inner_steps=100.0),
     )
 
 

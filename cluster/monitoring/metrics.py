@@ -80,7 +80,7 @@ class LearnerMetrics:
         )
         self._steps = Counter("outertrain_inner_steps", "Inner training steps taken.", registry=r)
         problems = Counter("outertrain_inner_problems", "Inner problems that ended.", ["outcome"], registry=r)
-        self._ended = {outcome: problems.labels(outcome) for outcome in ("diverged", "finished")}
+        self._diverged, self._finished = problems.labels("diverged"), problems.labels("finished")
 
     def _declare_updates(self) -> None:
         r = self.registry
@@ -166,12 +166,13 @@ class LearnerMetrics:
             self._window.observe(window)
             self._pair_loss.labels(sample.objective, window_range(window)).observe((plus + minus) / 2)
         facts = sample.facts
-        self._steps.inc(facts.get("inner_steps", 0))
-        for outcome, problems in self._ended.items():
-            problems.inc(facts.get(outcome, 0))
-        for name, histogram in (("exchange_seconds", self._exchange), ("task_seconds", self._task)):
-            if name in facts:
-                histogram.observe(facts[name])
+        self._steps.inc(facts.inner_steps or 0)
+        self._diverged.inc(facts.diverged or 0)
+        self._finished.inc(facts.finished or 0)
+        if facts.exchange_seconds is not None:
+            self._exchange.observe(facts.exchange_seconds)
+        if facts.task_seconds is not None:
+            self._task.observe(facts.task_seconds)
 
     def set_batch(self, samples: int, probe_rate: float = 1.0) -> None:
         self._batch.set(samples)

@@ -8,6 +8,7 @@ import numpy as np
 
 from common import moments
 from common.config import Config, EstimatorConfig, OuterConfig
+from common.facts import Facts
 from common.messages import GradientSample, Reply, pack_sample, unpack_reply
 from learner.learner import Learner, Surroundings
 from learner.recovery import open_learner
@@ -43,7 +44,7 @@ def sample(worker: str = "w0", sequence: int = 0, size: int = SIZE, **fields: An
         rp=moments.of(random.normal(size=(pairs, size))),
         es=moments.of(random.normal(size=(pairs, size))),
         seconds=0.5,
-        facts={"inner_steps": 40.0 * pairs},
+        facts=Facts(inner_steps=40.0 * pairs),
     )
     return made._replace(**fields)
 

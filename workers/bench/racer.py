@@ -21,7 +21,7 @@ def main(core: int) -> None:
     for line in sys.stdin:
         began, steps = time.perf_counter(), 0.0
         while (spent := time.perf_counter() - began) < float(line):
-            steps += worker.sample().facts["inner_steps"]
+            steps += worker.sample().facts.inner_steps or 0
         print(steps / spent, flush=True)
 
 

@@ -46,7 +46,7 @@ class Worker(Stub):
             epoch=self.epoch,
             version=self.version,
             digest=self.digest,
-            facts=real.facts | {"exchange_seconds": self.exchange_seconds},
+            facts=real.facts._replace(exchange_seconds=self.exchange_seconds),
         )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from common import moments
 from common.config import Config
+from common.facts import Facts
 from common.messages import GradientSample, pack_sample, unpack_reply
 
 SECONDS = 0.1  # of a sample
@@ -47,7 +48,7 @@ class Stub:
             rp=rp,
             es=es,
             seconds=SECONDS,
-            facts={"inner_steps": 8.0},
+            facts=Facts(inner_steps=8.0),
         )
 
     def perform(self, item: dict[str, Any]) -> dict[str, Any]:
