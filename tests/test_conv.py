@@ -43,7 +43,7 @@ def assert_close(a, b, tolerance=1e-11):
 
 
 @pytest.mark.parametrize("spec", SMALL)
-def test_value_gradient_and_hessian_vector_product_equal_xla_convolution(spec):
+def test_loss_and_its_derivatives_equal_xla_convolution(spec):
     with jax.enable_x64(True):
         w, v, images, labels = problem(spec)
         outs = []
@@ -53,7 +53,7 @@ def test_value_gradient_and_hessian_vector_product_equal_xla_convolution(spec):
         assert_close(*outs)
 
 
-def test_logits_are_the_scores_the_loss_is_taken_of():
+def test_logits_are_the_scores_of_the_loss():
     with jax.enable_x64(True):
         w, _, images, labels = problem(SMALL[0])
         scores = conv.logits(SMALL[0], w, images)
@@ -62,7 +62,7 @@ def test_logits_are_the_scores_the_loss_is_taken_of():
         assert_close(-picked.mean(), reference_loss(SMALL[0], w, images, labels))
 
 
-def test_papers_network_has_19722_parameters_and_unit_fan_in_variance():
+def test_papers_network_has_19722_parameters_of_fan_in_scale():
     w = conv.init(PAPER, jax.random.key(0))
     assert sum(a.size for a in jax.tree.leaves(w)) == 19722
     for name, fan_in in (("conv1/kernel", 288), ("conv2/kernel", 288)):
@@ -72,7 +72,7 @@ def test_papers_network_has_19722_parameters_and_unit_fan_in_variance():
     assert not np.array_equal(w["conv1/kernel"], w["conv2/kernel"])
 
 
-def test_float32_stays_float32_and_near_float64():
+def test_float32_gradient_stays_float32_near_float64():
     w, _, images, labels = problem(SMALL[0], dtype=jnp.float32)
     got = jax.grad(lambda w: conv.loss(SMALL[0], w, images, labels))(w)
     want = jax.grad(lambda w: reference_loss(SMALL[0], w, images, labels))(w)
@@ -80,7 +80,7 @@ def test_float32_stays_float32_and_near_float64():
     assert_close(got, want, 1e-4)
 
 
-def test_gradient_inside_a_loop_equals_the_gradient_outside():
+def test_gradient_in_a_loop_equals_gradient_outside():
     w, _, images, labels = problem(SMALL[1], dtype=jnp.float32)
 
     def step(w):

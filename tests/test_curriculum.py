@@ -13,30 +13,30 @@ RAMP = CurriculumConfig(start=20, end=100, updates=100, jitter=0.2)
     "version, uniform, length",
     [(0, 0.5, 20), (50, 0.5, 60), (25, 0.5, 40), (100, 0.5, 100), (1000, 0.5, 100), (0, 0.0, 16), (50, 1.0, 72)],
 )
-def test_known_windows(version, uniform, length):
+def test_window_on_the_ramp_has_known_lengths(version, uniform, length):
     assert window(RAMP, version, uniform, 10_000) == length
 
 
-def test_the_papers_ramp_reaches_ten_thousand_after_five_thousand_updates():
+def test_window_of_papers_ramp_reaches_10000_at_update_5000():
     paper = CurriculumConfig(start=50, end=10_000, updates=5000)
     assert [window(paper, v, 0.5, 10_000) for v in (0, 2500, 5000, 9000)] == [50, 5025, 10_000, 10_000]
     assert window(paper, 5000, 0.9, 10_000) == 10_000  # jitter never goes beyond the inner problem
 
 
-def test_without_updates_the_window_is_at_its_end_from_the_start():
+def test_window_without_updates_has_its_final_length():
     assert window(CurriculumConfig(start=5, end=50, updates=0), 0, 0.5, 100) == 50
 
 
-def test_a_ramp_may_fall():
+def test_window_of_a_falling_ramp_shrinks():
     assert window(CurriculumConfig(start=100, end=20, updates=10), 5, 0.5, 1000) == 60
 
 
-def test_a_window_is_at_least_one_step_and_at_most_the_steps_left():
+def test_window_lies_between_one_and_the_steps_left():
     assert window(CurriculumConfig(start=1, end=1, jitter=0.9), 0, 0.0, 10) == 1
     assert [window(RAMP, 100, 0.5, left) for left in (1, 7, 99, 101)] == [1, 7, 99, 100]
 
 
-def test_jitter_is_uniform_around_the_ramp():
+def test_window_jitter_is_uniform_around_the_ramp():
     draws = np.random.default_rng(0).uniform(size=4000)
     lengths = np.array([window(RAMP, 100, u, 10_000) for u in draws])
     assert lengths.min() == 80 and lengths.max() == 120
@@ -45,6 +45,6 @@ def test_jitter_is_uniform_around_the_ramp():
     assert lengths.std() == pytest.approx(deviation, rel=0.04)
 
 
-def test_without_jitter_the_draw_does_not_matter():
+def test_window_without_jitter_ignores_the_draw():
     still = CurriculumConfig(start=20, end=100, updates=100, jitter=0.0)
     assert {window(still, 30, u, 10_000) for u in (0.0, 0.3, 0.99)} == {44}

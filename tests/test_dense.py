@@ -26,7 +26,7 @@ def reference(w, images, labels):
     return scores, np.mean([np.log(np.exp(s).sum()) - s[k] for s, k in zip(scores, labels)])
 
 
-def test_scores_and_loss_equal_plain_numpy():
+def test_logits_and_loss_equal_plain_numpy():
     with jax.enable_x64(True):
         w, images, labels = problem(jnp.float64)
         scores, loss = reference(w, images, labels)
@@ -34,14 +34,14 @@ def test_scores_and_loss_equal_plain_numpy():
         np.testing.assert_allclose(dense.loss(SPEC, w, images, labels), loss, rtol=1e-12)
 
 
-def test_float32_stays_float32_and_near():
+def test_float32_loss_stays_float32_near_float64():
     w, images, labels = problem(jnp.float32)
     loss = dense.loss(SPEC, w, images, labels)
     assert loss.dtype == jnp.float32 and loss.shape == ()
     np.testing.assert_allclose(loss, reference(w, images, labels)[1], rtol=1e-5)
 
 
-def test_the_shapes_of_w_and_its_start():
+def test_init_has_shapes_and_scale_of_fan_in():
     w = dense.init(DenseSpec(768, (20,), 10), jax.random.key(0))
     assert {k: v.shape for k, v in w.items()} == {
         "dense0_kernel": (20, 768),
@@ -56,7 +56,7 @@ def test_the_shapes_of_w_and_its_start():
     assert not np.array_equal(w["dense0_kernel"], other["dense0_kernel"])
 
 
-def test_without_hidden_layers_it_is_a_linear_classifier():
+def test_network_without_hidden_layers_is_linear():
     spec = DenseSpec(3, (), 2)
     w = {"dense0_kernel": jnp.array([[1.0, 0, 0], [0, 2, 0]]), "dense0_bias": jnp.array([0.5, 0])}
     images = jnp.array([[255, 0, 7]], jnp.uint8)

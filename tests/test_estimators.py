@@ -1,8 +1,8 @@
-"""Laws of the gradient estimators on the quadratic, whose expectations are known exactly (tests/quadratics.py).
+"""Laws of the gradient estimators on the quadratic, whose expectations are known exactly (tests/helpers/closed_forms.py).
 
 A statistical assertion is "within 4 standard errors". For a normal mean that is a false alarm in 6.3e-5 of all draws;
-the seeds are fixed, so a passing draw stays one, and all of them together (about 40 coordinates) would fail for a right
-program with probability 0.3 %.
+the seeds are fixed, so that the outcome is reproducible, and a correct program would fail one of all assertions
+(about 40 coordinates) with probability 0.3 %.
 """
 
 import numpy as np
@@ -13,9 +13,9 @@ from common.config import CurriculumConfig, EstimatorConfig, TaskConfig
 from common.moments import of, variance
 from common.optimizer import make_family
 from learner.merge import inverse_variance
-from workers.estimators import antithetic_pair
+from workers.estimators import Perturbation, Truncation, antithetic_pair
 from workers.trajectory import Sampler
-from workers.unroll import Objective, Unroll
+from workers.unroll import OuterLoss, Unroll
 
 THETA, SIGMA = np.array([0.15, 0.5]), 0.1
 STEPS, TRUNCATIONS = 2, 3  # T, and truncations of one whole problem
@@ -30,35 +30,44 @@ def config(**estimator):
 
 @pytest.fixture(scope="module")
 def unroll():
-    return Unroll(tasks.task("quadratic"), make_family(config().optimizer), Objective(), 4)
+    return Unroll(tasks.task("quadratic"), make_family(config().optimizer), OuterLoss(), 4)
 
 
 def sampler(unroll, **estimator):
     return Sampler(config(**estimator), tasks.task("quadratic"), unroll, "a worker", 2)
 
 
+def truncation(trajectory, steps=STEPS):
+    """The next steps of a trajectory, both branches from its + state."""
+    return Truncation(trajectory.problem, trajectory.plus, trajectory.plus, steps)
+
+
+def pair_of(unroll, noise, truncation, with_rp=True):
+    return antithetic_pair(unroll, Perturbation(THETA, noise, SIGMA), truncation, with_rp=with_rp)
+
+
 @pytest.fixture(scope="module")
 def middle(unroll):
     """A trajectory after its first truncation: w has moved and the momentum is not zero."""
-    return sampler(unroll).advance(0, sampler(unroll).begin(0, 1), THETA, 0, 0, True)[1]
+    return sampler(unroll).advance(sampler(unroll).begin(0, 1), THETA, 0, 0, with_rp=True)[1]
 
 
 @pytest.fixture(scope="module")
 def draws(unroll, middle):
     """Many independent pairs from that one incoming state: the noise is the sampler's own."""
     draw = sampler(unroll)
-    return [draw.advance(0, middle, THETA, 0, sequence, True)[0] for sequence in range(1, 1201)]
+    return [draw.advance(middle, THETA, 0, sequence, with_rp=True)[0] for sequence in range(1, 1201)]
 
 
 def assert_within_four_standard_errors(rows, expected):
     error = np.std(rows, axis=0, ddof=1) / np.sqrt(len(rows))
     assert np.all(np.abs(np.mean(rows, axis=0) - expected) < 4 * error), (np.mean(rows, axis=0), expected, error)
-    assert np.all(error < 0.15 * np.abs(expected).max()), "too few draws to tell anything"
+    assert np.all(error < 0.15 * np.abs(expected).max()), "too few draws for a conclusion"
 
 
-def test_a_pair_is_what_equation_and_closed_form_say(unroll, middle):
+def test_pair_equals_equation_and_closed_form(unroll, middle):
     start, noise = closed_forms.of(middle.problem, middle.plus), np.array([0.7, -1.3])
-    pair = antithetic_pair(unroll, THETA, noise, SIGMA, middle.problem, (middle.plus, middle.plus), STEPS, True)
+    pair = pair_of(unroll, noise, truncation(middle))
     for sign, branch in ((1, pair.plus), (-1, pair.minus)):
         theta = THETA + sign * SIGMA * noise
         loss, end = closed_forms.unrolled(start, theta, STEPS)
@@ -70,19 +79,18 @@ def test_a_pair_is_what_equation_and_closed_form_say(unroll, middle):
     np.testing.assert_array_equal(pair.es, (pair.plus.loss - pair.minus.loss) * noise / (2 * SIGMA))
 
 
-def test_both_estimators_integrate_to_the_smoothed_gradient_exactly(unroll, middle):
+def test_both_estimators_integrate_to_smoothed_gradient(unroll, middle):
     """No statistics: the noise runs through the points of a quadrature that is exact for these polynomials."""
     points, weights = closed_forms.nodes(2, 6)
-    states = (middle.plus, middle.plus)
-    pairs = [antithetic_pair(unroll, THETA, n, SIGMA, middle.problem, states, STEPS, True) for n in points]
+    pairs = [pair_of(unroll, n, truncation(middle)) for n in points]
     expected = closed_forms.smoothed_gradient(closed_forms.of(middle.problem, middle.plus), THETA, SIGMA, STEPS)
     np.testing.assert_allclose(weights @ [pair.rp for pair in pairs], expected, rtol=1e-4)
     np.testing.assert_allclose(weights @ [pair.es for pair in pairs], expected, rtol=1e-4)
     plain = closed_forms.gradient(closed_forms.of(middle.problem, middle.plus), THETA, STEPS)
-    assert np.all(np.abs(plain / expected - 1) > 0.05)  # smoothing matters here, so the test can tell
+    assert np.all(np.abs(plain / expected - 1) > 0.05)  # smoothing matters here, so that the test is conclusive
 
 
-def test_given_the_incoming_state_both_estimators_are_unbiased(middle, draws):
+def test_both_estimators_given_the_state_are_unbiased(middle, draws):
     expected = closed_forms.smoothed_gradient(closed_forms.of(middle.problem, middle.plus), THETA, SIGMA, STEPS)
     assert_within_four_standard_errors([advance.pair.rp for advance in draws], expected)
     assert_within_four_standard_errors([advance.es for advance in draws], expected)
@@ -98,7 +106,7 @@ def true_variances(start):
     return [(weight @ (x - weight @ x) ** 2, weight @ (x - weight @ x) ** 4) for x in (rp, es)]
 
 
-def test_reported_variances_are_the_sample_variances_and_near_the_true_ones(middle, draws):
+def test_reported_variances_equal_sample_variances(middle, draws):
     rows = {"rp": np.array([a.pair.rp for a in draws]), "es": np.array([a.es for a in draws])}
     truth = dict(zip(("rp", "es"), true_variances(closed_forms.of(middle.problem, middle.plus))))
     for name, sample in rows.items():
@@ -108,7 +116,7 @@ def test_reported_variances_are_the_sample_variances_and_near_the_true_ones(midd
         assert np.all(np.abs(reported - second) < 4 * np.sqrt((fourth - second**2) / len(sample)))
 
 
-def test_merging_independent_estimators_by_true_variances_follows_the_harmonic_law(middle, draws):
+def test_merge_of_independent_estimators_is_harmonic(middle, draws):
     """rp of one pair and es of the next one, which are independent: the variance is 1 / (1 / var_rp + 1 / var_es)."""
     (var_rp, _), (var_es, _) = true_variances(closed_forms.of(middle.problem, middle.plus))
     weight = inverse_variance(var_rp, var_es)
@@ -129,7 +137,7 @@ def whole_problems(unroll, count, with_rp, **estimator):
     for i in range(count):
         trajectory, advances = first, []
         for k in range(TRUNCATIONS):
-            advance, trajectory = draw.advance(0, trajectory, THETA, 0, i * TRUNCATIONS + k, with_rp)
+            advance, trajectory = draw.advance(trajectory, THETA, 0, i * TRUNCATIONS + k, with_rp=with_rp)
             advances.append(advance)
         assert advances[-1].finished and not any(a.finished for a in advances[:-1])
         es.append(sum(a.es for a in advances))
@@ -137,7 +145,7 @@ def whole_problems(unroll, count, with_rp, **estimator):
     return closed_forms.of(first.problem, first.plus), np.array(es), np.array(rp)
 
 
-def test_over_carried_truncations_their_sum_misses_the_whole_gradient_by_the_known_bias(unroll):
+def test_sum_over_carried_truncations_has_the_known_bias(unroll):
     start, es, rp = whole_problems(unroll, 500, True)
     noise, losses, weight = closed_forms.truncated_path(start, THETA, SIGMA, STEPS, TRUNCATIONS)
     before = np.cumsum(noise, axis=0) - noise  # of the earlier truncations, whose effect no truncation sees
@@ -146,7 +154,7 @@ def test_over_carried_truncations_their_sum_misses_the_whole_gradient_by_the_kno
     for rows in (es / TRUNCATIONS, rp / TRUNCATIONS):
         assert_within_four_standard_errors(rows - whole, bias)
     error = np.std(rp / TRUNCATIONS, axis=0) / np.sqrt(len(rp))
-    assert np.all(np.abs(bias) > [20, 10] * error)  # it is there, and not in doubt
+    assert np.all(np.abs(bias) > [20, 10] * error)  # significant
 
 
 def test_persistent_es_is_unbiased_for_the_whole_problem(unroll):
@@ -161,33 +169,32 @@ def test_noise_reuse_es_is_unbiased_for_the_whole_problem(unroll):
     assert_within_four_standard_errors(es, closed_forms.smoothed_gradient(start, THETA, SIGMA, LENGTH))
 
 
-def test_without_noise_rp_is_plain_truncated_backpropagation(unroll, middle):
-    states = (middle.plus, middle.plus)
-    pair = antithetic_pair(unroll, THETA, np.ones(2), 0.0, middle.problem, states, STEPS, True)
+def test_rp_without_noise_is_truncated_backpropagation(unroll, middle):
+    pair = antithetic_pair(unroll, Perturbation(THETA, np.ones(2), 0.0), truncation(middle), with_rp=True)
     start = closed_forms.of(middle.problem, middle.plus)
     np.testing.assert_allclose(pair.rp, closed_forms.gradient(start, THETA, STEPS), rtol=1e-4)
     assert pair.es is None and pair.plus is pair.minus
 
 
-def test_skipping_rp_leaves_losses_and_es_as_they_are(unroll, middle):
-    arguments = (unroll, THETA, np.array([0.3, 1.0]), SIGMA, middle.problem, (middle.plus, middle.plus), STEPS)
-    whole, skipped = antithetic_pair(*arguments, True), antithetic_pair(*arguments, False)
+def test_skipping_rp_leaves_losses_and_es_unchanged(unroll, middle):
+    arguments = (unroll, np.array([0.3, 1.0]), truncation(middle))
+    whole, skipped = pair_of(*arguments), pair_of(*arguments, with_rp=False)
     assert skipped.rp is None and skipped.plus.gradient is None
     np.testing.assert_array_equal(skipped.es, whole.es)
     assert (skipped.plus.loss, skipped.minus.last) == (whole.plus.loss, whole.minus.last)
 
 
-def test_the_two_branches_may_start_from_states_of_their_own(unroll, middle):
+def test_pair_branches_start_from_their_own_states(unroll, middle):
     first = sampler(unroll).begin(0, 1)
-    pair = antithetic_pair(unroll, THETA, np.ones(2), SIGMA, middle.problem, (middle.plus, first.minus), STEPS, False)
+    pair = pair_of(unroll, np.ones(2), truncation(middle)._replace(minus=first.minus), with_rp=False)
     for branch, sign, state in ((pair.plus, 1, middle.plus), (pair.minus, -1, first.minus)):
         loss, _ = closed_forms.unrolled(closed_forms.of(middle.problem, state), THETA + sign * SIGMA, STEPS)
         assert branch.loss == pytest.approx(loss, rel=1e-5)
 
 
-def test_an_exploding_rp_is_reported_and_es_stays_bounded(unroll, middle):
-    """A rate at which this quadratic explodes: rp may be anything, es is held by the clamp."""
-    theta, states = np.array([1e6, 0.0]), (middle.plus, middle.plus)
-    pair = antithetic_pair(unroll, theta, np.array([-9.0, 0.5]), SIGMA, middle.problem, states, 4, True)
+def test_es_stays_bounded_where_rp_explodes(unroll, middle):
+    """At a rate at which this quadratic diverges rp may be anything; es is bounded by the clamp."""
+    perturbation = Perturbation(np.array([1e6, 0.0]), np.array([-9.0, 0.5]), SIGMA)
+    pair = antithetic_pair(unroll, perturbation, truncation(middle, 4), with_rp=True)
     assert np.all(np.isfinite(pair.es)) and np.all(np.abs(pair.es) <= 10 * 9.0 / (2 * SIGMA))
     assert pair.plus.loss == pair.minus.loss == 10.0

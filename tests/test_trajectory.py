@@ -1,4 +1,4 @@
-"""Trajectories: what is carried, when a problem ends, and that they go on bit for bit from a snapshot."""
+"""Trajectories: what they carry, when a problem ends, and resumption bit for bit from a dump."""
 
 import dataclasses
 
@@ -11,9 +11,9 @@ from helpers import tasks
 from common.config import CurriculumConfig, EstimatorConfig, TaskConfig
 from common.optimizer import make_family
 from common.task import TaskFamily
-from workers.estimators import antithetic_pair
+from workers.estimators import Perturbation, Truncation, antithetic_pair
 from workers.trajectory import Sampler
-from workers.unroll import Objective, Unroll
+from workers.unroll import OuterLoss, Unroll
 
 THETA = np.array([0.15, 0.5])
 CURRICULUM = CurriculumConfig(start=5, end=5, jitter=0.0, stagger=False)  # 5 + 5 + 2 of 12 steps
@@ -22,7 +22,7 @@ KINDS = [{}, {"es": "persistent", "use": "es"}, {"es": "noise_reuse", "use": "es
 
 @pytest.fixture(scope="module")
 def unroll():
-    return Unroll(tasks.task("quadratic"), make_family(tasks.config().optimizer), Objective(), 4)
+    return Unroll(tasks.task("quadratic"), make_family(tasks.config().optimizer), OuterLoss(), 4)
 
 
 def sampler(unroll, uid="a worker", curriculum=CURRICULUM, seed=0, **estimator):
@@ -44,15 +44,15 @@ def differ(a, b):
     return any(not np.array_equal(x, y) for x, y in zip(jax.tree.leaves(plain(a)), jax.tree.leaves(plain(b))))
 
 
-def run(draw, trajectory, count, theta=THETA, index=0, version=0, first=0, with_rp=False):
+def run(draw, trajectory, count, first=0):
     advances = []
     for sequence in range(first, first + count):
-        advance, trajectory = draw.advance(index, trajectory, theta, version, sequence, with_rp)
+        advance, trajectory = draw.advance(trajectory, THETA, 0, sequence, with_rp=False)
         advances.append(advance)
     return advances, trajectory
 
 
-def test_a_problem_follows_from_seed_worker_index_and_number(unroll):
+def test_begin_depends_on_seed_worker_index_and_number(unroll):
     first = sampler(unroll).begin(0, 1)
     assert (first.number, first.step) == (1, 0) and first.plus is first.minus and not first.noise.any()
     assert_same(first, sampler(unroll).begin(0, 1))
@@ -69,17 +69,18 @@ def test_a_problem_follows_from_seed_worker_index_and_number(unroll):
 
 
 @pytest.mark.parametrize("estimator", KINDS)
-def test_a_truncation_follows_from_seed_worker_index_and_sequence(unroll, estimator):
+def test_advance_depends_on_seed_worker_index_sequence(unroll, estimator):
     draw = sampler(unroll, **estimator)
     start = draw.begin(0, 1)
-    one, same, other = (draw.advance(0, start, THETA, 0, sequence, False)[0].es for sequence in (3, 3, 4))
+    es = lambda draw, start, sequence: draw.advance(start, THETA, 0, sequence, with_rp=False)[0].es  # noqa: E731
+    one, same, other = (es(draw, start, sequence) for sequence in (3, 3, 4))
     assert np.array_equal(one, same) and not np.array_equal(one, other)
-    assert not np.array_equal(one, draw.advance(1, start, THETA, 0, 3, False)[0].es)
+    assert not np.array_equal(one, es(draw, start._replace(slot=1), 3))
     for another in (sampler(unroll, uid="b", **estimator), sampler(unroll, seed=1, **estimator)):
-        assert not np.array_equal(one, another.advance(0, start, THETA, 0, 3, False)[0].es)
+        assert not np.array_equal(one, es(another, start, 3))
 
 
-def test_the_noise_is_standard_normal_and_independent_of_tasks_and_of_each_other(unroll):
+def test_noise_is_independent_standard_normal(unroll):
     draw = sampler(unroll)
     noise = np.array([draw.random(i, n, stream=1).standard_normal(4) for i in range(4) for n in range(1000)])
     assert np.all(np.abs(noise.mean(0)) < 4 / np.sqrt(4000))
@@ -89,18 +90,19 @@ def test_the_noise_is_standard_normal_and_independent_of_tasks_and_of_each_other
     assert len({draw.random(i, n, s).integers(2**62) for i in range(3) for n in range(3) for s in range(3)}) == 27
 
 
-def test_the_plus_state_is_carried_and_the_problem_ends_at_its_length(unroll):
+def test_advance_carries_plus_state_to_the_problems_end(unroll):
     draw = sampler(unroll)
     first = draw.begin(0, 1)
-    advance, second = draw.advance(0, first, THETA, 0, 0, True)
+    advance, second = draw.advance(first, THETA, 0, 0, with_rp=True)
     assert second.plus is advance.pair.plus.state and second.number == 1 and second.step == 5
     assert differ(advance.pair.plus.state.w, advance.pair.minus.state.w)
-    third_advance, third = draw.advance(0, second, THETA, 0, 1, True)
+    third_advance, third = draw.advance(second, THETA, 0, 1, with_rp=True)
     noise = draw.random(0, 1, stream=1).standard_normal(2)
-    pair = antithetic_pair(unroll, THETA, noise, 0.1, first.problem, (second.plus, second.plus), 5, True)
+    truncation = Truncation(first.problem, second.plus, second.plus, 5)
+    pair = antithetic_pair(unroll, Perturbation(THETA, noise, 0.1), truncation, with_rp=True)
     for name in ("rp", "es"):
         np.testing.assert_array_equal(getattr(third_advance.pair, name), getattr(pair, name))
-    last, fresh = draw.advance(0, third, THETA, 0, 2, True)
+    last, fresh = draw.advance(third, THETA, 0, 2, with_rp=True)
     assert [(a.start, a.steps, a.finished, a.diverged) for a in (advance, third_advance, last)] == [
         (0, 5, False, False),
         (5, 5, False, False),
@@ -109,68 +111,76 @@ def test_the_plus_state_is_carried_and_the_problem_ends_at_its_length(unroll):
     assert_same(fresh, draw.begin(0, 2))
 
 
-def test_windows_follow_the_curriculum_with_jitter_of_their_own(unroll):
+def test_windows_follow_the_curriculum_with_own_jitter(unroll):
     draw = sampler(unroll, curriculum=CurriculumConfig(start=4, end=8, updates=10, jitter=0.5))
     start = draw.begin(0, 1)
-    steps = lambda version: [draw.advance(0, start, THETA, version, n, False)[0].steps for n in range(60)]  # noqa: E731
+
+    def steps(version):
+        return [draw.advance(start, THETA, version, n, with_rp=False)[0].steps for n in range(60)]
+
     assert set(steps(0)) == {2, 3, 4, 5, 6} and set(steps(10)) == set(range(4, 13))
     assert np.mean(steps(10)) == pytest.approx(8, abs=4 * 2.5 / np.sqrt(60))
 
 
 @pytest.mark.parametrize("estimator", [{}, {"es": "persistent", "use": "es"}])
-def test_a_diverged_problem_is_given_up_and_counted(unroll, estimator):
+def test_diverged_problem_is_abandoned_and_reported(unroll, estimator):
     draw = sampler(unroll, **estimator)
-    advance, fresh = draw.advance(0, draw.begin(0, 1), np.array([1e6, 0.0]), 0, 0, False)
+    advance, fresh = draw.advance(draw.begin(0, 1), np.array([1e6, 0.0]), 0, 0, with_rp=False)
     assert advance.diverged and not advance.finished and advance.pair.plus.last == 10.0
     assert_same(fresh, draw.begin(0, 2))
 
 
-def test_a_problem_that_ends_at_its_clamp_at_full_length_is_finished_not_diverged(unroll):
+def test_problem_at_clamp_at_its_end_is_finished(unroll):
     draw = sampler(unroll, curriculum=CurriculumConfig(start=12, end=12, jitter=0.0))
-    advance, _ = draw.advance(0, draw.begin(0, 1), np.array([1e6, 0.0]), 0, 0, False)
+    advance, _ = draw.advance(draw.begin(0, 1), np.array([1e6, 0.0]), 0, 0, with_rp=False)
     assert advance.finished and not advance.diverged
 
 
 def one_sided(unroll, **estimator):
-    """A truncation in which one branch explodes and the other does not, at a theta found by its noise."""
+    """A truncation in which one branch explodes and the other does not, at a theta derived from its noise."""
     draw = sampler(unroll, sigma=100.0, **estimator)
     start = draw.begin(0, 1)
     noise = draw.random(0, 0, stream=1).standard_normal(2)
-    return draw, start, THETA + 100.0 * noise, THETA - 100.0 * noise  # - then lands on THETA, + then does
+    return (
+        draw,
+        start,
+        THETA + 100.0 * noise,
+        THETA - 100.0 * noise,
+    )  # at the first theta - is at THETA, at the second +
 
 
-def test_the_truncated_estimators_give_up_by_the_branch_that_is_carried(unroll):
+def test_truncated_es_diverges_by_its_carried_branch(unroll):
     draw, start, plus_far, minus_far = one_sided(unroll)
-    far, _ = draw.advance(0, start, plus_far, 0, 0, False)
-    near, kept = draw.advance(0, start, minus_far, 0, 0, False)
+    far, _ = draw.advance(start, plus_far, 0, 0, with_rp=False)
+    near, kept = draw.advance(start, minus_far, 0, 0, with_rp=False)
     assert (far.pair.plus.last, near.pair.minus.last) == (10.0, 10.0)
     assert far.diverged and not near.diverged and kept.number == 1
 
 
-def test_a_persistent_pair_goes_on_until_both_branches_diverged(unroll):
+def test_persistent_pair_diverges_when_both_branches_do(unroll):
     draw, start, plus_far, _ = one_sided(unroll, es="persistent", use="es")
-    advance, kept = draw.advance(0, start, plus_far, 0, 0, False)
+    advance, kept = draw.advance(start, plus_far, 0, 0, with_rp=False)
     assert advance.pair.plus.last == 10.0 > advance.pair.minus.last
     assert not advance.diverged and kept.number == 1
 
 
-def test_first_problems_end_one_after_the_other_and_later_ones_at_their_length(unroll):
+def test_first_problems_end_staggered_later_ones_at_length(unroll):
     step = CurriculumConfig(start=1, end=1, jitter=0.0)
     draws = [sampler(unroll, uid=str(k), curriculum=step, pairs=3) for k in range(8)]
     ends = []
     for index in range(3):
         for draw in draws:
-            advances, _ = run(draw, draw.begin(index, 1), 12, index=index)
+            advances, _ = run(draw, draw.begin(index, 1), 12)
             ends.append(next(k for k, a in enumerate(advances, 1) if a.finished))
             assert 4 * index <= ends[-1] <= 4 * (index + 1)
-        later, _ = run(draws[0], draws[0].begin(index, 2), 12, index=index)
+        later, _ = run(draws[0], draws[0].begin(index, 2), 12)
         assert [a.finished for a in later] == 11 * [False] + [True]
     assert len(set(ends)) >= 8  # of 12 steps
 
 
 @pytest.mark.parametrize("clamp", [10.0, 0.7, 0.3, 7.3])
 @pytest.mark.parametrize("batches", [0, 3])
-def test_divergence_is_seen_at_any_clamp_although_losses_are_float32(clamp, batches):
+def test_divergence_is_detected_at_any_float32_clamp(clamp, batches):
     config = tasks.config(estimator=EstimatorConfig(clamp=clamp, outer_batches=batches))
     task = TaskFamily(
         sample=lambda random, split: {"x": np.float32(0)},
@@ -178,27 +188,26 @@ def test_divergence_is_seen_at_any_clamp_although_losses_are_float32(clamp, batc
         batch=lambda data, key, split: data,
         loss=lambda w, batch: 1e6 * jnp.sum(w**2),
     )
-    unroll = Unroll(task, make_family(config.optimizer), Objective("train", batches, clamp), 4)
+    unroll = Unroll(task, make_family(config.optimizer), OuterLoss("train", batches, clamp), 4)
     draw = Sampler(config, task, unroll, "a worker", 2)
-    assert draw.advance(0, draw.begin(0, 1), THETA, 0, 0, False)[0].diverged
+    assert draw.advance(draw.begin(0, 1), THETA, 0, 0, with_rp=False)[0].diverged
 
 
-def test_persistent_es_carries_both_states_and_the_sum_of_its_noise(unroll):
+def test_persistent_es_carries_both_states_and_noise_sum(unroll):
     draw = sampler(unroll, es="persistent", use="es", sigma=0.1)
     advances, trajectory = run(draw, draw.begin(0, 1), 2)
     noise = [draw.random(0, n, stream=1).standard_normal(2) for n in range(3)]
     assert trajectory.plus is advances[1].pair.plus.state and trajectory.minus is advances[1].pair.minus.state
     np.testing.assert_array_equal(trajectory.noise, noise[0] + noise[1])
-    last, fresh = draw.advance(0, trajectory, THETA, 0, 2, False)
-    pair = antithetic_pair(
-        unroll, THETA, noise[2], 0.1, trajectory.problem, (trajectory.plus, trajectory.minus), 2, False
-    )
+    last, fresh = draw.advance(trajectory, THETA, 0, 2, with_rp=False)
+    truncation = Truncation(trajectory.problem, trajectory.plus, trajectory.minus, 2)
+    pair = antithetic_pair(unroll, Perturbation(THETA, noise[2], 0.1), truncation, with_rp=False)
     want = (pair.plus.loss - pair.minus.loss) * sum(noise) / (2 * 0.1) * (2 / 12)
     np.testing.assert_allclose(last.es, want, rtol=1e-12)
     assert last.finished and not fresh.noise.any()
 
 
-def test_noise_reuse_es_keeps_one_draw_for_a_whole_problem(unroll):
+def test_noise_reuse_es_keeps_one_draw_per_problem(unroll):
     draw = sampler(unroll, es="noise_reuse", use="es", sigma=0.1)
     advances, trajectory = run(draw, draw.begin(0, 1), 2)
     noise = draw.random(0, 0, stream=1).standard_normal(2)
@@ -207,45 +216,45 @@ def test_noise_reuse_es_keeps_one_draw_for_a_whole_problem(unroll):
     for advance, steps in zip(advances, (5, 5)):
         want = (advance.pair.plus.loss - advance.pair.minus.loss) * noise / (2 * 0.1) * (steps / 12)
         np.testing.assert_allclose(advance.es, want, rtol=1e-12)
-    _, fresh = draw.advance(0, trajectory, THETA, 0, 2, False)
-    later, after = draw.advance(0, fresh, THETA, 0, 3, False)
+    _, fresh = draw.advance(trajectory, THETA, 0, 2, with_rp=False)
+    later, after = draw.advance(fresh, THETA, 0, 3, with_rp=False)
     np.testing.assert_array_equal(after.noise, draw.random(0, 3, stream=1).standard_normal(2))
     assert later.start == 0
 
 
 @pytest.mark.parametrize("estimator", KINDS)
-def test_from_a_snapshot_it_goes_on_bit_for_bit_and_compiles_nothing(unroll, estimator):
+def test_load_resumes_bit_for_bit_without_compiling(unroll, estimator):
     draw = sampler(unroll, pairs=2, **estimator)
-    ends = [run(draw, draw.begin(index, 1), 5, index=index)[1] for index in range(2)]
+    ends = [run(draw, draw.begin(index, 1), 5)[1] for index in range(2)]
     assert [end.number for end in ends] == [2, 2] and [end.step for end in ends] == [10, 10]
     compiled = unroll._forward._cache_size()
     restored, sequence = sampler(unroll, pairs=2, **estimator).load(draw.dump(ends, 5))
     assert sequence == 5
     assert_same(restored, ends)
     for index in range(2):
-        went_on, end = run(draw, ends[index], 3, index=index, first=5)
-        resumed, same = run(draw, restored[index], 3, index=index, first=5)
-        assert_same([a.es for a in went_on], [a.es for a in resumed])
+        continued, end = run(draw, ends[index], 3, first=5)
+        resumed, same = run(draw, restored[index], 3, first=5)
+        assert_same([a.es for a in continued], [a.es for a in resumed])
         assert_same(end, same)
     assert unroll._forward._cache_size() == compiled
 
 
-def test_a_snapshot_before_the_first_sample_is_empty_and_loads(unroll):
+def test_dump_before_first_sample_is_empty_and_loads(unroll):
     draw = sampler(unroll)
     assert draw.load(draw.dump([], 0)) == ([], 0)
 
 
-def test_a_snapshot_keeps_half_precision(unroll):
+def test_dump_keeps_half_precision(unroll):
     halved = unroll.task._replace(init=lambda key: {"w": jax.random.normal(key, (2,), jnp.bfloat16)})
     config = tasks.config(curriculum=CURRICULUM)
-    draw = Sampler(config, halved, Unroll(halved, make_family(config.optimizer), Objective(), 4), "a worker", 2)
+    draw = Sampler(config, halved, Unroll(halved, make_family(config.optimizer), OuterLoss(), 4), "a worker", 2)
     trajectory = draw.begin(0, 1)
     (restored,), _ = draw.load(draw.dump([trajectory], 0))
     assert restored.plus.w["w"].dtype == jnp.bfloat16
     assert_same(restored, trajectory)
 
 
-def test_tasks_are_of_outer_train_classes_only(unroll):
+def test_begin_samples_outer_train_tasks_only(unroll):
     asked = []
     task = unroll.task._replace(sample=lambda random, split: asked.append(split) or unroll.task.sample(random, split))
     draw = Sampler(tasks.config(), task, unroll, "a worker", 2)
@@ -254,7 +263,7 @@ def test_tasks_are_of_outer_train_classes_only(unroll):
     assert asked == ["outer_train"] * 3
 
 
-def test_the_length_of_a_problem_is_the_configs(unroll):
+def test_problem_length_is_inner_steps(unroll):
     task = TaskConfig(family="quadratic", options={"dimension": 2}, inner_steps=7)
     config = dataclasses.replace(sampler(unroll).config, task=task)
     draw = Sampler(config, unroll.task, unroll, "a worker", 2)

@@ -14,7 +14,7 @@ from common.configfile import load
 from common.errors import UserError
 from common.optimizer import make_family
 from common.task import TaskFamily, make_task
-from workers.unroll import Objective, Problem, Unroll
+from workers.unroll import OuterLoss, Problem, Unroll
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -37,7 +37,7 @@ def test_the_example_of_the_docs_trains_its_networks(monkeypatch):
     config = load("own_task.toml", ["optimizer.family=adam", "optimizer.learning_rate=0.03"])
     task, family = make_task(config, None), make_family(config.optimizer)
     assert isinstance(task, TaskFamily)
-    unroll = Unroll(task, family, Objective(), 50)
+    unroll = Unroll(task, family, OuterLoss(), 50)
     problem = Problem(jax.device_put(task.sample(np.random.default_rng(0), "outer_train")), jax.random.key(0))
     state = unroll.start(problem, jax.random.key(1))
     assert state.w["in"].shape == (16,)
@@ -115,7 +115,7 @@ def squared(w, batch):
 
 
 @pytest.mark.parametrize("optimizer", ["mlp", "adam", "sgd"])
-@pytest.mark.parametrize("objective", [Objective(), Objective("valid", 2)])
+@pytest.mark.parametrize("objective", [OuterLoss(), OuterLoss("valid", 2)])
 def test_losses_of_bfloat16_weights_are_float32(optimizer, objective):
     """A loss near 2 has steps of 2^-6 in bfloat16: the mean over a window must not be rounded to one of them."""
     task, family = family_with(squared, jnp.bfloat16), make_family(OptimizerConfig(family=optimizer))
@@ -138,7 +138,7 @@ def test_losses_of_bfloat16_weights_are_float32(optimizer, objective):
 )
 def test_a_loss_that_is_no_scalar_is_a_sentence(loss, found):
     task = family_with(loss)
-    unroll = Unroll(task, make_family(OptimizerConfig(family="sgd")), Objective(), segment=4)
+    unroll = Unroll(task, make_family(OptimizerConfig(family="sgd")), OuterLoss(), segment=4)
     problem = Problem(jax.device_put(task.sample(np.random.default_rng(0), "outer_train")), jax.random.key(0))
     with pytest.raises(UserError, match=f"loss is {found}, but a floating-point scalar"):
         unroll.start(problem, jax.random.key(1))

@@ -1,4 +1,4 @@
-"""The worker against a scripted learner: what it sends, what it takes from replies, and how it goes on from a snapshot."""
+"""The worker with a scripted learner: its samples, how it applies replies, and resumption from a snapshot."""
 
 import dataclasses
 
@@ -48,13 +48,13 @@ def worker_and_script(run=None, uid="w0", **script):
     return Worker(run, uid, learner.exchange), learner
 
 
-def told(sample):
-    """What must be equal in equal samples: everything but durations."""
+def without_durations(sample):
+    """The packed sample with durations removed: what equal samples have in common."""
     kept = sample.facts._replace(task_seconds=None, exchange_seconds=None)
     return pack_sample(sample._replace(seconds=0.0, facts=kept))
 
 
-def test_it_asks_for_parameters_first_and_then_trades_samples_for_newer_ones():
+def test_run_fetches_parameters_then_exchanges_samples():
     worker, learner = worker_and_script(stop_after=5)
     worker.run()
     known = [(False, -1, -1), (True, 1, 0), (True, 1, 0), (True, 1, 1), (True, 1, 1), (True, 1, 2)]
@@ -69,14 +69,14 @@ def test_it_asks_for_parameters_first_and_then_trades_samples_for_newer_ones():
     np.testing.assert_array_equal(worker.theta, THETA + np.float32(0.02))
 
 
-def test_fetch_brings_parameters_without_a_sample():
+def test_fetch_returns_parameters_without_a_sample():
     worker, learner = worker_and_script()
     reply = worker.fetch()
     assert reply.verdict is None and learner.samples == [] and worker.sequence == 0
     np.testing.assert_array_equal(worker.theta, THETA)
 
 
-def test_a_sample_is_one_pair_of_each_trajectory_and_their_statistics():
+def test_sample_holds_statistics_of_one_pair_per_trajectory():
     run = config()
     worker, learner = worker_and_script(run)
     for _ in range(5):
@@ -87,7 +87,7 @@ def test_a_sample_is_one_pair_of_each_trajectory_and_their_statistics():
         theta = np.asarray(THETA + np.float32(sample.version / 100))
         advances = []
         for index in range(3):
-            advance, trajectories[index] = draw.advance(index, trajectories[index], theta, sample.version, n, True)
+            advance, trajectories[index] = draw.advance(trajectories[index], theta, sample.version, n, with_rp=True)
             advances.append(advance)
         for got, rows in ((sample.rp, [a.pair.rp for a in advances]), (sample.es, [a.es for a in advances])):
             assert got.count == 3
@@ -105,7 +105,7 @@ def test_a_sample_is_one_pair_of_each_trajectory_and_their_statistics():
     assert len({s.loss_plus for s in learner.samples}) == 4 and len(set(learner.samples[0].loss_plus)) == 3
 
 
-def test_facts_are_known_ones_and_durations_add_up():
+def test_facts_are_known_and_durations_not_negative():
     worker, learner = worker_and_script()
     worker.step(), worker.step(), worker.step()
     for sample in learner.samples:
@@ -113,7 +113,7 @@ def test_facts_are_known_ones_and_durations_add_up():
     assert learner.samples[0].facts.task_seconds > 0  # its first tasks
 
 
-def test_divergence_is_counted():
+def test_diverged_trajectories_are_counted_in_facts():
     run = config()
     worker, learner = worker_and_script(dataclasses.replace(run))
     worker.step()
@@ -126,7 +126,7 @@ def test_divergence_is_counted():
     "estimator, rp, es",
     [({}, 3, 3), ({"use": "es"}, 0, 3), ({"use": "rp"}, 3, 3), ({"use": "rp", "sigma": 0.0}, 3, 0)],
 )
-def test_which_estimators_a_sample_holds(estimator, rp, es):
+def test_sample_holds_the_configured_estimators(estimator, rp, es):
     worker, learner = worker_and_script(config(**estimator))
     worker.step(), worker.step()
     sample = learner.samples[0]
@@ -134,7 +134,7 @@ def test_which_estimators_a_sample_holds(estimator, rp, es):
     assert sample.facts.inner_steps == (2 if es else 1) * sum(sample.windows)
 
 
-def test_rp_is_computed_for_the_asked_share_of_samples_drawn_by_their_names():
+def test_probe_rate_sets_the_fraction_of_samples_with_rp():
     run = config(pairs=1)
     counts = []
     for uid in ("w0", "w0", "w1"):
@@ -146,12 +146,12 @@ def test_rp_is_computed_for_the_asked_share_of_samples_drawn_by_their_names():
     assert abs(sum(counts[0]) - 30) < 4 * np.sqrt(100 * 0.3 * 0.7)
 
 
-def test_samples_follow_from_seed_and_name():
+def test_samples_depend_on_seed_and_uid():
     def samples(run, uid):
         worker, learner = worker_and_script(run, uid)
         for _ in range(3):
             worker.step()
-        return [told(s._replace(worker="", digest="")) for s in learner.samples]
+        return [without_durations(s._replace(worker="", digest="")) for s in learner.samples]
 
     first = samples(config(), "w0")
     assert first == samples(config(), "w0")
@@ -161,27 +161,27 @@ def test_samples_follow_from_seed_and_name():
 
 @pytest.mark.parametrize("before", [1, 2, 6])
 @pytest.mark.parametrize("es", ["truncated", "persistent", "noise_reuse"])
-def test_a_new_worker_goes_on_from_a_snapshot_bit_for_bit(before, es):
-    """Before the first sample (one exchange), in the middle of a problem, and after some."""
+def test_restore_resumes_bit_for_bit(before, es):
+    """Before the first sample (one exchange), in the middle of a problem, and after several problems."""
     run = config(es=es, use="es")
     worker, learner = worker_and_script(run)
     for _ in range(before):
         worker.step()
-    heir = Worker(run, "w0", learner.exchange)
-    heir.restore(worker.snapshot())
-    heir.fetch()
-    left = [told(worker.sample()) for _ in range(4)]
-    assert [told(heir.sample()) for _ in range(4)] == left
-    assert heir.snapshot() == worker.snapshot()
+    resumed = Worker(run, "w0", learner.exchange)
+    resumed.restore(worker.snapshot())
+    resumed.fetch()
+    left = [without_durations(worker.sample()) for _ in range(4)]
+    assert [without_durations(resumed.sample()) for _ in range(4)] == left
+    assert resumed.snapshot() == worker.snapshot()
 
 
-def test_a_learner_of_another_configuration_is_refused():
+def test_reply_of_another_configuration_is_rejected():
     worker, _ = worker_and_script(digest="0" * 64)
     with pytest.raises(UserError, match="differs from the learner's"):
         worker.step()
 
 
-def test_it_works_on_images_with_the_validation_objective():
+def test_sample_on_images_with_validation_objective():
     run = tasks.config("mlp", estimator=EstimatorConfig(objective="valid", outer_batches=1))
     learner = Script(run)
     worker = Worker(run, "w0", learner.exchange)
@@ -193,7 +193,7 @@ def test_it_works_on_images_with_the_validation_objective():
     assert sample.loss_plus[0] == pytest.approx(np.log(3), abs=1.0)
 
 
-def test_the_start_of_theta_follows_from_the_seed_alone():
+def test_initial_theta_depends_on_the_seed_only():
     run = tasks.config("conv", "mlp")
     theta = initial_theta(run)
     assert theta.shape == (1090,) and theta.dtype == np.float32
@@ -201,8 +201,8 @@ def test_the_start_of_theta_follows_from_the_seed_alone():
     assert not np.array_equal(theta, initial_theta(dataclasses.replace(run, seed=1)))
 
 
-def test_a_task_whose_loss_is_negative_is_refused_with_the_reason():
-    """The bounds on es, and the early end of an evaluation, rest on losses of 0 and more."""
+def test_negative_loss_is_rejected_with_the_reason():
+    """The bounds on es and the early stop of an evaluation assume losses of at least 0."""
     worker, _ = worker_and_script()
     loss = worker.sampler.task.loss
     task = worker.sampler.task._replace(loss=lambda w, batch: loss(w, batch) - 100.0)
@@ -214,4 +214,4 @@ def test_a_task_whose_loss_is_negative_is_refused_with_the_reason():
 
 def rebuilt(task, worker):
     unroll = worker.sampler.unroll
-    return type(unroll)(task, make_family(worker.config.optimizer), unroll.objective, unroll.segment)
+    return type(unroll)(task, make_family(worker.config.optimizer), unroll.outer_loss, unroll.segment)

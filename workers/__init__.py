@@ -1,1 +1,1 @@
-"""Turns parameters into samples, or into scores. Imports `common` only."""
+"""Computes gradient samples and evaluation results from given outer-parameters. Imports `common` only."""

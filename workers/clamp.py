@@ -1,6 +1,6 @@
-"""The clamp on inner and outer losses, with derivatives that stay finite: min(loss, clamp) and its gradient.
+"""The clamp on inner and outer losses, min(loss, clamp), with derivatives that stay finite.
 
-A non-finite loss counts as the clamp. Where the clamp holds, the gradient and everything behind it is zero.
+A non-finite loss counts as the clamp. Where the clamp is active, the gradient and all higher derivatives are zero.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from common.errors import UserError
 
 
 def clamped_gradient(loss: Callable, clamp: float) -> Callable:
-    """(w, batch) -> min(loss, clamp) and its gradient, with a reverse rule that is forward over reverse.
+    """(w, batch) -> min(loss, clamp) and its gradient, with a forward-over-reverse rule for reverse mode.
 
     The inner `where` keeps NaN out of the derivative, the outer one out of the value.
     """

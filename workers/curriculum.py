@@ -1,15 +1,15 @@
-"""The curriculum over windows (paper section 4.3): a linear ramp in outer updates, with jitter."""
+"""The curriculum over windows (paper section 4.3): a linear ramp over outer updates, with jitter."""
 
 from common.config import CurriculumConfig
 
 
 def window(config: CurriculumConfig, version: int, uniform: float, steps_left: int) -> int:
-    """Steps of the next truncation, in 1 .. steps_left.
+    """Inner steps of the next truncation, in 1 .. steps_left.
 
     Args:
-      version: outer updates that theta has had.
+      version: outer updates of theta so far.
       uniform: a draw from U(0, 1), for the jitter.
-      steps_left: steps until the inner problem ends, at least 1.
+      steps_left: inner steps until the inner problem ends, at least 1.
     """
     done = min(version / config.updates, 1.0) if config.updates else 1.0
     length = config.start + done * (config.end - config.start)

@@ -1,11 +1,21 @@
-"""The two gradient estimators of the smoothed outer loss, from one antithetic pair (paper section 3).
+"""Gradient estimators of the smoothed outer loss, from one antithetic pair of truncations (paper section 3).
 
-With n ~ N(0, I) and the losses L+ and L- of a truncation at theta +- sigma n, from the same inner state and on the same
-batches:
+With n ~ N(0, I) and L+ and L- the mean outer losses of a truncation at theta +- sigma n, on the same batches:
 
-    rp = (gradient of L+  +  gradient of L-) / 2          es = (L+ - L-) n / (2 sigma)
+    rp              (gradient of L+  +  gradient of L-) / 2
+    es, truncated   (L+ - L-) n / (2 sigma)
+    es, persistent  (L+ - L-) (n_1 + ... + n_k) / (2 sigma) T / K          in the problem's k-th truncation
+    es, noise reuse (L+ - L-) n_1 / (2 sigma) T / K
 
-Given the incoming state both are unbiased for the gradient of that truncation's smoothed loss.
+T is the length of the truncation, K that of the inner problem. Truncated estimators start both branches from the same
+state; given that state, rp and es are unbiased for the gradient of this truncation's smoothed loss. The other two
+carry both states from truncation to truncation, and their sum over an inner problem is unbiased for the gradient of
+the whole problem's smoothed mean loss:
+
+    persistent (PES)   Vicol, Metz, Sohl-Dickstein: Unbiased Gradient Estimation in Unrolled Computation Graphs with
+                       Persistent Evolution Strategies. ICML 2021, arXiv:2112.13835
+    noise reuse (NRES) Li, Harrison, Sohl-Dickstein, Smith, Metz: Variance-Reduced Gradient Estimation via Noise-Reuse
+                       in Online Evolution Strategies. NeurIPS 2023, arXiv:2304.12180
 """
 
 from typing import NamedTuple
@@ -16,11 +26,28 @@ import numpy as np
 from workers.unroll import InnerState, Problem, Unroll
 
 
+class Perturbation(NamedTuple):
+    """The two outer-parameter vectors of an antithetic pair, theta +- sigma noise."""
+
+    theta: np.ndarray  # [P]
+    noise: np.ndarray  # [P], a draw of N(0, I)
+    sigma: float
+
+
+class Truncation(NamedTuple):
+    """The inner steps that both branches of a pair take."""
+
+    problem: Problem
+    plus: InnerState  # where the + branch starts
+    minus: InnerState  # where the - branch starts; `plus` for the truncated estimators
+    steps: int  # T
+
+
 class Branch(NamedTuple):
     """One perturbed truncation."""
 
     loss: float  # mean clamped outer loss of its steps
-    gradient: np.ndarray | None  # [P] float32, of that loss in theta; None where rp is skipped
+    gradient: np.ndarray | None  # [P] float32, of that loss with respect to theta; None where rp is skipped
     last: float  # outer loss after its last step
     state: InnerState  # after its last step
 
@@ -31,14 +58,14 @@ class Pair(NamedTuple):
     plus: Branch
     minus: Branch
     rp: np.ndarray | None  # [P] float64; None where it is skipped
-    es: np.ndarray | None  # [P] float64; None at sigma = 0
+    es: np.ndarray | None  # [P] float64, truncated; None at sigma = 0
 
 
 def branch(
-    unroll: Unroll, theta: np.ndarray, problem: Problem, state: InnerState, steps: int, with_gradient: bool
+    unroll: Unroll, theta: np.ndarray, truncation: Truncation, state: InnerState, *, with_gradient: bool
 ) -> Branch:
-    """One truncation at theta [P]; without the gradient it costs about a quarter."""
-    parameters = jnp.asarray(theta, jnp.float32)
+    """One truncation from `state` at theta [P]; without the gradient it costs about a quarter."""
+    parameters, problem, steps = jnp.asarray(theta, jnp.float32), truncation.problem, truncation.steps
     if with_gradient:
         losses, gradient, state = unroll.losses_and_grad(parameters, problem, state, steps)
     else:
@@ -46,29 +73,47 @@ def branch(
     return Branch(float(losses.mean(dtype=np.float64)), gradient, float(losses[-1]), state)
 
 
-def antithetic_pair(
-    unroll: Unroll,
-    theta: np.ndarray,
-    noise: np.ndarray,
-    sigma: float,
-    problem: Problem,
-    states: tuple[InnerState, InnerState],
-    steps: int,
-    with_rp: bool,
-) -> Pair:
-    """The pair at theta +- sigma noise.
-
-    Args:
-      theta, noise: [P]; noise is a draw of N(0, I).
-      states: where + and - start; the truncated estimators start both at one state.
-      steps: T.
-    """
-    if sigma == 0:  # plain truncated backpropagation (section 2.2): both branches are the same one
-        only = branch(unroll, theta, problem, states[0], steps, with_rp)
+def antithetic_pair(unroll: Unroll, perturbation: Perturbation, truncation: Truncation, *, with_rp: bool) -> Pair:
+    """The pair at theta +- sigma noise. At sigma = 0 (plain truncated backpropagation, section 2.2) one branch is both."""
+    theta, noise, sigma = perturbation
+    if sigma == 0:
+        only = branch(unroll, theta, truncation, truncation.plus, with_gradient=with_rp)
         return Pair(only, only, None if only.gradient is None else only.gradient.astype(np.float64), None)
-    plus = branch(unroll, theta + sigma * noise, problem, states[0], steps, with_rp)
-    minus = branch(unroll, theta - sigma * noise, problem, states[1], steps, with_rp)
+    plus = branch(unroll, theta + sigma * noise, truncation, truncation.plus, with_gradient=with_rp)
+    minus = branch(unroll, theta - sigma * noise, truncation, truncation.minus, with_gradient=with_rp)
     rp = None
     if plus.gradient is not None and minus.gradient is not None:
         rp = (plus.gradient.astype(np.float64) + minus.gradient.astype(np.float64)) / 2
     return Pair(plus, minus, rp, (plus.loss - minus.loss) * noise / (2 * sigma))
+
+
+class Noise(NamedTuple):
+    """The noise of one truncation and what the next one of the same inner problem carries."""
+
+    current: np.ndarray  # [P] what perturbs theta in this truncation
+    carried: np.ndarray  # [P] what es is multiplied with; persistent: the sum of the problem's draws
+
+
+def truncation_noise(es: str, draw: np.ndarray, carried: np.ndarray, *, first: bool) -> Noise:
+    """The noise of the next truncation under `estimator.es`.
+
+    Args:
+      draw: [P] a new draw of N(0, I).
+      carried: [P] from the problem's previous truncation.
+      first: whether the inner problem starts with this truncation.
+    """
+    if es == "persistent":
+        return Noise(draw, carried + draw)
+    if es == "noise_reuse" and not first:
+        return Noise(carried, carried)
+    return Noise(draw, draw)
+
+
+def whole_problem_es(pair: Pair, carried: np.ndarray, sigma: float, fraction: float) -> np.ndarray:
+    """PES or NRES [P] float64 of one truncation.
+
+    Args:
+      carried: [P] the noise behind both states, `Noise.carried`.
+      fraction: T / K, which makes the sum over the truncations that of the problem's mean loss.
+    """
+    return (pair.plus.loss - pair.minus.loss) * carried / (2 * sigma) * fraction

@@ -1,4 +1,4 @@
-"""Trajectories: inner problems that are advanced truncation by truncation, with what each es estimator carries along."""
+"""Trajectories: inner problems advanced truncation by truncation, with the state that each es estimator carries along."""
 
 import io
 from collections.abc import Callable
@@ -11,18 +11,23 @@ import numpy as np
 from common.config import Config
 from common.task import TaskFamily
 from workers.curriculum import window
-from workers.estimators import Pair, antithetic_pair
+from workers.estimators import Pair, Perturbation, Truncation, antithetic_pair, truncation_noise, whole_problem_es
 from workers.unroll import InnerState, Problem, Unroll
+
+# Streams of random numbers. The last two share one: the first end of slot 0 and whether the first sample computes
+# rp follow from the same draw, which decides nothing that is averaged.
+PROBLEMS, TRUNCATIONS, STAGGER, PROBES = 0, 1, 2, 2
 
 
 class Trajectory(NamedTuple):
     """One inner problem in progress."""
 
-    number: int  # how many problems this trajectory has begun, this one included
+    slot: int  # of its worker, 0 .. S - 1
+    number: int  # inner problems that this trajectory has begun, this one included
     problem: Problem
-    plus: InnerState  # where the + branch goes on
-    minus: InnerState  # where the - branch goes on; for the truncated estimators that is `plus` too
-    noise: np.ndarray  # [P] persistent es: the sum of the problem's draws so far; noise reuse: its one draw
+    plus: InnerState  # initial state of the + branch's next truncation
+    minus: InnerState  # of the - branch's; for the truncated estimators that is `plus` too
+    noise: np.ndarray  # [P] persistent es: sum of the problem's draws so far; noise reuse: its one draw
 
     @property
     def step(self) -> int:
@@ -30,14 +35,14 @@ class Trajectory(NamedTuple):
 
 
 class Advance(NamedTuple):
-    """What one truncation of one trajectory gave."""
+    """The result of one truncation of one trajectory."""
 
     pair: Pair
     es: np.ndarray | None  # [P] float64
-    start: int  # inner step it began at
+    start: int  # inner step at which it began
     steps: int  # T
     finished: bool  # the inner problem reached its end
-    diverged: bool  # it was given up
+    diverged: bool  # the inner problem was abandoned
 
 
 class Sampler:
@@ -47,75 +52,85 @@ class Sampler:
         self.config, self.task, self.unroll, self.theta_size = config, task, unroll, theta_size
         self._worker = crc32(uid.encode())
 
-    def begin(self, index: int, number: int) -> Trajectory:
-        """Problem `number` of trajectory `index`: a new task, a new w."""
-        problem, key = self._problem(index, number)
+    def begin(self, slot: int, number: int) -> Trajectory:
+        """Inner problem `number` of a slot: a new task, a new w."""
+        problem, key = self._problem(slot, number)
         state = self.unroll.start(problem, key)
-        return Trajectory(number, problem, state, state, np.zeros(self.theta_size))
+        return Trajectory(slot, number, problem, state, state, np.zeros(self.theta_size))
 
     def compilations(self) -> dict[str, Callable[[], Any]]:
-        """What samples call, by name; calling one compiles it."""
-        made = self.unroll.compilations(self.theta_size, *self._problem(0, 1))
-        return {name: call for name, call in made.items() if name != "reverse" or self.config.estimator.use != "es"}
+        """The compiled functions of a sample by name, as calls without arguments; a call compiles the function."""
+        calls = self.unroll.compilations(self.theta_size, *self._problem(0, 1))
+        return {name: call for name, call in calls.items() if name != "reverse" or self.config.estimator.use != "es"}
 
-    def _problem(self, index: int, number: int) -> tuple[Problem, jax.Array]:
-        random = self.random(index, number, stream=0)
+    def _problem(self, slot: int, number: int) -> tuple[Problem, jax.Array]:
+        random = self.random(slot, number, PROBLEMS)
         data = jax.device_put(self.task.sample(random, "outer_train"))
         batches, w = (jax.random.key(int(seed)) for seed in random.integers(2**32, size=2))
         return Problem(data, batches), w
 
     def advance(
-        self, index: int, trajectory: Trajectory, theta: np.ndarray, version: int, sequence: int, with_rp: bool
+        self, trajectory: Trajectory, theta: np.ndarray, version: int, sequence: int, *, with_rp: bool
     ) -> tuple[Advance, Trajectory]:
-        """One truncation of trajectory `index` at theta [P], and the trajectory after it."""
+        """One truncation at theta [P], and the trajectory after it.
+
+        Args:
+          version: outer updates of theta so far, for the curriculum.
+          sequence: number of the sample, for its random numbers.
+        """
         estimator, length = self.config.estimator, self.config.task.inner_steps
-        random = self.random(index, sequence, stream=1)
+        random = self.random(trajectory.slot, sequence, TRUNCATIONS)
         draw = random.standard_normal(self.theta_size)
         steps = window(self.config.curriculum, version, random.uniform(), length - trajectory.step)
-        persistent = estimator.es != "truncated"
-        noise = trajectory.noise if estimator.es == "noise_reuse" and trajectory.step > 0 else draw
-        states = (trajectory.plus, trajectory.minus)
-        pair = antithetic_pair(self.unroll, theta, noise, estimator.sigma, trajectory.problem, states, steps, with_rp)
-        carried = trajectory.noise + draw if estimator.es == "persistent" else noise
-        es = pair.es
-        if persistent:  # this truncation's share of the whole problem's mean loss, by all the noise behind its states
-            es = (pair.plus.loss - pair.minus.loss) * carried / (2 * estimator.sigma) * (steps / length)
-        finished = trajectory.step + steps >= self._end(index, trajectory.number)
-        diverged = not finished and self._diverged(pair, persistent)
+        noise = truncation_noise(estimator.es, draw, trajectory.noise, first=trajectory.step == 0)
+        truncation = Truncation(trajectory.problem, trajectory.plus, trajectory.minus, steps)
+        perturbation = Perturbation(theta, noise.current, estimator.sigma)
+        pair = antithetic_pair(self.unroll, perturbation, truncation, with_rp=with_rp)
+        es, carries_both = pair.es, estimator.es != "truncated"
+        if carries_both:
+            es = whole_problem_es(pair, noise.carried, estimator.sigma, steps / length)
+        finished = trajectory.step + steps >= self._end(trajectory)
+        diverged = not finished and self._diverged(pair, both=carries_both)
         advance = Advance(pair, es, trajectory.step, steps, finished, diverged)
         if finished or diverged:
-            return advance, self.begin(index, trajectory.number + 1)
-        return advance, trajectory._replace(
-            plus=pair.plus.state, minus=pair.minus.state if persistent else pair.plus.state, noise=carried
-        )
+            return advance, self.begin(trajectory.slot, trajectory.number + 1)
+        minus = pair.minus.state if carries_both else pair.plus.state
+        return advance, trajectory._replace(plus=pair.plus.state, minus=minus, noise=noise.carried)
 
-    def _end(self, index: int, number: int) -> int:
-        """The step after which problem `number` of trajectory `index` is over. Without the first one's early end, all
-        trajectories would be in the same phase for long: every batch asks for what its phase alone needs.
+    def _end(self, trajectory: Trajectory) -> int:
+        """The inner step at which the trajectory's inner problem ends.
+
+        The first one ends early, at a random step. Otherwise all trajectories would stay in phase for a long time, and
+        every batch would hold truncations of the same phase only.
         """
         length = self.config.task.inner_steps
-        if number > 1 or not self.config.curriculum.stagger:
+        if trajectory.number > 1 or not self.config.curriculum.stagger:
             return length
-        share = (index + self.random(index, 0, stream=2).uniform()) / self.config.estimator.pairs
-        return max(1, round(length * share))
+        uniform = self.random(trajectory.slot, 0, STAGGER).uniform()
+        return max(1, round(length * ((trajectory.slot + uniform) / self.config.estimator.pairs)))
 
-    def _diverged(self, pair: Pair, persistent: bool) -> bool:
-        """The loss ended at its clamp. A persistent pair goes on until both did: from there their difference is zero."""
-        ends = (pair.plus.last, pair.minus.last) if persistent else (pair.plus.last,)
+    def _diverged(self, pair: Pair, *, both: bool) -> bool:
+        """Whether the last loss is at the clamp: of + for the truncated estimators, otherwise of both branches.
+
+        A pair that carries both states still has a signal while only one branch has diverged; once both have, the
+        difference of their losses is zero.
+        """
+        ends = (pair.plus.last, pair.minus.last) if both else (pair.plus.last,)
         clamp = self.config.estimator.clamp * (1 - 1e-6)  # a mean of clamped float32 losses may round below it
         return all(last >= clamp for last in ends)
 
-    def random(self, index: int, number: int, stream: int) -> np.random.Generator:
-        return np.random.default_rng([self.config.seed, self._worker, stream, index, number])
+    def random(self, slot: int, number: int, stream: int) -> np.random.Generator:
+        return np.random.default_rng([self.config.seed, self._worker, stream, slot, number])
 
     def dump(self, trajectories: list[Trajectory], sequence: int) -> bytes:
-        """All that is needed to go on bit for bit; tasks are drawn again from their numbers."""
+        """The state from which `load` resumes bit for bit; tasks are not part of it, their numbers reproduce them."""
         arrays: dict[str, Any] = {"sequence": np.int64(sequence)}
-        for index, trajectory in enumerate(trajectories):
-            arrays[f"{index}.number"] = np.int64(trajectory.number)
-            arrays[f"{index}.noise"] = trajectory.noise
+        for trajectory in trajectories:
+            slot = trajectory.slot
+            arrays[f"{slot}.number"] = np.int64(trajectory.number)
+            arrays[f"{slot}.noise"] = trajectory.noise
             for k, leaf in enumerate(jax.tree.leaves((trajectory.plus, trajectory.minus))):
-                arrays[f"{index}.{k}"] = np.asarray(leaf)
+                arrays[f"{slot}.{k}"] = np.asarray(leaf)
         file = io.BytesIO()
         np.savez(file, **arrays)
         return file.getvalue()
@@ -124,10 +139,10 @@ class Sampler:
         """The trajectories and the sequence number that `dump` was given."""
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             trajectories = []
-            for index in range(sum(name.endswith(".number") for name in arrays)):  # none before the first sample
-                fresh = self.begin(index, int(arrays[f"{index}.number"]))
+            for slot in range(sum(name.endswith(".number") for name in arrays)):  # none before the first sample
+                fresh = self.begin(slot, int(arrays[f"{slot}.number"]))
                 leaves, tree = jax.tree.flatten((fresh.plus, fresh.minus))
-                saved = [jax.numpy.asarray(arrays[f"{index}.{k}"].view(x.dtype)) for k, x in enumerate(leaves)]
+                saved = [jax.numpy.asarray(arrays[f"{slot}.{k}"].view(x.dtype)) for k, x in enumerate(leaves)]
                 plus, minus = jax.tree.unflatten(tree, saved)
-                trajectories.append(fresh._replace(plus=plus, minus=minus, noise=arrays[f"{index}.noise"]))
+                trajectories.append(fresh._replace(plus=plus, minus=minus, noise=arrays[f"{slot}.noise"]))
             return trajectories, int(arrays["sequence"])

@@ -1,17 +1,18 @@
-"""The unroll engine: the only inner training step of the project, and the only loop over it.
+"""The unroll engine: the project's only inner training step, and the only loop over it.
 
-One step updates w with the gradient at hand, then takes the loss and the gradient at the new w on the next batch:
+One step updates w with the gradient from the state, then computes loss and gradient at the new w on the next batch:
 
     w' = w + transform(theta).update(gradient)      loss', gradient' = inner loss at w' on batch t + 1
 
 so a truncation of T steps costs T gradients, its outer losses are those *after* each update, on batches that w' has not
-seen, and the gradient travels in the state from one truncation to the next.
+been trained on, and the gradient is part of the state that passes from one truncation to the next.
 
-The length of an unroll is data, not a compile-time constant: it is cut into segments of at most `segment` steps, each
-one call of a compiled loop with a dynamic trip count. The reverse pass goes back segment by segment. Per step a *tape*
-keeps w and its gradient, so going back needs no forward replay of the network: the optimizer's state is rebuilt from
-the gradients, and the Hessian-vector product of each step is forward over reverse (the Hessian is symmetric). Tapes
-for which `KEPT_BYTES` leave no room are dropped and made again from the state at the segment's border.
+The length of an unroll is data, not a compile-time constant: the unroll is split into segments of at most `segment`
+steps, each one call of a compiled loop with a dynamic trip count. The reverse pass runs segment by segment. For each
+step a *tape* keeps w and its gradient, so that the reverse pass need not repeat the forward pass of the network: the
+optimizer's state is recomputed from the gradients, and the Hessian-vector product of each step is forward over reverse
+(the Hessian is symmetric). Tapes that do not fit into `KEPT_BYTES` are dropped and recomputed from the state at the
+segment's boundary.
 """
 
 from collections import deque
@@ -24,22 +25,23 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from common.config import EstimatorConfig
 from common.optimizer import Family
 from common.task import TaskFamily
 from workers.clamp import clamped_gradient, clamped_loss
 
-KEPT_BYTES = 192 * 2**20  # of states at borders and tapes: all tapes of 500 steps of the paper's network, one of 10,000
+KEPT_BYTES = 192 * 2**20  # for boundary states and tapes: all 500 tapes of the paper's network, one of 10,000
 
 
 class Problem(NamedTuple):
-    """One inner problem: a task and the random key of all its batches."""
+    """One inner problem."""
 
-    data: Any
-    key: jax.Array
+    data: Any  # one task, as `TaskFamily.sample` returns it
+    key: jax.Array  # random key of all its batches
 
 
 class InnerState(NamedTuple):
-    """An inner problem's progress."""
+    """The state of an inner problem between two steps."""
 
     w: Any
     optimizer: Any  # state of the optax transformation
@@ -54,26 +56,64 @@ class Tape(NamedTuple):
     gradient: jax.Array  # [segment, N]
 
 
-class Objective(NamedTuple):
-    """The outer loss after each inner step (paper section 2.1)."""
+class OuterLoss(NamedTuple):
+    """The outer loss after each inner step (paper section 2.1), by the keys of `EstimatorConfig`."""
 
-    split: str = "train"  # "train" or "valid" images
-    batches: int = 0  # fresh minibatches averaged; 0: the next inner batch's own loss, which costs nothing
+    objective: str = "train"  # split of the inner problem's images: "train" or "valid"
+    outer_batches: int = 0  # fresh minibatches averaged; 0: the next inner batch's own loss, at no extra cost
     clamp: float = 10.0
+
+    @classmethod
+    def of(cls, config: EstimatorConfig) -> "OuterLoss":
+        return cls(config.objective, config.outer_batches, config.clamp)
+
+
+class Segment(NamedTuple):
+    """A segment that has been unrolled."""
+
+    start: InnerState  # at its boundary
+    tape: Tape
+    steps: jax.Array | int  # [] int32, at most as many as the tape has rows
+    weight: jax.Array | float  # [] of each of its outer losses in the mean
+
+
+class Cotangent(NamedTuple):
+    """What the reverse pass carries: derivatives of the mean outer loss."""
+
+    theta: jax.Array  # [P], accumulated over the steps so far
+    state: list[jax.Array]  # of the float leaves of the inner state
 
 
 class Unroll:
     """Compiled unrolls of one task family under one family of optimizers.
 
-    A window of any length needs two compilations, one forward and one reverse; so does everything else that trains an
-    inner problem: evaluation and baselines call `forward`.
+    A window of any length needs two compilations, one forward and one reverse. Evaluation and baselines, which train
+    inner problems without an outer gradient, call `forward`.
+
+    >>> import numpy as np, jax
+    >>> from common.config import OptimizerConfig, TaskConfig
+    >>> from common.optimizer import make_family
+    >>> from common.task import quadratic
+    >>> task = quadratic(TaskConfig(family="quadratic"))
+    >>> family = make_family(OptimizerConfig(family="sgd", learning_rate=0.1))
+    >>> unroll = Unroll(task, family, OuterLoss(), segment=10)
+    >>> problem = Problem(task.sample(np.random.default_rng(0), "outer_train"), jax.random.key(0))
+    >>> state, theta = unroll.start(problem, jax.random.key(1)), family.init(jax.random.key(2))
+    >>> losses, state = unroll.forward(theta, problem, state, steps=25)
+    >>> losses.shape, int(state.step), bool(losses[-1] < losses[0])
+    ((25,), 25, True)
+    >>> losses, gradient, state = unroll.losses_and_grad(theta, problem, state, steps=5)
+    >>> gradient.shape, int(state.step)
+    ((2,), 30)
     """
 
-    def __init__(self, task: TaskFamily, family: Family, objective: Objective, segment: int):
-        self.task, self.objective, self.segment = task, objective, segment
-        step = make_step(task, family, objective)
+    def __init__(self, task: TaskFamily, family: Family, outer_loss: OuterLoss, segment: int):
+        """`segment` is the number of steps of one compiled loop, `WorkersConfig.segment`."""
+        self.task, self.outer_loss, self.segment = task, outer_loss, segment
+        step = make_step(task, family, outer_loss)
         theta = jax.ShapeDtypeStruct((family.size,), jnp.float32)
-        self.start = jax.jit(partial(start, task, lambda w: family.transform(_zeros(theta)).init(w), objective.clamp))
+        init_optimizer = lambda w: family.transform(_zeros(theta)).init(w)  # noqa: E731
+        self.start = jax.jit(partial(start, task, init_optimizer, outer_loss.clamp))
         self._forward = jax.jit(partial(forward_segment, step, segment))
         self._reverse = jax.jit(partial(reverse_segment, step, family.transform))
 
@@ -90,31 +130,31 @@ class Unroll:
     def losses_and_grad(
         self, theta: jax.Array, problem: Problem, state: InnerState, steps: int
     ) -> tuple[np.ndarray, np.ndarray, InnerState]:
-        """As `forward`, with the gradient [P] in theta of the mean of the losses between the two."""
+        """`forward` with the gradient [P] of the mean of the losses with respect to theta, as the second result."""
         lengths = self._lengths(steps)
-        losses, borders = [], []
+        losses, boundaries = [], []
         tapes: deque[Tape] = deque(maxlen=self._tapes_kept(state, len(lengths)))
         for n in lengths:
-            borders.append(state)
+            boundaries.append(state)
             state, loss, tape = self._forward(theta, problem, state, n)
             losses.append(loss)
             tapes.append(tape)
-        gradient, cotangent = jnp.zeros_like(theta), [jnp.zeros_like(x) for x in _floats(state)[0]]
-        for n, border in zip(reversed(lengths), reversed(borders)):
-            tape = tapes.pop() if tapes else self._forward(theta, problem, border, n)[2]
-            gradient, cotangent = self._reverse(theta, problem, border, tape, n, 1.0 / steps, gradient, cotangent)
+        cotangent = _zero_cotangent(theta, state)
+        for n, boundary in zip(reversed(lengths), reversed(boundaries)):
+            tape = tapes.pop() if tapes else self._forward(theta, problem, boundary, n)[2]
+            cotangent = self._reverse(theta, problem, Segment(boundary, tape, n, 1.0 / steps), cotangent)
         joined = np.concatenate([np.asarray(loss)[:n] for loss, n in zip(losses, lengths)])
-        return joined, np.asarray(gradient), state
+        return joined, np.asarray(cotangent.theta), state
 
     def compilations(self, theta_size: int, problem: Problem, key: jax.Array) -> dict[str, Callable[[], Any]]:
-        """What a truncation calls, by name, the slowest to compile first; calling one compiles it and runs no step."""
+        """The compiled functions of a truncation by name, as calls that run no step; slowest to compile first."""
         theta = jnp.zeros(theta_size, jnp.float32)
         state, tape = (
             jax.tree.map(_zeros, shapes) for shapes in jax.eval_shape(lambda: self._start_and_tape(theta, problem, key))
         )
-        cotangent = [jnp.zeros_like(x) for x in _floats(state)[0]]
+        segment, cotangent = Segment(state, tape, 0, 1.0), _zero_cotangent(theta, state)
         return {
-            "reverse": lambda: self._reverse(theta, problem, state, tape, 0, 1.0, jnp.zeros_like(theta), cotangent),
+            "reverse": lambda: self._reverse(theta, problem, segment, cotangent),
             "start": lambda: self.start(problem, key),
             "forward": lambda: self._forward(theta, problem, state, 0),
         }
@@ -123,16 +163,16 @@ class Unroll:
         state = self.start(problem, key)
         return state, self._forward(theta, problem, state, 0)[2]
 
-    def _tapes_kept(self, state: InnerState, borders: int) -> int:
+    def _tapes_kept(self, state: InnerState, boundaries: int) -> int:
         tape = self.segment * _nbytes((state.w, state.gradient))
-        return max(1, (KEPT_BYTES - borders * _nbytes((state.w, state.optimizer, state.gradient))) // tape)
+        return max(1, (KEPT_BYTES - boundaries * _nbytes((state.w, state.optimizer, state.gradient))) // tape)
 
     def _lengths(self, steps: int) -> list[int]:
         return [min(self.segment, steps - done) for done in range(0, steps, self.segment)]
 
 
 def start(task: TaskFamily, init_optimizer: Callable, clamp: float, problem: Problem, key: jax.Array) -> InnerState:
-    """A fresh w from `key`, with the gradient on its first batch."""
+    """The initial state of an inner problem: a w drawn from `key`, and the gradient on its first batch."""
     w = task.init(key)
     _, gradient = clamped_gradient(task.loss, clamp)(w, inner_batch(task, problem, jnp.int32(0)))
     return InnerState(w, init_optimizer(w), gradient, jnp.int32(0))
@@ -144,22 +184,23 @@ def inner_batch(task: TaskFamily, problem: Problem, step: jax.Array) -> Any:
 
 
 def outer_batch(task: TaskFamily, problem: Problem, step: jax.Array, k: int, split: str) -> Any:
-    """Minibatch k of the outer loss after one step, likewise shared."""
+    """Minibatch k of the outer loss after one step; likewise the same for every theta."""
     return task.batch(problem.data, jax.random.fold_in(jax.random.fold_in(problem.key, 2 * step + 1), k), split)
 
 
-def make_step(task: TaskFamily, family: Family, objective: Objective) -> Callable:
+def make_step(task: TaskFamily, family: Family, outer_loss: OuterLoss) -> Callable:
     """(theta, problem, state) -> (next state, outer loss []): the inner training step."""
-    inner = clamped_gradient(task.loss, objective.clamp)
-    outer = clamped_loss(task.loss, objective.clamp)
+    inner = clamped_gradient(task.loss, outer_loss.clamp)
+    outer = clamped_loss(task.loss, outer_loss.clamp)
+    count, split = outer_loss.outer_batches, outer_loss.objective
 
     def step(theta: jax.Array, problem: Problem, state: InnerState) -> tuple[InnerState, jax.Array]:
         updates, optimizer = family.transform(theta).update(state.gradient, state.optimizer, state.w)
         w = jax.tree.map(jnp.add, state.w, updates)
         loss, gradient = inner(w, inner_batch(task, problem, state.step + 1))
-        if objective.batches:
-            fresh = (outer_batch(task, problem, state.step, k, objective.split) for k in range(objective.batches))
-            loss = sum(outer(w, batch) for batch in fresh) / objective.batches
+        if count:
+            fresh = (outer_batch(task, problem, state.step, k, split) for k in range(count))
+            loss = sum(outer(w, batch) for batch in fresh) / count
         return InnerState(w, optimizer, gradient, state.step + 1), loss
 
     return step
@@ -189,28 +230,18 @@ def reverse_segment(
     transform: Callable,
     theta: jax.Array,
     problem: Problem,
-    border: InnerState,
-    tape: Tape,
-    n: jax.Array,
-    loss_cotangent: jax.Array,
-    gradient: jax.Array,
-    cotangent: list[jax.Array],
-) -> tuple[jax.Array, list[jax.Array]]:
-    """Back through n steps, from the cotangent of the state after them to that of the state at their border.
+    segment: Segment,
+    cotangent: Cotangent,
+) -> Cotangent:
+    """The reverse pass over a segment: from the cotangent of the state after it to that of the state at its start."""
+    start, tape, n, weight = segment
+    unravel = ravel_pytree(start.w)[1]
+    saved = _optimizer_states(transform, theta, segment, unravel)
 
-    Args:
-      loss_cotangent: [] weight of each of the n outer losses.
-      gradient: [P] accumulated so far.
-      cotangent: of the float leaves of the state.
-    """
-    unravel = ravel_pytree(border.w)[1]
-    saved = _optimizer_states(transform, theta, border, tape, n, unravel)
-
-    def body(i: jax.Array, carry: tuple[jax.Array, list[jax.Array]]) -> tuple[jax.Array, list[jax.Array]]:
-        gradient, cotangent = carry
+    def body(i: jax.Array, carry: Cotangent) -> Cotangent:
         at = n - 1 - i
         optimizer = jax.tree.map(lambda rows: rows[at], saved)
-        state = InnerState(unravel(tape.w[at]), optimizer, unravel(tape.gradient[at]), border.step + at)
+        state = InnerState(unravel(tape.w[at]), optimizer, unravel(tape.gradient[at]), start.step + at)
         floats, rebuild = _floats(state)
 
         def differentiable(theta: jax.Array, floats: list[jax.Array]) -> tuple[list[jax.Array], jax.Array]:
@@ -218,24 +249,27 @@ def reverse_segment(
             return _floats(after)[0], loss
 
         pull = jax.vjp(differentiable, theta, floats)[1]
-        theta_cotangent, cotangent = pull((cotangent, loss_cotangent))
-        return gradient + theta_cotangent, cotangent
+        theta_cotangent, state_cotangent = pull((carry.state, weight))
+        return Cotangent(carry.theta + theta_cotangent, state_cotangent)
 
-    return jax.lax.fori_loop(0, n, body, (gradient, cotangent))
+    return jax.lax.fori_loop(0, n, body, cotangent)
 
 
-def _optimizer_states(
-    transform: Callable, theta: jax.Array, border: InnerState, tape: Tape, n: jax.Array, unravel: Callable
-) -> Any:
-    """The optimizer's state before each step of a segment, rebuilt from the gradients, stacked on axis 0."""
-    stacked = jax.tree.map(lambda x: jnp.zeros((tape.w.shape[0], *jnp.shape(x)), jnp.result_type(x)), border.optimizer)
+def _optimizer_states(transform: Callable, theta: jax.Array, segment: Segment, unravel: Callable) -> Any:
+    """The optimizer's state before each step of a segment, recomputed from the gradients, stacked on axis 0."""
+    start, tape, n, _ = segment
+    stacked = jax.tree.map(lambda x: jnp.zeros((tape.w.shape[0], *jnp.shape(x)), jnp.result_type(x)), start.optimizer)
 
     def body(i: jax.Array, carry: tuple[Any, Any]) -> tuple[Any, Any]:
         state, rows = carry
         rows = jax.tree.map(lambda row, x: row.at[i].set(x), rows, state)
         return transform(theta).update(unravel(tape.gradient[i]), state, unravel(tape.w[i]))[1], rows
 
-    return jax.lax.fori_loop(0, n, body, (border.optimizer, stacked))[1]
+    return jax.lax.fori_loop(0, n, body, (start.optimizer, stacked))[1]
+
+
+def _zero_cotangent(theta: jax.Array, state: InnerState) -> Cotangent:
+    return Cotangent(jnp.zeros_like(theta), [jnp.zeros_like(x) for x in _floats(state)[0]])
 
 
 def _nbytes(tree: Any) -> int:
@@ -247,7 +281,7 @@ def _zeros(shape: jax.ShapeDtypeStruct) -> jax.Array:
 
 
 def _floats(state: InnerState) -> tuple[list[jax.Array], Callable[[list[jax.Array]], InnerState]]:
-    """The leaves that have derivatives, and the way back to the whole state; step counts have none."""
+    """The leaves that have derivatives, and a function from them back to the whole state; step counts have none."""
     leaves, tree = jax.tree.flatten(state)
     places = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.floating)]
 

@@ -1,4 +1,4 @@
-"""The worker: a loop over one callable, `exchange`, that sends a sample and brings the next parameters.
+"""The worker: a loop over one callable, `exchange`, that sends a sample and returns the newest parameters.
 
 reply <- exchange(nothing)                      parameters, without a sample
 repeat: sample one truncation of each trajectory at theta +- sigma n; reply <- exchange(sample)
@@ -18,26 +18,27 @@ from common.facts import Facts
 from common.messages import GradientSample, Reply, pack_sample, unpack_reply
 from common.optimizer import make_family
 from common.task import IMAGE_FAMILIES, make_task
-from workers.trajectory import Advance, Sampler, Trajectory
-from workers.unroll import Objective, Unroll
+from workers.trajectory import PROBES, Advance, Sampler, Trajectory
+from workers.unroll import OuterLoss, Unroll
 
-Exchange = Callable[[bytes | None, int, int], bytes]  # (sample or nothing, epoch, version known) -> reply
-PROBE_STREAM = 2  # of the sampler's random numbers; 0 are tasks, 1 are noise and windows
+Exchange = Callable[[bytes | None, int, int], bytes]  # (sample or None, known epoch, known version) -> reply
 
 
 class Worker:
-    """One worker: S trajectories, the parameters it holds, and its place in the sequence of its samples."""
+    """One worker: S trajectories, the newest parameters it has received, and the number of its samples so far.
+
+    Args:
+      uid: name of the worker; with `config.seed` it determines all its random numbers.
+      exchange: one call to the learner or to an aggregator, which returns the packed reply.
+
+    Raises:
+      UserError: the learner's configuration or data differs, or the task family's loss is negative.
+    """
 
     def __init__(self, config: Config, uid: str, exchange: Exchange):
         dataset = open_dataset(config.dataset) if config.task.family in IMAGE_FAMILIES else None
         task, family = make_task(config, dataset), make_family(config.optimizer)
-        estimator = config.estimator
-        unroll = Unroll(
-            task,
-            family,
-            Objective(estimator.objective, estimator.outer_batches, estimator.clamp),
-            config.workers.segment,
-        )
+        unroll = Unroll(task, family, OuterLoss.of(config.estimator), config.workers.segment)
         self.config, self.uid, self.exchange = config, uid, exchange
         self.digest = digest(config, dataset.fingerprint if dataset else "")
         self.sampler = Sampler(config, task, unroll, uid, family.size)
@@ -49,36 +50,36 @@ class Worker:
         self._exchange_seconds = 0.0
 
     def run(self) -> None:
-        """Samples until a reply says stop."""
+        """Computes and sends samples until a reply says stop."""
         while not self.step().stop:
             pass
 
     def step(self) -> Reply:
-        """One sample and its exchange; without parameters in hand, the exchange that fetches them."""
-        return self._trade(None if self.theta is None else pack_sample(self.sample()))
+        """One sample and its exchange; before the first parameters, the exchange that fetches them."""
+        return self._exchange(None if self.theta is None else pack_sample(self.sample()))
 
     def fetch(self) -> Reply:
-        """The exchange that brings the newest parameters, without a sample."""
-        return self._trade(None)
+        """The exchange that returns the newest parameters, without a sample."""
+        return self._exchange(None)
 
-    def _trade(self, payload: bytes | None) -> Reply:
+    def _exchange(self, payload: bytes | None) -> Reply:
         began = time.perf_counter()
         reply = unpack_reply(self.exchange(payload, self.epoch, self.version))
         self._exchange_seconds = time.perf_counter() - began
-        self._take(reply)
+        self._apply(reply)
         return reply
 
-    def _take(self, reply: Reply) -> None:
+    def _apply(self, reply: Reply) -> None:
         if reply.digest != self.digest:
             raise UserError(
-                "this worker's configuration or data differs from the learner's: start it with the run's own config.toml and data"
+                "this worker's configuration or data differs from the learner's: start it with the run's config.toml and data"
             )
         self.epoch, self.version, self.probe_rate = reply.epoch, reply.version, reply.probe_rate
         if reply.theta is not None:
             self.theta = np.frombuffer(reply.theta, "<f4")
 
     def sample(self) -> GradientSample:
-        """One truncation of every trajectory at the parameters in hand."""
+        """One truncation of every trajectory at the newest parameters."""
         assert self.theta is not None
         began = time.perf_counter()
         self._begin()
@@ -87,27 +88,27 @@ class Worker:
         advances = []
         for index, trajectory in enumerate(self.trajectories):
             advance, self.trajectories[index] = self.sampler.advance(
-                index, trajectory, self.theta, self.version, self.sequence, with_rp
+                trajectory, self.theta, self.version, self.sequence, with_rp=with_rp
             )
             advances.append(advance)
         self.sequence += 1
         if min(min(a.pair.plus.loss, a.pair.minus.loss) for a in advances) < 0:
             raise UserError(
-                "the task family's loss is negative, and the estimators' bounds rest on 0 <= loss <= estimator.clamp: "
-                "add a constant to it"
+                "the task family's loss is negative, but the bounds of the estimators assume 0 <= loss <= "
+                "estimator.clamp: add a constant to it"
             )
         facts = facts_of(advances)._replace(task_seconds=after_tasks - began, exchange_seconds=self._exchange_seconds)
         return self._pack(advances, time.perf_counter() - after_tasks, facts)
 
     def _begin(self) -> None:
-        for index in range(len(self.trajectories), self.config.estimator.pairs):
-            self.trajectories.append(self.sampler.begin(index, 1))
+        for slot in range(len(self.trajectories), self.config.estimator.pairs):
+            self.trajectories.append(self.sampler.begin(slot, 1))
 
     def _computes_rp(self) -> bool:
-        """Drawn from (seed, uid, sequence) and the learner's past alone, never from what the sample turns out to be."""
+        """Whether the next sample computes rp; depends on (seed, uid, sequence) and the learner's past, never on its values."""
         if self.config.estimator.use == "es":
             return False
-        return self.sampler.random(0, self.sequence, PROBE_STREAM).uniform() < self.probe_rate
+        return self.sampler.random(0, self.sequence, PROBES).uniform() < self.probe_rate
 
     def _pack(self, advances: list[Advance], seconds: float, facts: Facts) -> GradientSample:
         size = len(self.theta) if self.theta is not None else 0
@@ -131,7 +132,7 @@ class Worker:
         )
 
     def snapshot(self) -> bytes:
-        """The trajectories and the sequence number: with them and the parameters the worker goes on bit for bit."""
+        """The trajectories and the sequence number; with these and the parameters a worker resumes bit for bit."""
         return self.sampler.dump(self.trajectories, self.sequence)
 
     def restore(self, data: bytes) -> None:

@@ -1,1 +1,1 @@
-"""Networks of the shipped task families, as matrix products in a batch-last layout."""
+"""Networks of the built-in task families, as matrix products in a batch-last layout."""

@@ -1,11 +1,11 @@
-"""The convolutional classifiers of the inner problems, as matrix products that stay fast inside a JAX loop.
+"""Convolutional classifiers of the inner problems, as matrix products that stay fast inside a JAX loop.
 
 Activations are channels first, batch last, `[C, H, W, b]`: the long axis is contiguous and no layer needs a transpose.
-The batch goes through the network in pieces of b images, so that what one layer makes is still in the cache when the
-next one reads it. XLA's own CPU convolution is avoided: inside `lax.scan` it is 40 to 60 times slower than outside.
+The batch is processed in pieces of b images, so that the output of one layer is still in the cache when the next layer
+reads it. XLA's CPU convolution is avoided: inside `lax.scan` it is 40 to 60 times slower than outside.
 
-`loss` is for `jax.grad` and for `jax.jvp(jax.grad(loss), ...)`; it has a reverse rule of its own, so `jax.jvp` of
-`loss` itself raises TypeError. Numbers are computed in the precision of the parameters.
+`loss` supports `jax.grad` and `jax.jvp(jax.grad(loss), ...)`. It has a custom reverse rule, so `jax.jvp` of `loss`
+itself raises TypeError. Computations use the precision of the parameters.
 """
 
 from functools import partial
@@ -19,12 +19,12 @@ from jax import lax
 
 Weights = dict[str, jax.Array]
 
-# Columns of the widest layer for one piece of the batch, so that they stay in the L2 cache (1 MiB where this was
-# measured): 8 images of the paper's network, 32 of the quickstart's. Gradient of the paper's at b = 4, 8, 16, 32, 64,
-# 128: 0.76, 0.74, 0.70, 0.67, 0.49, 0.35 of the best matrix product; 4 is worse where later layers are small.
+# Size of the widest layer's columns for one piece of the batch, so that they stay in the L2 cache (1 MiB on the machine
+# of this measurement): 8 images of the paper's network, 32 of the quickstart's. Gradient of the paper's network at
+# b = 4, 8, 16, 32, 64, 128: 0.76, 0.74, 0.70, 0.67, 0.49, 0.35 of the best matrix product; 4 is worse for small layers.
 PIECE_BYTES = 3 * 2**18
 MIN_PIECE = 4
-STD_OF_NORMAL_CUT_AT_TWO = 0.87962566
+TRUNCATED_NORMAL_STD = 0.87962566  # of a standard normal truncated at two standard deviations
 
 
 class ConvSpec(NamedTuple):
@@ -40,16 +40,18 @@ class ConvSpec(NamedTuple):
 
 
 def init(spec: ConvSpec, key: jax.Array) -> Weights:
-    """Inner-parameters: kernels `[3, 3, C, O]`, truncated normal of std 1/sqrt(fan_in); biases zero."""
+    """Inner-parameters: kernels `[3, 3, C, O]`, truncated normal of standard deviation 1/sqrt(fan_in); biases zero."""
     fans = (spec.image_shape[-1], *spec.units)
     shapes = {f"conv{i}": (3, 3, c, o) for i, (c, o) in enumerate(pairwise(fans))} | {
         "linear": (fans[-1], spec.classes)
     }
-    borders = np.cumsum([np.prod(shape) for shape in shapes.values()])
-    draw = jax.random.truncated_normal(key, -2, 2, (int(borders[-1]),))  # one: each takes most of a second to compile
+    boundaries = np.cumsum([np.prod(shape) for shape in shapes.values()])
+    draw = jax.random.truncated_normal(
+        key, -2, 2, (int(boundaries[-1]),)
+    )  # one draw: each takes most of a second to compile
     w: Weights = {}
-    for (layer, shape), part in zip(shapes.items(), jnp.split(draw, borders[:-1])):
-        std = np.float32(1 / (STD_OF_NORMAL_CUT_AT_TWO * np.sqrt(np.prod(shape[:-1]))))
+    for (layer, shape), part in zip(shapes.items(), jnp.split(draw, boundaries[:-1])):
+        std = np.float32(1 / (TRUNCATED_NORMAL_STD * np.sqrt(np.prod(shape[:-1]))))
         w |= {f"{layer}/kernel": part.reshape(shape) * std, f"{layer}/bias": jnp.zeros(shape[-1])}
     return w
 
@@ -67,7 +69,7 @@ def loss(spec: ConvSpec, w: Weights, images: jax.Array, labels: jax.Array) -> ja
 
 
 def _loss_and_gradient(spec, w, images, labels):
-    # Each piece is differentiated on its own: nothing of it outlives it but the gradient.
+    # Each piece is differentiated separately, so that only its gradient is kept.
     return _mean_over_pieces(spec, jax.value_and_grad(_summed_loss, argnums=1), w, images, labels)
 
 
@@ -95,7 +97,7 @@ def _pieces(spec: ConvSpec, images: jax.Array) -> jax.Array:
 
 
 def _piece(spec: ConvSpec, batch: int) -> int:
-    """b: the largest divisor of B whose columns fit PIECE_BYTES; B if no divisor will do."""
+    """b: the largest divisor of B whose columns fit PIECE_BYTES; B if there is none."""
     h, wd, _ = spec.image_shape
     widest = 1
     for c, stride in zip(spec.units, spec.strides):
@@ -122,9 +124,9 @@ def _scores(spec: ConvSpec, w: Weights, images: jax.Array) -> jax.Array:
 
 
 def _split_convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Stride 1: rows are shifted before one `[3O, 3C] @ [3C, HWb]` product, columns after it.
+    """Stride 1: shifts by rows, one `[3O, 3C] @ [3C, HWb]` product, shifts by columns.
 
-    Copies 3C + 3O numbers per pixel where all nine shifts before the product copy 9C, for the same operations.
+    Copies 3C + 3O numbers per pixel, where nine shifts before the product copy 9C for the same operations.
     """
     c, h, wd, b = x.shape
     o = kernel.shape[-1]
@@ -135,7 +137,7 @@ def _split_convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _column_convolution(stride: int, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Any stride: all nine shifts before one `[O, 9C] @ [9C, H'W'b]` product; best where C is small or stride > 1."""
+    """Any stride: nine shifts, then one `[O, 9C] @ [9C, H'W'b]` product; best for small C or stride > 1."""
     c, h, wd, b = x.shape
     (oh, ph), (ow, pw) = _same(h, stride), _same(wd, stride)
     x = jnp.pad(x, ((0, 0), ph, pw, (0, 0)))
@@ -151,7 +153,7 @@ def _column_convolution(stride: int, x: jax.Array, kernel: jax.Array) -> jax.Arr
 
 @jax.custom_vjp
 def _product(kernel: jax.Array, columns: jax.Array) -> jax.Array:
-    """`kernel.T @ columns`. JAX's own reverse rule gives these products transposed, half as fast in its jvp."""
+    """`kernel.T @ columns`. JAX's reverse rule yields transposed products, which are half as fast in the jvp."""
     return lax.dot_general(kernel, columns, (((0,), (0,)), ((), ())))
 
 
@@ -164,7 +166,7 @@ _product.defvjp(lambda k, x: (lax.dot_general(k, x, (((0,), (0,)), ((), ()))), (
 
 
 def _shift(x: jax.Array, axis: int, by: int) -> jax.Array:
-    """`x` moved along `axis`, zeros where nothing arrives."""
+    """`x` shifted along `axis`, zero where nothing is shifted in."""
     edges = [(by, -by, 0) if i == axis else (0, 0, 0) for i in range(x.ndim)]
     return lax.pad(x, jnp.zeros((), x.dtype), edges)
 

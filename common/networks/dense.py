@@ -1,4 +1,4 @@
-"""Fully connected classifiers as inner problems: the two-layer network of Figure 3, and a generalisation of Figure 7."""
+"""Fully connected classifiers of the inner problems: the two-layer network of Figure 3 and the one of Figure 7."""
 
 from itertools import pairwise
 from typing import NamedTuple
@@ -16,7 +16,7 @@ class DenseSpec(NamedTuple):
 
 
 def init(spec: DenseSpec, key: jax.Array) -> dict[str, jax.Array]:
-    """Inner-parameters: kernels [out, in], normal of deviation 1 / sqrt(fan_in) cut at two of them; biases zero."""
+    """Inner-parameters: kernels [out, in], normal of standard deviation 1 / sqrt(fan_in), truncated at two; biases zero."""
     w, sizes = {}, (spec.inputs, *spec.units, spec.classes)
     for i, (fan_in, out) in enumerate(pairwise(sizes)):
         draw = jax.random.truncated_normal(jax.random.fold_in(key, i), -2.0, 2.0, (out, fan_in))

@@ -1,4 +1,4 @@
-"""Families of optimizers: what theta means, and the optax transformation it stands for."""
+"""Families of optimizers: the meaning of theta, and the optax transformation that it parameterizes."""
 
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +17,7 @@ from common.optimizer import hand_designed, mlp
 class Family(NamedTuple):
     """A family of optimizers with parameters theta [P] float32."""
 
-    init: Callable[[jax.Array], jax.Array]  # key -> theta
+    init: Callable[[jax.Array], jax.Array]  # key -> initial theta
     transform: Callable[[jax.Array], optax.GradientTransformation]  # theta -> optimizer
     layout: tuple[tuple[int, ...], ...]  # shapes of theta's tensors, in order
 
@@ -27,7 +27,7 @@ class Family(NamedTuple):
 
     @property
     def segments(self) -> np.ndarray:
-        """[P] int: the number of the tensor that each coordinate of theta belongs to."""
+        """[P] int: for each coordinate of theta the number of its tensor."""
         return np.repeat(np.arange(len(self.layout)), [int(np.prod(shape)) for shape in self.layout])
 
 
@@ -49,5 +49,5 @@ def make_family(config: OptimizerConfig) -> Family:
 
 
 def initial_theta(config: Config) -> np.ndarray:
-    """The random theta [P] float32 that a run starts from; it follows from the seed alone."""
+    """The random theta [P] float32 that a run starts from; depends on the seed and the optimizer only."""
     return np.asarray(make_family(config.optimizer).init(jax.random.key(config.seed)))

@@ -1,7 +1,7 @@
 """Hand-designed optimizers whose hyper-parameters are theta: the baselines, and the learned rates of Figures 2 and 3.
 
-A positive hyper-parameter stands in theta as its natural logarithm, so that perturbing and stepping theta keep it
-positive; `sgd` alone keeps its two as they are, because Figure 2 and the closed-form laws are written in them.
+A positive hyper-parameter is represented by its natural logarithm, so that it stays positive when theta is perturbed
+or updated. Only `sgd` holds its two directly, because Figure 2 and the closed forms are written in them.
 """
 
 from collections.abc import Callable
@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-# Added to Adam's second moment, under the root: a weight that never had a gradient (a dead unit) would make the reverse
-# pass 0 * inf. The root of it is a hundredth of Adam's own epsilon, so it changes no update that a float32 can show.
+# Added to Adam's second moment under the root: a weight that never had a gradient (a dead unit) would make the reverse
+# pass 0 * inf. Its root is a hundredth of Adam's own epsilon, too small to change an update in float32.
 EPSILON_ROOT = 1e-20
 
 ADAM8 = ("learning_rate", "beta1", "beta2", "epsilon", "exponential_decay", "linear_decay", "l1", "l2")
@@ -58,7 +58,7 @@ def sgd(theta: jax.Array) -> optax.GradientTransformation:
 
 @_in_float32
 def adam8(theta: jax.Array) -> optax.GradientTransformation:
-    """Adam + regularisation + decay (section 4.4), theta [8] in the order of `ADAM8`.
+    """Adam with regularisation and learning rate decay (section 4.4), theta [8] in the order of `ADAM8`.
 
     theta holds log learning rate, log(1 - beta1), log(1 - beta2), log epsilon, and the logarithms of the decay and
     penalty coefficients. The rate at step t is rate * exp(-exponential_decay t) * max(0, 1 - linear_decay t); l1 and l2

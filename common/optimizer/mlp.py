@@ -1,8 +1,8 @@
-"""The paper's learned optimizer (section 4.1): one small MLP, applied to every inner-parameter by itself.
+"""The paper's learned optimizer (section 4.1): one small MLP, applied to every inner-parameter separately.
 
-Needs jax and optax only, so that `outertrain export` can hand this file to anyone together with a theta.
+Needs jax and optax only: `outertrain export` writes this source together with a theta as one module.
 
-For each inner-parameter the MLP sees 31 numbers and gives two, a direction d and a log rate m:
+For each inner-parameter the MLP has 31 inputs and two outputs, a direction d and a log rate m:
 
     w <- w - 0.001 d exp(0.001 m)
 
@@ -15,8 +15,8 @@ For each inner-parameter the MLP sees 31 numbers and gives two, a direction d an
     rsqrt(rms + 1e-6)                    5  yes
     tanh(t / x - 1)                      9  no    (x = 3 10 30 100 300 1000 3000 10000 300000)
 
-31 x 32 + 32 + 32 x 2 + 2 = 1,090 parameters. The authors' release, by default, never updates rms, which leaves ten of
-these inputs without content; here rms is alive.
+31 x 32 + 32 + 32 x 2 + 2 = 1,090 parameters. The authors' release, by default, never updates rms, which makes ten of
+these inputs constant; here rms is updated.
 """
 
 from typing import Any, NamedTuple
@@ -31,15 +31,15 @@ STEP_SCALE = 0.001  # of both outputs
 
 
 class MLPState(NamedTuple):
-    """Leaves of the two trees belong to those of the parameters, n numbers each."""
+    """The optimizer's state; one leaf of each tree for each leaf of the parameters, of n numbers."""
 
-    step: jax.Array  # [] int32, how many updates were made
+    step: jax.Array  # [] int32, updates so far
     momentum: Any  # leaves [5, n] float32 or wider, m <- d m + (1 - d) g
     rms: Any  # leaves [5, n] float32 or wider, r <- d r + (1 - d) g^2
 
 
 def features(momentum_features: bool = True, time_features: bool = True) -> tuple[int, int]:
-    """Number of inputs per inner-parameter, and of inputs that depend on the step alone."""
+    """Number of inputs that differ between inner-parameters, and of inputs that depend on the step only."""
     return 12 + 10 * momentum_features, len(TIME_SCALES) * time_features
 
 
@@ -51,7 +51,7 @@ def segments(
 
 
 def init(key: jax.Array, hidden: int = 32, momentum_features: bool = True, time_features: bool = True) -> jax.Array:
-    """Random theta [P] float32: truncated normal kernels of deviation 1 / sqrt(fan_in), zero biases."""
+    """Random theta [P] float32: truncated normal kernels of standard deviation 1 / sqrt(fan_in), zero biases."""
     parts = []
     for shape in segments(hidden, momentum_features, time_features):
         key, sub = jax.random.split(key)
@@ -75,7 +75,7 @@ def transform(
 
     def update_fn(updates: Any, state: MLPState, params: Any = None) -> tuple[Any, MLPState]:
         if params is None:
-            raise ValueError("the learned optimizer reads the parameters: call update(grads, state, params)")
+            raise ValueError("the learned optimizer needs the parameters: call update(grads, state, params)")
         momentum = jax.tree.map(lambda m, g: _average(m, _row(g)), state.momentum, updates)
         rms = jax.tree.map(lambda r, g: _average(r, _row(g) ** 2), state.rms, updates)
 
@@ -101,7 +101,7 @@ def _layers(theta: jax.Array, shapes: tuple[tuple[int, ...], ...]) -> list[jax.A
 
 
 def _row(leaf: jax.Array) -> jax.Array:
-    """[1, n] float32, or float64 for 64-bit leaves: a decay of .9999 is 1 in half precision."""
+    """[1, n] float32, or float64 for 64-bit leaves: in half precision a decay of .9999 would round to 1."""
     return jnp.ravel(leaf)[None].astype(jnp.promote_types(leaf.dtype, jnp.float32))
 
 
@@ -127,7 +127,7 @@ def _apply(layers: list[jax.Array], inputs: jax.Array, time: jax.Array | None) -
     """[n] update of one tensor from its inputs [features, n].
 
     The scale of each feature is the same for the whole tensor, so it multiplies the kernel's rows instead of the
-    inputs: half the time of the reverse pass. The time inputs too are equal for all, and act as a bias.
+    inputs, which halves the time of the reverse pass. The time inputs are the same for all and act as a bias.
     """
     kernel, bias, out_kernel, out_bias = layers
     features = inputs.shape[0]

@@ -1,1 +1,1 @@
-"""The figures of the unroll engine, each measured within one process, and the references they are compared with."""
+"""Benchmark figures of the unroll engine, each measured in one process, and the reference implementations."""

@@ -1,4 +1,4 @@
-"""`python -m workers.bench FIGURE`, a `Figure` as JSON: measures it and writes its outcome as JSON."""
+"""`python -m workers.bench FIGURE`, with a `Figure` as JSON: measures it and prints its outcome as JSON."""
 
 import json
 import sys

@@ -1,9 +1,9 @@
-"""The figures of the unroll engine and their targets. Nothing is imported until it is measured."""
+"""The figures of the unroll engine and their targets. A figure's code is imported when it is measured."""
 
 from workers.bench.figure import Figure
 
 PRODUCT = "inner gradient in a loop, operations per second over those of the best matrix product: "
-STEPS = "losses and outer gradient over the losses alone, "
+STEPS = "losses and outer gradient over losses only, "
 
 FIGURES = (
     Figure(
@@ -26,7 +26,7 @@ FIGURES = (
     Figure("gradient-222", PRODUCT + "the same, strides 2,2,2", "", "workers.bench.gradients:strides_222", 15, 0.40),
     Figure(
         "hessian-product",
-        "gradient and Hessian-vector product over a gradient alone, paper's network (counted: 3)",
+        "gradient with Hessian-vector product over a gradient only, paper's network (counted: 3)",
         "x",
         "workers.bench.gradients:hessian_product",
         9,
@@ -60,16 +60,16 @@ FIGURES = (
     ),
     Figure(
         "outer-gradient-long",
-        STEPS + "quickstart's network, window 10,000, part of it replayed (counted: up to 5)",
+        STEPS + "quickstart's network, window 10,000, part of it recomputed (counted: up to 5)",
         "forward steps",
-        "workers.bench.unrolls:replayed",
+        "workers.bench.unrolls:recomputed",
         3,
         5.2,
         at_most=True,
     ),
     Figure(
         "outer-gradient-paper",
-        STEPS + "paper's network, tapes kept, as at window 500",
+        STEPS + "paper's network, all tapes kept, as at window 500",
         "forward steps",
         "workers.bench.unrolls:paper_kept",
         3,
@@ -78,9 +78,9 @@ FIGURES = (
     ),
     Figure(
         "outer-gradient-paper-long",
-        STEPS + "paper's network, 11 segments of 12 replayed, as at window 10,000",
+        STEPS + "paper's network, 11 of 12 segments recomputed, as at window 10,000",
         "forward steps",
-        "workers.bench.unrolls:paper_replayed",
+        "workers.bench.unrolls:paper_recomputed",
         3,
         5.2,
         at_most=True,
@@ -96,7 +96,7 @@ FIGURES = (
     ),
     Figure(
         "against-reverse",
-        "outer gradient by JAX's own reverse mode through lax.scan over ours, window 50, quickstart's network",
+        "outer gradient by JAX's reverse mode through lax.scan over ours, window 50, quickstart's network",
         "x",
         "workers.bench.unrolls:against_reverse_over_reverse",
         7,
@@ -112,9 +112,9 @@ FIGURES = (
     ),
     Figure(
         "batch",
-        "share of an inner step that taking its batch needs, paper's network",
+        "fraction of an inner step spent on its batch, paper's network",
         "%",
-        "workers.bench.unrolls:batch_share",
+        "workers.bench.unrolls:batch_fraction",
         9,
         3,
         at_most=True,
@@ -128,7 +128,7 @@ FIGURES = (
     ),
     Figure(
         "memory",
-        "peak of a pair at window 10,000 above the idle worker, paper's network",
+        "peak memory of a pair at window 10,000 above the idle worker, paper's network",
         "MB",
         "workers.bench.memory:of_a_pair",
         1,
@@ -137,7 +137,7 @@ FIGURES = (
     ),
     Figure(
         "compilations",
-        "XLA compilations in 20 windows with jitter after the first",
+        "XLA compilations in 20 windows with jitter after the first one",
         "",
         "workers.bench.processes:compilations",
         1,

@@ -1,7 +1,7 @@
-"""What every figure is: a name, what it compares, its target, and how to measure it.
+"""Benchmark figures: a name, a description, a target, and the function that measures it.
 
-A figure is a ratio of quantities that were measured in turn, in one process, so what disturbs the machine disturbs both.
-Computing time is processor time (one thread): what other processes take away from it is not counted.
+A figure is a ratio of quantities measured alternately in one process, so that disturbances of the machine affect both.
+Computing time is processor time of one thread, which excludes the time of other processes.
 """
 
 import importlib
@@ -17,10 +17,10 @@ cpu = time.process_time
 
 
 class Measured(NamedTuple):
-    """One value per round, and whatever else is worth knowing."""
+    """One value per round, and additional results."""
 
     values: list[float]
-    details: dict[str, Any] = {}  # noqa: RUF012 (a NamedTuple's default; nobody changes it)
+    details: dict[str, Any] = {}  # noqa: RUF012 (the default of a NamedTuple field; never mutated)
 
 
 class Figure(NamedTuple):
@@ -31,19 +31,19 @@ class Figure(NamedTuple):
     unit: str
     where: str  # "module:function", rounds -> Measured; imported when it is measured
     rounds: int
-    target: float | None = None  # None: reported only
+    target: float | None = None  # None: no target
     at_most: bool = False  # the target is an upper limit
-    pinned: bool = True  # to one core; False where its processes choose their own
+    pinned: bool = True  # to one core; False where its processes choose their cores
 
 
 def measure(figure: Figure, rounds: int | None = None) -> dict[str, Any]:
-    """The outcome of a figure, measured in this process."""
+    """The outcome of a figure, measured in this process. `rounds` replaces the figure's own number."""
     module, _, function = figure.where.partition(":")
     return outcome(figure, getattr(importlib.import_module(module), function)(rounds or figure.rounds))
 
 
 def outcome(figure: Figure, measured: Measured) -> dict[str, Any]:
-    """A line for people and scripts: the median over rounds, the quartiles as its spread, whether the target holds."""
+    """The outcome for JSON: the median over rounds, the quartiles as its spread, whether it meets the target."""
     low, value, high = np.percentile(measured.values, [25, 50, 75]).tolist()
     holds = None
     if figure.target is not None:
@@ -62,7 +62,7 @@ def outcome(figure: Figure, measured: Measured) -> dict[str, Any]:
 
 
 def ratio(numerator: Callable[[], Any], denominator: Callable[[], Any], rounds: int) -> Measured:
-    """Processor seconds of the one over those of the other, both run once in each round."""
+    """Processor seconds of one callable over those of the other, both called once per round."""
     seconds = timing.interleaved({"numerator": numerator, "denominator": denominator}, rounds, cpu)
     return Measured(divided(seconds["numerator"], seconds["denominator"]), {"seconds": medians(seconds)})
 

@@ -1,4 +1,4 @@
-"""The inner gradient against the hardware, and a whole inner step against what one would write first."""
+"""The inner gradient relative to the hardware, and an inner step relative to straightforward implementations."""
 
 from collections.abc import Callable
 
@@ -16,13 +16,13 @@ from workers.bench.figure import Measured, cpu, divided, medians, ratio
 from workers.bench.problems import PAPER, QUICKSTART, Case, learned, problem_of, subject
 from workers.evaluation import timing
 
-PRODUCTS = (256, 512, 1024)  # sizes of the square products, the best of which is the machine's limit
-GRADIENT_SECONDS = 0.2  # about what one timed loop of gradients takes on a slow core
-SLOW_STEPS = 2  # of the scan with XLA's convolution, seconds each
+PRODUCTS = (256, 512, 1024)  # sizes of square products; the fastest one is the machine's limit
+GRADIENT_SECONDS = 0.2  # approximate duration of one timed loop of gradients on a slow core
+SLOW_STEPS = 2  # of the scan with XLA's convolution, which take seconds each
 
 
 def operations(spec: ConvSpec, batch: int) -> int:
-    """Of one gradient: three products per convolution, two in the first (nobody needs the gradient of an image)."""
+    """Operations of one gradient: three products per convolution, two for the first (images need no gradient)."""
     (h, w, channels), total = spec.image_shape, 0
     for i, (units, stride) in enumerate(zip(spec.units, spec.strides)):
         h, w = -(-h // stride), -(-w // stride)
@@ -52,7 +52,7 @@ def strides_222(rounds: int) -> Measured:
 
 
 def of_the_best_product(case: Case, rounds: int) -> Measured:
-    """Operations per second of the gradient inside a loop, over those of the best matrix product."""
+    """Operations per second of the gradient inside a loop over those of the best matrix product."""
     work = operations(spec_of(case), case.task.batch_size)
     steps = max(2, int(GRADIENT_SECONDS * 5e10 / work))
     cases = {str(n): square_product(n) for n in PRODUCTS} | {"gradient": gradients(case, steps)}
@@ -65,7 +65,7 @@ def of_the_best_product(case: Case, rounds: int) -> Measured:
 
 
 def product_operations(n: int) -> int:
-    """Of all repetitions of one timed product: about 4e9, so that the clock's steps do not matter."""
+    """Operations of one timed case: about 4e9 in all repetitions, long against the resolution of the clock."""
     return 2 * n**3 * max(1, 2 * 1024**3 // n**3)
 
 
@@ -75,8 +75,8 @@ def square_product(n: int) -> Callable[[], jax.Array]:
     return lambda: product(a, a).block_until_ready()
 
 
-def gradients(case: Case, steps: int, second_order: bool = False) -> Callable[[], jax.Array]:
-    """So many gradient steps on one batch in a loop; `second_order` also pushes a direction through each."""
+def gradients(case: Case, steps: int, *, second_order: bool = False) -> Callable[[], jax.Array]:
+    """`steps` gradient steps on one batch in a loop; `second_order` adds a Hessian-vector product to each."""
     spec, task = spec_of(case), case.family()
     problem = problem_of(task)
     images, labels = task.batch(problem.data, jax.random.key(3), "train")
@@ -95,7 +95,7 @@ def gradients(case: Case, steps: int, second_order: bool = False) -> Callable[[]
 
 
 def hessian_product(rounds: int, case: Case = PAPER, steps: int = 4) -> Measured:
-    """A gradient with its Hessian-vector product over a gradient alone."""
+    """A gradient with its Hessian-vector product over a gradient only."""
     return ratio(gradients(case, steps, second_order=True), gradients(case, steps), rounds)
 
 
@@ -112,7 +112,7 @@ def against_loop(rounds: int) -> Measured:
 
 
 def against_naive(run: Callable, slow_steps: int, rounds: int, case: Case = PAPER, fast_steps: int = 10) -> Measured:
-    """Seconds per inner step of the reference over ours: batch, gradient, Adam, loss."""
+    """Seconds per inner step (batch, gradient, Adam, loss) of the reference over ours."""
     task = case.family()
     ours = subject(task, adam())
     reference = run(
@@ -128,7 +128,7 @@ def against_naive(run: Callable, slow_steps: int, rounds: int, case: Case = PAPE
 
 
 def learned_against_adam(rounds: int, case: Case = PAPER, steps: int = 10) -> Measured:
-    """A whole inner step with the learned optimizer over one with optax.adam."""
+    """An inner step with the learned optimizer over one with optax.adam."""
     task = case.family()
-    mine, theirs = subject(task, learned()), subject(task, adam())
-    return ratio(lambda: mine.forward(steps), lambda: theirs.forward(steps), rounds)
+    learned_step, adam_step = subject(task, learned()), subject(task, adam())
+    return ratio(lambda: learned_step.forward(steps), lambda: adam_step.forward(steps), rounds)

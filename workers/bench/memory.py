@@ -1,4 +1,4 @@
-"""How much memory a pair of long windows takes, by the kernel's account of fresh processes."""
+"""Peak memory of a pair of long windows, as the kernel reports it for new processes."""
 
 import json
 import subprocess
@@ -6,21 +6,19 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from workers.bench.figure import Measured
 from workers.bench.problems import PAPER, Case, Noise, Subject, learned, subject
-from workers.bench.unrolls import SIGMA
+from workers.bench.unrolls import perturbation
 from workers.estimators import antithetic_pair
 
 WINDOW = 10_000
 
 
 def of_a_pair(rounds: int) -> Measured:
-    """Peak resident MB of one pair at window 10,000 above the worker that is about to compute it, compiled before.
+    """Peak resident MB of one pair at window 10,000 minus those of an idle worker; compilation is excluded.
 
-    10,000 steps of the paper's network take an hour, so the figure is a sum: what a pair of a little more than one segment
-    takes, and what the longer window adds on tiny images, where every state has the same size.
+    10,000 steps of the paper's network take an hour, so the figure is a sum: the memory of a pair that is a little
+    longer than one segment, and what the long window adds on tiny images, for which every state has the same size.
     """
     values, details = [], {}
     for _ in range(rounds):
@@ -31,7 +29,7 @@ def of_a_pair(rounds: int) -> Measured:
 
 
 def in_a_process(function: str, *arguments: str) -> dict[str, float]:
-    """What a function of this module says in a fresh process, the second time: the first one compiles."""
+    """The output of a function of this module in a new process; an earlier process fills the compilation cache."""
     code = (
         f"from common import runtime; runtime.prepare(pin=False); from workers.bench import memory; memory.{function}"
     )
@@ -42,7 +40,7 @@ def in_a_process(function: str, *arguments: str) -> dict[str, float]:
 
 
 def grow(size: str, longest: int) -> None:
-    """Prints the memory of an idle worker, after a pair longer than a segment, and (tiny images) after a long one."""
+    """Prints the memory of an idle worker, after a pair longer than a segment, and (tiny images) after a long pair."""
     tiny = Case(replace(PAPER.task, batch_size=1), Noise((8, 8, 3), 150))
     one = subject((PAPER if size == "full" else tiny).family(), learned())
     mb = {"idle": resident("VmRSS")}
@@ -54,12 +52,10 @@ def grow(size: str, longest: int) -> None:
 
 
 def one_pair(one: Subject, window: int) -> None:
-    noise = np.random.default_rng(0).standard_normal(one.theta.size)
-    states = (one.state, one.state)
-    antithetic_pair(one.unroll, np.asarray(one.theta), noise, SIGMA, one.problem, states, window, with_rp=True)
+    antithetic_pair(one.unroll, perturbation(one), one.truncation(window), with_rp=True)
 
 
 def resident(field: str) -> float:
-    """MB, from the kernel's account of this process."""
+    """MB of one field of /proc/self/status."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field + ":")) / 1024

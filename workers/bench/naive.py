@@ -1,4 +1,4 @@
-"""The references: an inner step and an outer gradient as one would write them first, in plain JAX and optax."""
+"""Reference implementations: an inner step and an outer gradient in plain JAX and optax."""
 
 from collections.abc import Callable
 from functools import partial
@@ -15,7 +15,7 @@ from workers.unroll import Problem, inner_batch
 
 
 def loss(strides: tuple[int, ...], image_shape: tuple[int, int, int], w: dict[str, jax.Array], batch: Any) -> jax.Array:
-    """The classifier of common.networks.conv with XLA's own convolution, images [B, H, W, C]."""
+    """The classifier of common.networks.conv with XLA's convolution, images [B, H, W, C]."""
     images, labels = batch
     x = images.reshape(-1, *image_shape).astype(jnp.float32) / 127.5 - 1
     for i, stride in enumerate(strides):
@@ -68,7 +68,7 @@ def looped(task: TaskFamily, optimizer: optax.GradientTransformation, problem: P
 def outer_gradient(task: TaskFamily, family: Family, problem: Problem, steps: int) -> Callable:
     """(theta, w) -> gradient [P] of the mean of the losses after each step.
 
-    JAX differentiates the scan: reverse over reverse, and whatever the network makes is kept until then.
+    JAX differentiates the scan: reverse over reverse, and all activations of all steps are kept.
     """
 
     @jax.jit

@@ -1,4 +1,4 @@
-"""What the figures are measured on: the paper's network and the quickstart's, on images of noise."""
+"""The problems that figures are measured on: the paper's network and the quickstart's, on images of noise."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,12 +10,13 @@ import numpy as np
 from common.config import Config, OptimizerConfig, TaskConfig
 from common.optimizer import Family, make_family
 from common.task import TaskFamily, classifier
-from workers.unroll import InnerState, Objective, Problem, Unroll
+from workers.estimators import Truncation
+from workers.unroll import InnerState, OuterLoss, Problem, Unroll
 
 
 @dataclass
 class Noise:
-    """A dataset of random pixels: how long a step takes does not depend on what an image shows."""
+    """A dataset of random pixels: the duration of a step does not depend on the content of the images."""
 
     image_shape: tuple[int, int, int]
     images_per_class: int
@@ -46,7 +47,7 @@ LEARNED = OptimizerConfig()
 
 
 class Subject(NamedTuple):
-    """An unroll, ready to go."""
+    """An unroll with everything it is called with."""
 
     unroll: Unroll
     theta: jax.Array  # [P]
@@ -54,16 +55,19 @@ class Subject(NamedTuple):
     state: InnerState
 
     def forward(self, steps: int) -> InnerState:
-        """The next steps; returns when they are done."""
+        """The next `steps` steps; returns when they are computed."""
         return jax.block_until_ready(self.unroll.forward(self.theta, self.problem, self.state, steps)[1])
 
     def backward(self, steps: int) -> np.ndarray:
-        """Both ways over them: the outer gradient [P]."""
+        """The outer gradient [P] over the next `steps` steps."""
         return self.unroll.losses_and_grad(self.theta, self.problem, self.state, steps)[1]
+
+    def truncation(self, steps: int) -> Truncation:
+        return Truncation(self.problem, self.state, self.state, steps)
 
 
 def subject(task: TaskFamily, family: Family, make: type[Unroll] = Unroll, segment: int = 50) -> Subject:
-    unroll = make(task, family, Objective(), segment)
+    unroll = make(task, family, OuterLoss(), segment)
     problem = problem_of(task)
     return Subject(unroll, family.init(jax.random.key(0)), problem, unroll.start(problem, jax.random.key(2)))
 
@@ -78,5 +82,5 @@ def learned() -> Family:
 
 
 def widened(state: InnerState) -> InnerState:
-    """The same numbers in float64; call it where 64 bits are on."""
+    """The same numbers in float64; needs `jax.enable_x64`."""
     return jax.tree.map(lambda x: x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x, state)

@@ -1,9 +1,9 @@
-"""Compilations of a worker that goes on, and what a second worker is worth on a second core."""
+"""Compilations of a running worker, and the throughput of two workers on two cores."""
 
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ from workers.bench.figure import Measured
 from workers.worker import Worker
 
 WINDOWS = 20
-SECONDS = 4.0  # of one round of the workers' race
+SECONDS = 4.0  # of one measurement of throughput
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
@@ -34,7 +34,7 @@ def compilations(rounds: int, config: Config | None = None) -> Measured:
 
 
 def idle_worker(config: Config) -> Worker:
-    """A worker that holds parameters and talks to nobody."""
+    """A worker that has parameters and is connected to no learner."""
     worker = Worker(config, "bench", lambda payload, epoch, version: b"")
     worker.theta, worker.epoch, worker.version = initial_theta(config), 0, 0
     return worker
@@ -42,7 +42,7 @@ def idle_worker(config: Config) -> Worker:
 
 @contextmanager
 def counted(name: str) -> Iterator[list[float]]:
-    """Durations of all events of this name while it is open."""
+    """Durations of all JAX events of this name inside the context."""
     events: list[float] = []
 
     def listen(event: str, duration_secs: float, **_: str | int) -> None:
@@ -57,45 +57,45 @@ def counted(name: str) -> Iterator[list[float]]:
 
 
 def two_workers(rounds: int, seconds: float = SECONDS) -> Measured:
-    """Inner steps per second of two workers on a core each, over those of one (the mean of either alone)."""
+    """Inner steps per second of two workers, on one core each, over those of one (the mean of both alone)."""
     cores = sorted(os.sched_getaffinity(0))[:2]
     if len(cores) < 2:
-        return Measured([float("nan")], {"why": "this machine lends us one core only"})
-    racers = [Racer(core) for core in cores]
+        return Measured([float("nan")], {"reason": "only one core is available"})
+    workers = [PinnedWorker(core) for core in cores]
     try:
         values = []
         for _ in range(rounds):
-            alone = [race([racer], seconds) for racer in racers]
-            values.append(race(racers, seconds) / float(np.mean(alone)))
+            alone = [throughput([worker], seconds) for worker in workers]
+            values.append(throughput(workers, seconds) / float(np.mean(alone)))
         return Measured(values, {"load": os.getloadavg()[0], "steps_per_second_alone": float(np.mean(alone))})
     finally:
-        for racer in racers:
-            racer.end()
+        for worker in workers:
+            worker.close()
 
 
-class Racer:
-    """A worker in a process of its own, on one core, that takes samples for so long as it is told."""
+class PinnedWorker:
+    """A worker in its own process, on one core, that computes samples for a given time."""
 
     def __init__(self, core: int):
-        command = [sys.executable, "-m", "workers.bench.racer", str(core)]
+        command = [sys.executable, "-m", "workers.bench.throughput_worker", str(core)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.result()
 
-    def go(self, seconds: float) -> None:
+    def start(self, seconds: float) -> None:
         assert self._process.stdin is not None
         print(seconds, file=self._process.stdin, flush=True)
 
     def result(self) -> float:
-        """Inner steps per second."""
+        """Inner steps per second, once the time is over."""
         assert self._process.stdout is not None
         return float(self._process.stdout.readline())
 
-    def end(self) -> None:
+    def close(self) -> None:
         self._process.communicate()
 
 
-def race(racers: list[Racer], seconds: float) -> float:
-    """Inner steps per second of all of them together."""
-    for racer in racers:
-        racer.go(seconds)
-    return sum(racer.result() for racer in racers)
+def throughput(workers: Sequence[PinnedWorker], seconds: float) -> float:
+    """Inner steps per second of all workers together."""
+    for worker in workers:
+        worker.start(seconds)
+    return sum(worker.result() for worker in workers)

@@ -1,4 +1,4 @@
-"""What the outer gradient costs in forward steps, and the small parts of an inner step."""
+"""The cost of the outer gradient in forward steps, and the small parts of an inner step."""
 
 from functools import partial
 from typing import Any
@@ -10,7 +10,7 @@ import numpy as np
 from workers.bench import naive
 from workers.bench.figure import Measured, cpu, divided, medians, ratio
 from workers.bench.problems import PAPER, QUICKSTART, Case, Subject, learned, subject, widened
-from workers.estimators import antithetic_pair
+from workers.estimators import Perturbation, antithetic_pair
 from workers.evaluation import timing
 from workers.unroll import InnerState, Problem, Unroll, inner_batch
 
@@ -20,9 +20,9 @@ REFERENCE_STEPS = 50
 
 
 class OneTape(Unroll):
-    """Keeps the tape of one segment only, as if memory were that short."""
+    """Keeps the tape of one segment only, as if no more fitted into memory."""
 
-    def _tapes_kept(self, state: InnerState, borders: int) -> int:
+    def _tapes_kept(self, state: InnerState, boundaries: int) -> int:
         return 1
 
 
@@ -31,18 +31,18 @@ def kept(rounds: int) -> Measured:
     return in_forward_steps(learned_on(QUICKSTART), 500, rounds)
 
 
-def replayed(rounds: int) -> Measured:
-    """The quickstart's network, window 10,000: tapes of two thirds of the segments are made again."""
+def recomputed(rounds: int) -> Measured:
+    """The quickstart's network, window 10,000: two thirds of the segments are recomputed."""
     return in_forward_steps(learned_on(QUICKSTART), 10_000, rounds)
 
 
 def paper_kept(rounds: int) -> Measured:
-    """The paper's network: each of its steps costs the same at any window whose tapes are kept."""
+    """The paper's network: a step costs the same at every window whose tapes are all kept."""
     return in_forward_steps(learned_on(PAPER), 50, rounds)
 
 
-def paper_replayed(rounds: int) -> Measured:
-    """The paper's network at the proportions of window 10,000: the tapes of one segment in twelve are kept."""
+def paper_recomputed(rounds: int) -> Measured:
+    """The paper's network with the proportions of window 10,000: one segment of twelve keeps its tape."""
     return in_forward_steps(learned_on(PAPER, OneTape, segment=5), 60, rounds)
 
 
@@ -51,20 +51,24 @@ def learned_on(case: Case, make: type[Unroll] = Unroll, segment: int = 50) -> Su
 
 
 def in_forward_steps(unroll: Subject, window: int, rounds: int) -> Measured:
-    """Losses and outer gradient of a window over its losses alone."""
+    """Losses and outer gradient of a window over its losses only."""
     return ratio(lambda: unroll.backward(window), lambda: unroll.forward(window), rounds)
 
 
 def pair(rounds: int, window: int = 500) -> Measured:
     """Both estimators of one antithetic pair over one forward unroll."""
     one = learned_on(QUICKSTART)
-    theta, noise = np.asarray(one.theta), np.random.default_rng(0).standard_normal(one.theta.size)
-    both = partial(antithetic_pair, one.unroll, theta, noise, SIGMA, one.problem, (one.state, one.state), window, True)
+    both = partial(antithetic_pair, one.unroll, perturbation(one), one.truncation(window), with_rp=True)
     return ratio(both, lambda: one.forward(window), rounds)
 
 
-def batch_share(rounds: int, case: Case = PAPER, steps: int = 20, batches: int = 500) -> Measured:
-    """Percent of an inner step that taking its batch needs."""
+def perturbation(one: Subject) -> Perturbation:
+    noise = np.random.default_rng(0).standard_normal(one.theta.size)
+    return Perturbation(np.asarray(one.theta), noise, SIGMA)
+
+
+def batch_fraction(rounds: int, case: Case = PAPER, steps: int = 20, batches: int = 500) -> Measured:
+    """Percent of an inner step that is spent on its batch."""
     one = learned_on(case)
     task = one.unroll.task
 
@@ -84,7 +88,7 @@ def batch_share(rounds: int, case: Case = PAPER, steps: int = 20, batches: int =
 
 
 def rounding(rounds: int, steps: int = ERROR_STEPS) -> Measured:
-    """Percent: distance of the float32 outer gradient from the float64 one, over the length of the latter."""
+    """Error of the float32 outer gradient in percent: its distance from the float64 one over the norm of the latter."""
     one, errors = learned_on(QUICKSTART), []
     for seed in range(rounds):
         theta = learned().init(jax.random.key(seed))
@@ -96,7 +100,7 @@ def rounding(rounds: int, steps: int = ERROR_STEPS) -> Measured:
 
 
 def against_reverse_over_reverse(rounds: int, steps: int = REFERENCE_STEPS) -> Measured:
-    """JAX's own derivative of a `lax.scan` of our step's network over ours."""
+    """JAX's derivative of a `lax.scan` of the same network's step over ours."""
     one = learned_on(QUICKSTART)
     reference = naive.outer_gradient(one.unroll.task, learned(), one.problem, steps)
     return ratio(lambda: reference(one.theta, one.state.w), lambda: one.backward(steps), rounds)

@@ -20,7 +20,7 @@ from common.optimizer import make_family
 from common.task import IMAGE_FAMILIES, TaskFamily, make_task
 from workers.evaluation import baselines, timing
 from workers.evaluation.items import Item, Record, decode, encode, from_record, sha256
-from workers.unroll import InnerState, Objective, Problem, Unroll
+from workers.unroll import InnerState, OuterLoss, Problem, Unroll
 
 SPLITS = ("train", "valid", "test")
 SPLIT_SEEDS = {"outer_train": 0, "outer_test": 1}
@@ -111,8 +111,8 @@ class Evaluator:
     def unroll(self, optimizer: str) -> Unroll:
         if optimizer not in self._unrolls:
             family = make_family(self.config.optimizer) if optimizer == "learned" else baselines.family(optimizer)
-            objective = Objective(self.objective, int(self.objective == "valid"), self.config.estimator.clamp)
-            self._unrolls[optimizer] = Unroll(self.task, family, objective, self.config.workers.segment)
+            outer_loss = OuterLoss(self.objective, int(self.objective == "valid"), self.config.estimator.clamp)
+            self._unrolls[optimizer] = Unroll(self.task, family, outer_loss, self.config.workers.segment)
         return self._unrolls[optimizer]
 
 

@@ -19,7 +19,7 @@ from workers.evaluation import items as unrolls
 from workers.figures.fig5 import best_theta
 from workers.figures.figure import Record, Train, Verdict, evaluator_of, item, of_kind, rounded, row
 from workers.figures.statistics import Interval, bootstrap
-from workers.unroll import InnerState, Objective, Problem, Unroll, forward_segment, make_step
+from workers.unroll import InnerState, OuterLoss, Problem, Unroll, forward_segment, make_step
 
 CLAIM = "With more inner steps the outer loss gets near-discontinuous, for hand-designed and learned optimizers alike."
 NEEDS = ("fig5",)
@@ -68,9 +68,9 @@ def perform(record: Mapping[str, Any], train: Train) -> Record:
 
 def unrolled(task: TaskFamily, family: Family, thetas: jax.Array, problem: Problem, key: jax.Array, steps: int) -> Any:
     """Unrolls at many theta [K, P] from one w: the path of w [K, steps + 1, N], unclamped losses [K, steps]."""
-    objective = Objective(clamp=float("inf"))
-    state = Unroll(task, family, objective, steps).start(problem, key)
-    segment = partial(forward_segment, make_step(task, family, objective), steps)
+    outer_loss = OuterLoss(clamp=float("inf"))
+    state = Unroll(task, family, outer_loss, steps).start(problem, key)
+    segment = partial(forward_segment, make_step(task, family, outer_loss), steps)
     last, losses, tape = jax.jit(jax.vmap(segment, in_axes=(0, None, None, None)))(thetas, problem, state, steps)
     flat = jax.vmap(lambda w: jnp.concatenate([x.ravel() for x in jax.tree.leaves(w)]))(last.w)
     return jnp.concatenate([tape.w, flat[:, None]], axis=1), losses

@@ -11,7 +11,7 @@ import numpy as np
 
 from common.config import Config
 from common.optimizer import make_family
-from workers.estimators import antithetic_pair
+from workers.estimators import Perturbation, Truncation, antithetic_pair
 from workers.evaluation.items import Item, decode, encode
 from workers.figures.figure import Record, Train, Verdict, config_of, evaluator_of, item, of_kind, rounded, row
 from workers.figures.statistics import bootstrap
@@ -66,7 +66,8 @@ def perform(record: Mapping[str, Any], train: Train) -> Record:
         problem, state, _ = evaluator.start(Item("learned", k, theta=record["theta"], outer_split="outer_train"))
         noise = random.standard_normal(len(theta))
         unroll = evaluator.unroll("learned")
-        pair = antithetic_pair(unroll, theta, noise, sigma, problem, (state, state), record["window"], True)
+        truncation = Truncation(problem, state, state, record["window"])
+        pair = antithetic_pair(unroll, Perturbation(theta, noise, sigma), truncation, with_rp=True)
         assert pair.rp is not None and pair.es is not None
         rp.append(np.nan_to_num(pair.rp, nan=1e30, posinf=1e30, neginf=-1e30))
         es.append(pair.es)

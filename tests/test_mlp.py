@@ -1,4 +1,4 @@
-"""The paper's learned optimizer against its definition, written again in plain NumPy, one parameter at a time."""
+"""The paper's learned optimizer against its definition in plain NumPy, one parameter at a time."""
 
 from functools import cache
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from common.optimizer import make_family, mlp
 
 DECAYS = [0.5, 0.9, 0.99, 0.999, 0.9999]
 TIMES = [3, 10, 30, 100, 300, 1000, 3000, 10000, 300000]
-NO_MOMENTUM = [0, 6, *range(12, 31)]  # the inputs that are left, of the 31
+NO_MOMENTUM = [0, 6, *range(12, 31)]  # the remaining ones of the 31 inputs
 NO_TIME = list(range(22))
 
 
@@ -82,7 +82,7 @@ def gradients_of(w, steps=4):
     return [jax.tree.map(lambda x, k=k: jnp.cos(x + k) * (1 + k), w) for k in range(steps)]
 
 
-def test_updates_equal_the_definition_on_every_tensor_of_a_nested_tree():
+def test_updates_of_a_nested_tree_equal_the_definition():
     with jax.enable_x64(True):
         w, start = params(jnp.float64), theta(jnp.float64)
         gradients = gradients_of(w)
@@ -96,7 +96,7 @@ def test_updates_equal_the_definition_on_every_tensor_of_a_nested_tree():
             assert all(u.shape == leaf.shape for u in updates)
 
 
-def test_float32_is_near_float64_and_state_stays_float32():
+def test_float32_updates_are_near_float64():
     w = params()
     got, state = run(theta(), w, gradients_of(w))
     assert {leaf.dtype for leaf in jax.tree.leaves((got, state.momentum, state.rms))} == {jnp.dtype(jnp.float32)}
@@ -106,7 +106,7 @@ def test_float32_is_near_float64_and_state_stays_float32():
         np.testing.assert_allclose([np.ravel(jax.tree.leaves(u)[i]) for u in got], want, rtol=1e-3, atol=1e-6)
 
 
-def test_the_second_call_does_not_recompile():
+def test_second_update_does_not_recompile():
     update = jax.jit(mlp.transform(theta()).update)
     w, state = params(), mlp.transform(theta()).init(params())
     for g in gradients_of(w):
@@ -115,7 +115,7 @@ def test_the_second_call_does_not_recompile():
     assert update._cache_size() == 1
 
 
-def test_the_family_is_this_optimizer_with_the_options_of_the_config():
+def test_make_family_passes_the_options_of_the_config():
     w, options = params(), {"hidden": 3, "momentum_features": False}
     family = make_family(OptimizerConfig(**options))
     start = family.init(jax.random.key(0))
@@ -137,21 +137,21 @@ def test_half_precision_parameters_keep_a_float32_state():
         np.testing.assert_allclose(a.astype(jnp.float32), b, rtol=0.01)
 
 
-def test_the_papers_network_has_1090_parameters_in_four_tensors():
+def test_papers_network_has_1090_parameters_in_four_tensors():
     family = make_family(OptimizerConfig())
     assert family.layout == ((31, 32), (32,), (32, 2), (2,)) and family.size == 1090
     assert np.array_equal(np.bincount(family.segments), [992, 32, 64, 2])
     assert np.all(np.diff(family.segments) >= 0)
 
 
-def test_a_random_theta_has_unit_fan_in_variance_and_zero_biases():
+def test_init_has_fan_in_variance_and_zero_biases():
     start = make_family(OptimizerConfig()).init(jax.random.key(3))
     assert start.shape == (1090,) and start.dtype == jnp.float32
     kernel, bias, out_kernel, out_bias = layers(start)
     assert not bias.any() and not out_bias.any()
-    cut = 0.8796  # standard deviation of a standard normal that is cut at two
-    assert np.std(kernel) == pytest.approx(cut / np.sqrt(31), rel=0.1)
-    assert np.std(out_kernel) == pytest.approx(cut / np.sqrt(32), rel=0.2)
+    truncated = 0.8796  # standard deviation of a standard normal truncated at two
+    assert np.std(kernel) == pytest.approx(truncated / np.sqrt(31), rel=0.1)
+    assert np.std(out_kernel) == pytest.approx(truncated / np.sqrt(32), rel=0.2)
     assert np.abs(kernel).max() <= 2 / np.sqrt(31)
     assert not np.array_equal(start, make_family(OptimizerConfig()).init(jax.random.key(4)))
 
@@ -164,7 +164,7 @@ def test_a_random_theta_has_unit_fan_in_variance_and_zero_biases():
         ({"momentum_features": False, "time_features": False}, [0, 6, *range(12, 22)], 482),
     ],
 )
-def test_an_ablation_equals_the_whole_with_its_inputs_cut_off(options, kept, size):
+def test_ablation_equals_the_whole_with_zeroed_inputs(options, kept, size):
     family, w = make_family(OptimizerConfig(**options)), params()
     small = theta(**options)
     assert family.size == size == small.size
@@ -186,7 +186,7 @@ def by_hand(direction_bias=0.0, magnitude=0.0):
     )
 
 
-def test_known_updates_of_a_theta_made_by_hand():
+def test_theta_made_by_hand_gives_known_updates():
     w = {"a": jnp.array([3.0, -4.0]), "b": jnp.array([0.5])}
     g = {"a": jnp.array([3.0, -4.0]), "b": jnp.array([1e-4])}
     (update,), _ = run(by_hand(), w, [g])
@@ -198,7 +198,7 @@ def test_known_updates_of_a_theta_made_by_hand():
     np.testing.assert_allclose(moved["a"], update["a"] - 0.001, rtol=1e-5)
 
 
-def test_that_theta_solves_a_problem_through_optax():
+def test_theta_made_by_hand_solves_a_problem_in_optax():
     target = {"a": jnp.array([0.3, -0.2]), "b": jnp.array([[0.1]])}
     loss = lambda w: optax.tree.norm(optax.tree.sub(w, target)) ** 2  # noqa: E731
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), mlp.transform(by_hand()), optax.scale(5.0))
@@ -213,7 +213,7 @@ def test_that_theta_solves_a_problem_through_optax():
     assert losses[0] == pytest.approx(0.14) and losses[-1] < 1e-3
 
 
-def test_a_tensor_is_normalised_by_itself():
+def test_each_tensor_is_normalised_separately():
     w = params()
     g = gradients_of(w, 1)[0]
     scaled = g | {"b": 1e3 * g["b"]}
@@ -223,7 +223,7 @@ def test_a_tensor_is_normalised_by_itself():
     assert not np.allclose(before["b"], after["b"], rtol=1e-3)
 
 
-def test_vmap_equals_a_loop():
+def test_vmap_over_theta_equals_a_loop():
     w = params()
     thetas = jnp.stack([theta(), 2 * theta()])
     (g,) = gradients_of(w, 1)
@@ -234,7 +234,7 @@ def test_vmap_equals_a_loop():
             np.testing.assert_allclose(a[k], b, rtol=1e-4, atol=1e-8)
 
 
-def test_it_says_so_when_the_parameters_are_missing():
+def test_update_without_parameters_is_rejected():
     w = params()
     with pytest.raises(ValueError, match="call update"):
         mlp.transform(theta()).update(w, mlp.transform(theta()).init(w))

@@ -1,4 +1,4 @@
-"""The process of one racer: reads seconds, takes samples for so long, writes inner steps per second."""
+"""The process of a `PinnedWorker`: reads a number of seconds, computes samples, writes inner steps per second."""
 
 import os
 import sys
@@ -17,7 +17,7 @@ def main(core: int) -> None:
 
     worker = idle_worker(replace(Config(), curriculum=CurriculumConfig(start=50, end=50)))
     worker.sample()
-    print(0.0, flush=True)  # compiled, ready
+    print(0.0, flush=True)  # compiled
     for line in sys.stdin:
         began, steps = time.perf_counter(), 0.0
         while (spent := time.perf_counter() - began) < float(line):

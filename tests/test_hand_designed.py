@@ -46,7 +46,7 @@ def path(transform, steps=6, gradient=gradient):
         ),
     ],
 )
-def test_it_equals_optax(transform, same):
+def test_hand_designed_optimizers_equal_optax(transform, same):
     np.testing.assert_allclose(path(transform), path(same), rtol=2e-5, atol=1e-6)
 
 
@@ -54,26 +54,26 @@ def with_last_four(exponential=OFF, linear=OFF, l1=OFF, l2=OFF):
     return hand_designed.adam8(jnp.array([*PLAIN8[:4], exponential, linear, l1, l2]))
 
 
-def test_adam8_decays_the_rate_exponentially_from_the_first_step_on():
+def test_adam8_decays_the_rate_exponentially():
     want = optax.adam(lambda t: 0.05 * jnp.exp(-0.3 * t))
     np.testing.assert_allclose(path(with_last_four(exponential=log(0.3))), path(want), rtol=2e-5)
 
 
-def test_adam8_decays_the_rate_linearly_and_stops_at_zero():
+def test_adam8_decays_the_rate_linearly_to_zero():
     got = path(with_last_four(linear=log(0.3)))
     want = optax.adam(lambda t: jnp.maximum(0.0, 0.05 * (1 - 0.3 * t)))
     np.testing.assert_allclose(got, path(want), rtol=2e-5)
     assert np.array_equal(got[3], got[5]) and not np.array_equal(got[2], got[3])
 
 
-def test_adam8_penalties_are_part_of_the_loss():
+def test_adam8_adds_penalties_to_the_loss():
     penalised = lambda w: jax.tree.map(lambda g, x: g + 0.3 * jnp.sign(x) + 0.7 * x, gradient(w), w)  # noqa: E731
     got = path(with_last_four(l1=log(0.3), l2=log(0.7)))
     np.testing.assert_allclose(got, path(optax.adam(0.05), gradient=penalised), rtol=2e-5)
 
 
 @pytest.mark.parametrize("name", ["adam", "rmsprop", "sgd", "adam8"])
-def test_a_family_starts_at_the_configured_values(name):
+def test_family_init_has_the_configured_values(name):
     family = make_family(OptimizerConfig(family=name, learning_rate=0.02, momentum=0.7))
     theta = family.init(jax.random.key(0))
     assert theta.dtype == jnp.float32 and theta.shape == (family.size,) == family.segments.shape
@@ -81,13 +81,13 @@ def test_a_family_starts_at_the_configured_values(name):
     want = {"sgd": [0.02, 0.7], "adam8": [0.02, 0.1, 0.001, *5 * [1e-8]]}.get(name, [0.02])
     np.testing.assert_allclose(values, want, rtol=1e-5)
     same = {"sgd": optax.sgd(0.02, 0.7), "rmsprop": optax.rmsprop(0.02)}.get(name, optax.adam(0.02))
-    alive = [0, 1, 3, 4]  # even 1e-8 of weight decay moves a unit that has no other gradient
+    alive = [0, 1, 3, 4]  # a weight decay of 1e-8 already moves a unit without gradient
     got, want = path(family.transform(theta)), path(same)
     np.testing.assert_allclose(got[:, alive], want[:, alive], rtol=2e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["adam", "rmsprop", "sgd", "adam8"])
-def test_derivatives_in_theta_are_finite_although_a_unit_is_dead(name):
+def test_gradient_of_theta_with_a_dead_unit_is_finite(name):
     family = make_family(OptimizerConfig(family=name, learning_rate=0.05))
 
     @jax.jit
@@ -107,7 +107,7 @@ def test_derivatives_in_theta_are_finite_although_a_unit_is_dead(name):
     assert slope[0] == pytest.approx((values[0] - values[1]) / 1e-2, rel=0.02)
 
 
-def test_the_order_of_adam8_is_the_documented_one():
+def test_adam8_order_is_the_documented_one():
     assert hand_designed.ADAM8 == (
         "learning_rate",
         "beta1",
