@@ -61,7 +61,7 @@ def pin_to_free_core() -> int | None:
     return None
 
 
-def share(compilations: Mapping[str, Callable[[], object]]) -> None:
+def compile_in_turn(compilations: Mapping[str, Callable[[], object]]) -> None:
     """Calls all of them, each in only one process of this machine at a time.
 
     Processes that start together so begin with different ones, and find in the compilation cache what the others made.

@@ -133,7 +133,7 @@ def seconds_lost(struck: list[Struck], times: np.ndarray, quiet_rate: float) -> 
 def ask_witnesses(folder: Path, run: directory.RunDirectory) -> dict[str, Any]:
     """Compares what the workers were told with what was applied. Raises AssertionError."""
     applied, told = set(ask_oracle(run).names), dict[tuple[str, int], str]()
-    for path in (folder / "answers").iterdir():
+    for path in (folder / "replies").iterdir():
         for line in path.read_text().splitlines():
             sequence, verdict = line.split()
             assert (path.name, int(sequence)) not in told, f"{path.name} was answered twice about {sequence}"
@@ -143,7 +143,7 @@ def ask_witnesses(folder: Path, run: directory.RunDirectory) -> dict[str, Any]:
     taken = {name for name, verdict in told.items() if verdict in ("accepted", "duplicate")}
     lives = len(list((run.path / "epochs").glob("*.json")))
     assert len(taken - applied) <= lives * run.config().outer.batch_samples  # the one at the end of each
-    assert len(applied - taken) <= len(list((folder / "answers").iterdir()))  # killed between sample and answer
+    assert len(applied - taken) <= len(list((folder / "replies").iterdir()))  # killed between sample and answer
     return {"applied": len(applied), "verdicts": dict(verdicts), "lost_with_learners": len(taken - applied)}
 
 
@@ -174,7 +174,7 @@ def soak(folder: Path, minutes: float, workers: int = 8, program: str = "mixed",
         "load": [round(x, 1) for x in load],
         **report,
         "oracle": oracle,
-        "given_up": ends["given_up"],
+        "given_up": ends.abandoned,
     }
 
 

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from cluster.monitoring.alerts import Moment
 from cluster.monitoring.dashboard import CHARTS, frame, series, step_rate, watch
+from cluster.monitoring.fleet_status import FleetStatus
 from cluster.monitoring.metrics import FleetMetrics, LearnerMetrics, exposition
 from cluster.monitoring.scrape import Readings, parse
 from common.config import Config
@@ -31,8 +32,7 @@ def living() -> Moment:
     learner.checkpoint_written(50, 1, 0.1, 1.0)
     learner.set_batch(3, 1.0)
     nodes = {"10.0.0.1": 4, "10.0.0.2": 3}
-    states = {"target": 8, "starting": 1, "running": 7, "leaving": 0, "given_up": 0, "restarts": 0}
-    fleet.observe_status({**states, "nodes": nodes})
+    fleet.observe_status(FleetStatus(target=8, starting=1, running=7, nodes=nodes))
     values = [Readings(True, parse(exposition(m.registry))) for m in (learner, fleet)]
     return Moment(history, values[0], values[1], history[-1].time + 1)
 

@@ -76,5 +76,5 @@ def go_on() -> int:
     with ray_cluster.connected("a"):
         scene = Scene("a")
         scene.go_on(1, 120)
-        until(lambda: scene.fleet()["running"] == 2, 60)
+        until(lambda: scene.fleet().running == 2, 60)
         return scene.learner()["version"]

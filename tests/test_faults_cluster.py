@@ -67,7 +67,7 @@ def test_workers_killed_again_and_again_are_replaced(surroundings: Path, cluster
         assert max(replaced) < 30
         print({"seconds_until_four_killed_workers_are_replaced": replaced})
         scene.go_on()
-        assert scene.fleet()["restarts"] == 20 and scene.learner()["epoch"] == 1
+        assert scene.fleet().restarts == 20 and scene.learner()["epoch"] == 1
         assert outertrain("logs", "killed", "--lines", "10000").count(" ended: ") == 20
     assert_nothing_is_missing(scene.run)
 
@@ -208,7 +208,7 @@ def test_two_runs_by_command_and_one_of_them_scaled_while_it_runs(surroundings: 
         assert state["state"] == "running" and state["workers"] == 4 and state["epoch"] == 1
         assert sorted(ray_cluster.runs()) == ["scaled", "steady"]
         steady.go_on(seconds=60)
-        assert steady.fleet()["restarts"] == 0 and steady.fleet()["target"] == 1
+        assert steady.fleet().restarts == 0 and steady.fleet().target == 1
         assert outertrain("scale", "nothing", "3", code=2) == ""
     outertrain("stop", "steady")
     ask_oracle(steady.run)
@@ -250,7 +250,7 @@ def test_a_job_survives_the_loss_of_its_workers(surroundings: Path, cluster: Clu
 def test_aggregators_merge_before_the_learner_and_one_may_be_lost(surroundings: Path, cluster: Cluster) -> None:
     with launched(surroundings, "merged", 8, "workers.aggregate=4") as scene:
         scene.go_on()
-        assert scene.fleet()["restarts"] == 0
+        assert scene.fleet().restarts == 0
         node = next(node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU"))
         before, known = scene.workers(), scene.learner()["workers_known"]
         ray.kill(unwrap(scene.handles.fleet.aggregator.remote, node), no_restart=False)

@@ -12,7 +12,7 @@ from cluster.cli import console
 from cluster.cli.interrupt import Interrupt
 from cluster.cli.train import follow
 from cluster.jobs.evaluation import FILE, Interim
-from cluster.launchers.in_process import InProcess
+from cluster.launchers.in_process import InProcessRun, open_training, train_for_figure
 from cluster.runs import directory
 from cluster.runs.directory import load_theta
 from common import jsonlines
@@ -41,9 +41,9 @@ def config(**sections: dict) -> Config:
 
 
 def train(name: str, wanted: Config, steps: int | None = None) -> directory.RunDirectory:
-    """Runs to the end, or for some samples; then leaves without a word, as a killed process does."""
+    """Runs to the end, or for some samples and then stops like a killed process, without closing anything."""
     run = directory.find(name) if name in directory.names() else directory.create(name, wanted)
-    host = InProcess(run, wanted)
+    host = InProcessRun(run, wanted)
     taken = 0
     while taken != steps and host.advance():
         taken += 1
@@ -55,19 +55,19 @@ def train(name: str, wanted: Config, steps: int | None = None) -> directory.RunD
     return run
 
 
-def test_same_seed_same_theta_and_another_seed_another() -> None:
+def test_run_theta_depends_on_the_seed_only() -> None:
     first, second, other = (
         load_theta(train(name, from_dict({**TREE, "seed": seed})))[0] for name, seed in (("a", 0), ("b", 0), ("c", 1))
     )
     assert first.tobytes() == second.tobytes() != other.tobytes()
 
 
-@pytest.mark.parametrize("es, lives", [("truncated", (0, 1, 3, 5, 4)), ("persistent", (5,)), ("noise_reuse", (6,))])
-def test_left_anywhere_and_resumed_the_run_is_the_same(es: str, lives: tuple[int, ...]) -> None:
-    """`lives` are samples between two ends; a batch has 2 samples of 2 pairs."""
+@pytest.mark.parametrize("es, samples", [("truncated", (0, 1, 3, 5, 4)), ("persistent", (5,)), ("noise_reuse", (6,))])
+def test_run_killed_anywhere_and_resumed_is_the_same(es: str, samples: tuple[int, ...]) -> None:
+    """`samples`: between two kills; a batch has 2 samples of 2 pairs."""
     wanted = config(estimator={"pairs": 2, "es": es, "use": "merged" if es == "truncated" else "es"})
     whole = train("whole", wanted)
-    for steps in lives:
+    for steps in samples:
         train("torn", wanted, steps)
     torn = train("torn", wanted)
     assert load_theta(torn)[0].tobytes() == load_theta(whole)[0].tobytes()
@@ -75,14 +75,14 @@ def test_left_anywhere_and_resumed_the_run_is_the_same(es: str, lives: tuple[int
     assert lines == [[r.version, r.loss, r.norms.gradient] for r in read_history(whole.path)]
 
 
-def test_staleness_is_zero_and_all_workers_take_turns() -> None:
+def test_run_staleness_is_zero_and_workers_take_turns() -> None:
     lines = read_history(train("a", config()).path)
     assert len(lines) == UPDATES
     assert all(line.staleness == (0.0, 0) for line in lines)
     assert {line.workers_seen for line in lines} <= {2, 3, 4}
 
 
-def test_killed_by_the_system_at_random_moments() -> None:
+def test_run_command_killed_by_sigkill_resumes_to_the_same() -> None:
     """The command itself, killed by SIGKILL while it writes, computes or starts, is resumed to the same theta."""
     wanted = config(outer={**TREE["outer"], "updates": 30})
     whole = train("whole", wanted)
@@ -110,10 +110,10 @@ def test_killed_by_the_system_at_random_moments() -> None:
     assert np.isfinite(theta).all()
 
 
-def test_it_is_evaluated_while_it_trains_and_that_changes_nothing() -> None:
+def test_run_evaluated_during_training_is_unchanged() -> None:
     wanted = config(evaluation={"every": 5, "tasks": 2})
     run = directory.create("watched", wanted)
-    with InProcess(run, wanted) as host:
+    with InProcessRun(run, wanted) as host:
         interim = Interim(run, wanted, host.pool())
         follow(host, wanted, interim, Interrupt(), console.PlainDisplay())
     rows = jsonlines.read(run.evaluation / FILE)
@@ -121,3 +121,45 @@ def test_it_is_evaluated_while_it_trains_and_that_changes_nothing() -> None:
         ("learned", version, task) for version in (0, 5, 10) for task in (1000, 1001)
     }
     assert load_theta(run)[0].tobytes() == load_theta(train("plain", config()))[0].tobytes()
+
+
+SMALL = from_dict(
+    {
+        "task": {"family": "quadratic", "inner_steps": 12},
+        "optimizer": {"family": "sgd", "learning_rate": 0.01},
+        "curriculum": {"start": 2, "end": 6, "updates": 5},
+        "outer": {"updates": 6, "batch_samples": 3},
+        "workers": {"count": 2, "segment": 6},
+    }
+)
+
+
+def test_train_for_figure_twice_gives_the_same(tmp_path: Path) -> None:
+    one, other = (train_for_figure(SMALL, [0, 3, 6], tmp_path / name) for name in "ab")
+    np.testing.assert_array_equal(one.theta, other.theta)
+    assert [line.version for line in one.history] == [1, 2, 3, 4, 5, 6]
+    np.testing.assert_array_equal(one.kept[6], one.theta)
+    assert one.kept[0].tolist() == pytest.approx([0.01, 0.9])
+    assert not np.array_equal(one.kept[3], one.theta)
+
+
+def test_train_for_figure_resumed_gives_the_same(tmp_path: Path) -> None:
+    whole = train_for_figure(SMALL, [0, 2, 6], tmp_path / "whole")
+    (tmp_path / "cut").mkdir()
+    training = open_training(SMALL, tmp_path / "cut")
+    np.save(tmp_path / "cut" / "kept-0.npy", training.theta)
+    for _ in range(8):  # two updates and two samples of the third
+        training.advance()
+        if training.version == 2:
+            np.save(tmp_path / "cut" / "kept-2.npy", training.theta)
+    resumed = train_for_figure(SMALL, [0, 2, 6], tmp_path / "cut")
+    np.testing.assert_array_equal(resumed.theta, whole.theta)
+    np.testing.assert_array_equal(resumed.kept[2], whole.kept[2])
+    assert [line.loss for line in resumed.history] == [line.loss for line in whole.history]
+
+
+def test_train_for_figure_finished_run_is_not_extended(tmp_path: Path) -> None:
+    once = train_for_figure(SMALL, [6], tmp_path)
+    again = train_for_figure(SMALL, [6], tmp_path)
+    np.testing.assert_array_equal(once.theta, again.theta)
+    assert len(again.history) == 6

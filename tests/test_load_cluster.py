@@ -17,7 +17,7 @@ from helpers import ray_environment  # noqa: F401 - before Ray
 from helpers.cluster import Scene, launched, start_cluster, surrounded
 from ray.cluster_utils import Cluster
 
-from cluster.actors.worker_program import FOR_RUNS
+from cluster.actors.worker_program import TRAINING
 from cluster.runs import directory
 from common import checkpoint, configfile
 from common.config import Config
@@ -159,7 +159,7 @@ def test_many_workers_join_at_once(surroundings: Path, cluster: Cluster, workers
         surroundings, name, workers, *settings, program="recorded:Worker", seconds=300, worker=LIGHT
     ) as scene:
         scene.go_on(30, 120)
-        assert scene.fleet()["restarts"] == 0 and scene.learner()["epoch"] == 1
+        assert scene.fleet().restarts == 0 and scene.learner()["epoch"] == 1
         found = measured(scene, workers, batch)
     print(found)
     assert_good(found)
@@ -168,9 +168,9 @@ def test_many_workers_join_at_once(surroundings: Path, cluster: Cluster, workers
 def test_16_real_workers_join_at_once(surroundings: Path, cluster: Cluster) -> None:
     """290 MB of memory each."""
     settings = (*PAPER, "outer.batch_samples=8")
-    with launched(surroundings, "real", 16, *settings, program=FOR_RUNS, seconds=300, worker=LIGHT) as scene:
+    with launched(surroundings, "real", 16, *settings, program=TRAINING, seconds=300, worker=LIGHT) as scene:
         scene.go_on(200, 120)
-        assert scene.fleet()["restarts"] == 0 and scene.learner()["epoch"] == 1
+        assert scene.fleet().restarts == 0 and scene.learner()["epoch"] == 1
         found = measured(scene, 16, 8)
     print(found)
     assert_good(found)

@@ -4,6 +4,7 @@ import math
 import re
 import socket
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from helpers import run_files
 from helpers.learner import sample as make_sample
 from prometheus_client.parser import text_string_to_metric_families
 
+from cluster.monitoring.fleet_status import FleetStatus
 from cluster.monitoring.metrics import STEPS, Endpoint, FleetMetrics, LearnerMetrics, exposition, window_range
 from common.config import Config
 from common.errors import UserError
@@ -28,7 +30,7 @@ SAMPLE = make_sample(
     seconds=1.5,
     facts=Facts(inner_steps=650, finished=1, diverged=0, exchange_seconds=0.02, task_seconds=0.5),
 )
-STATUS = {"target": 4, "starting": 1, "running": 2, "leaving": 0, "given_up": 1, "restarts": 3, "nodes": {"a": 2}}
+STATUS = FleetStatus(target=4, starting=1, running=2, draining=5, abandoned=1, restarts=3, nodes={"a": 2})
 
 
 def value(metrics: LearnerMetrics | FleetMetrics, name: str, **labels: str) -> float | None:
@@ -163,9 +165,10 @@ def test_checkpoints(learner: LearnerMetrics) -> None:
 def test_the_fleet_publishes_its_status_and_forgets_machines_that_left() -> None:
     fleet = FleetMetrics()
     fleet.observe_status(STATUS)
-    fleet.observe_status(STATUS | {"restarts": 5, "nodes": {"b": 3}})
+    fleet.observe_status(replace(STATUS, restarts=5, nodes={"b": 3}))
     assert value(fleet, "outertrain_workers_target") == 4
     assert value(fleet, "outertrain_workers", state="running") == 2
+    assert value(fleet, "outertrain_workers", state="leaving") == 5
     assert value(fleet, "outertrain_workers", state="given_up") == 1
     assert value(fleet, "outertrain_worker_restarts_total") == 5
     assert value(fleet, "outertrain_node_workers", node="a") is None

@@ -214,7 +214,7 @@ def test_a_learner_that_is_killed_is_found_again_on_another_port(watched: Watche
     await_(lambda: watched.query(up), 30, "a scrape")
     [before] = watched.query(up)
     epoch = watched.query(f'outertrain_epoch{{run="{RUN}"}}')[0]["value"][1]
-    [learner] = watched.process("LearnerShell")
+    [learner] = watched.process("LearnerActor")
     learner.kill()
     back = f'outertrain_epoch{{run="{RUN}"}} > {epoch}'
     await_(lambda: watched.query(back), 60, "the next epoch")
@@ -224,7 +224,7 @@ def test_a_learner_that_is_killed_is_found_again_on_another_port(watched: Watche
 
 
 def test_a_learner_that_stands_still_is_an_alarm(watched: Watched) -> None:
-    [learner] = watched.process("LearnerShell")
+    [learner] = watched.process("LearnerActor")
     learner.suspend()
     try:
         await_(lambda: watched.firing("OutertrainLearnerDown"), 60, "OutertrainLearnerDown")
@@ -239,7 +239,7 @@ def test_workers_that_are_killed_are_an_alarm_until_they_are_replaced(watched: W
 
     def fires_while_they_are_killed() -> bool:
         """Again and again: a worker is back sooner than Prometheus may look."""
-        for worker in watched.process("WorkerShell"):
+        for worker in watched.process("WorkerActor"):
             with suppress(psutil.NoSuchProcess):
                 worker.kill()
         return watched.firing("OutertrainWorkersBelowTarget")

@@ -122,7 +122,7 @@ def launched(machines: Room, name: str) -> Iterator[Run]:
 
 
 def workers_on(host: Host) -> list[str]:
-    return [line for line in host.processes() if line.startswith("ray::WorkerShell")]
+    return [line for line in host.processes() if line.startswith("ray::WorkerActor")]
 
 
 @pytest.mark.cluster

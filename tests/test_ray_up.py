@@ -120,7 +120,7 @@ def test_readme_commands_deploy_own_machines_and_clean_up(machines: Room) -> Non
     laptop.run(begin + scale.replace("32", "2"))
     each = {host.address: 1 for host in workers}
     until(lambda: (at := status(head))["version"] >= 3 and at["nodes"] == each, 240, "both workers")
-    assert running(head, "ray::LearnerShell") and running(head, "ray::FleetShell")  # where the run directory is
+    assert running(head, "ray::LearnerActor") and running(head, "ray::FleetActor")  # where the run directory is
     printed = laptop.run(f"{begin} ray exec my-cluster.yaml 'outertrain status first --json'")
     [told] = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
     assert told["state"] == "running" and told["fleet"]["target"] == told["workers"] == 2 and told["nodes"] == each

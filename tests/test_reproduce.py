@@ -89,11 +89,11 @@ def test_processes_compute_items_and_lost_ones_are_replaced(tmp_path):
     items = [item for item in fig2.items("mini", []) if item["kind"] == "toy"]
     broken = {"item": "broken", "figure": "fig2", "kind": "no such kind"}
     with LocalPool(1, tmp_path) as pool:
-        assert computed(pool, broken).reason == "its process ended with code 1"
+        assert computed(pool, broken).reason == "its process exited with code 1"
         done = computed(pool, items[0])
-        hands = list(pool._free)
+        workers = list(pool._free)
     assert done.row == json.loads(json.dumps(process_pool.perform(items[0], tmp_path)))
-    assert not any(hand.process.is_alive() for hand in hands)
+    assert not any(worker.process.is_alive() for worker in workers)
 
 
 def test_a_process_that_died_while_it_was_idle_costs_an_attempt_and_no_item(tmp_path):

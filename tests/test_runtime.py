@@ -68,7 +68,7 @@ from common import runtime
 def slow(name):
     print(name, flush=True)
     sys.stdin.readline()
-runtime.share({name: lambda name=name: slow(name) for name in ("a", "b", "c")})
+runtime.compile_in_turn({name: lambda name=name: slow(name) for name in ("a", "b", "c")})
 """
 
 

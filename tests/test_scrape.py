@@ -7,19 +7,12 @@ from pathlib import Path
 import pytest
 from helpers import run_files
 
+from cluster.monitoring.fleet_status import FleetStatus
 from cluster.monitoring.metrics import Endpoint, FleetMetrics, LearnerMetrics, exposition
 from cluster.monitoring.scrape import Readings, parse, read
 from cluster.monitoring.targets import FOLDER_VARIABLE, write_targets
 
-STATUS = {
-    "target": 4,
-    "starting": 1,
-    "running": 3,
-    "leaving": 0,
-    "given_up": 0,
-    "restarts": 0,
-    "nodes": {"a": 2, "b": 1},
-}
+STATUS = FleetStatus(target=4, starting=1, running=3, nodes={"a": 2, "b": 1})
 
 
 @pytest.fixture(autouse=True)

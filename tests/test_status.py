@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 from helpers import run_files
 
+from cluster.monitoring.fleet_status import FleetStatus
 from cluster.monitoring.metrics import Endpoint, FleetMetrics, LearnerMetrics
 from cluster.monitoring.status import state_of, text
 from cluster.monitoring.targets import write_targets
 from cluster.runs.directory import RunDirectory
 from common.config import Config, OuterConfig
 
-FLEET = {"target": 4, "starting": 1, "running": 3, "leaving": 0, "given_up": 0, "restarts": 2, "nodes": {"10.0.0.1": 3}}
+FLEET = FleetStatus(target=4, starting=1, running=3, restarts=2, nodes={"10.0.0.1": 3})
 
 
 @pytest.fixture

@@ -85,12 +85,15 @@ class Echo:
 def over_ray(rounds: int) -> Measured:
     """Exchanges per second of `CLIENTS` stub workers with the learner, over those with the echo, in turn."""
     with temporary_runs(), ray_session.local(2, "bench", CONFIG):
-        from cluster.actors.base import actor, learner_actor, ray
+        import ray
+
+        from cluster.actors.base import actor_class
+        from cluster.actors.learner_actor import start_learner
 
         run = directory.create("bench", CONFIG)
-        learner = learner_actor(run.path)
+        learner = start_learner(run.path)
         ray.get(learner.ready.remote())
-        echo = actor(Echo, {}, exchange=CLIENTS).remote()
+        echo = actor_class(Echo, {}, exchange=CLIENTS).remote()
         known = unpack_reply(ray.get(learner.exchange.remote(None, -1, -1)))
         learners, echoes, sequence = [], [], 0
         for _ in range(rounds + 1):

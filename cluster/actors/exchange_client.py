@@ -1,47 +1,49 @@
-"""A worker's road to the learner: one call, repeated with the same payload until it is answered.
+"""Client for the learner's `exchange` call: retries the same payload with exponential back-off until a reply arrives.
 
-The learner knows a sample by its name, so a repetition after a lost reply is applied once. A learner that is away is
-waited for: it comes back from its checkpoint, and the worker keeps its trajectories meanwhile.
+The learner identifies a sample by worker and sequence number, so a retry after a lost reply is applied once. While the
+learner is unavailable the worker waits, with its trajectories in memory; the learner restarts from its checkpoint.
 """
 
 import random
 from collections.abc import Callable
 from threading import Event
 
-Call = Callable[[bytes | None, int, int], bytes]  # (payload or nothing, known epoch, known version) -> reply
+Call = Callable[[bytes | None, int, int], bytes]  # (sample or None, known epoch, known version) -> packed reply
 
 
-class Unreachable(Exception):
-    """The call may or may not have been executed."""
+class Unavailable(Exception):
+    """The peer did not reply. The call may or may not have been executed."""
 
 
-class Left(Exception):
-    """The worker was told to leave while it waited for the learner."""
+class ShuttingDown(Exception):
+    """The worker was asked to shut down while it waited for the learner."""
 
 
-class Connection:
-    """An exchange over a road that may break."""
+class ExchangeClient:
+    """A `Call` that survives an unavailable peer."""
 
     def __init__(
-        self, call: Call, leaving: Event, repeat: bool = True, pause: float = 0.5, longest_pause: float = 15.0
+        self, call: Call, stopping: Event, *, resend: bool = True, pause: float = 0.5, longest_pause: float = 15.0
     ):
-        """`repeat`: whether the other side, when it comes back, knows which samples it has taken; else the sample whose
-        answer was lost is given up, because it might be taken twice.
+        """Args:
+        call: one attempt; raises Unavailable.
+        stopping: set when the worker must shut down; interrupts a pause.
+        resend: whether the peer recognises a sample that it has already received. Otherwise a sample whose reply was
+            lost is dropped, because it might be applied twice.
+        pause: seconds before the first retry, doubled by each further one up to `longest_pause`.
         """
-        self._call, self._repeat = call, repeat
-        self._leaving = leaving
-        self._pause = pause
-        self._longest_pause = longest_pause
+        self._call, self._resend, self._stopping = call, resend, stopping
+        self._pause, self._longest_pause = pause, longest_pause
 
     def __call__(self, payload: bytes | None, epoch: int, version: int) -> bytes:
-        """The learner's reply, whenever it comes. Raises Left when the worker is to leave first."""
+        """Returns the packed reply. Raises ShuttingDown if `stopping` is set while the peer is unavailable."""
         pause = self._pause
         while True:
             try:
                 return self._call(payload, epoch, version)
-            except Unreachable:
-                if self._leaving.wait(pause * random.uniform(0.5, 1.0)):  # spread: all workers lost it at once
-                    raise Left from None
-                if not self._repeat:
+            except Unavailable:
+                if self._stopping.wait(pause * random.uniform(0.5, 1.0)):  # jitter: all workers lost it at once
+                    raise ShuttingDown from None
+                if not self._resend:
                     payload = None
                 pause = min(2 * pause, self._longest_pause)

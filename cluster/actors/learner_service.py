@@ -1,8 +1,11 @@
-"""What the learner's process holds, with or without Ray: the learner of one run and its metrics endpoint."""
+"""The contents of the learner's process, with or without Ray: the learner of one run and its metrics endpoint."""
 
+import logging
+import threading
+import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from cluster.monitoring import targets
 from cluster.monitoring.metrics import Endpoint, LearnerMetrics
@@ -10,6 +13,7 @@ from cluster.monitoring.progress import RECENT
 from cluster.runs.directory import RunDirectory
 from common.config import digest
 from common.data.dataset import open_dataset
+from common.errors import UserError
 from common.optimizer import initial_theta, make_family
 from common.task import IMAGE_FAMILIES, make_task
 from common.update_record import UpdateRecord
@@ -18,9 +22,13 @@ from learner.history import read_newest
 from learner.learner import Surroundings
 from learner.recovery import open_learner
 
+log = logging.getLogger(__name__)
+RETRY_S = 15.0
+T = TypeVar("T")
 
-class Recording(LearnerMetrics):
-    """Metrics that also keep the newest lines of the history, which `status` shows."""
+
+class RecentMetrics(LearnerMetrics):
+    """Metrics that also keep the newest records of the history, which `status` returns."""
 
     def __init__(self, before: list[UpdateRecord]):
         super().__init__()
@@ -32,20 +40,25 @@ class Recording(LearnerMetrics):
 
 
 class LearnerService:
-    """One life of a run's learner."""
+    """A run's learner, from one start to its end or crash."""
 
     def __init__(self, run: RunDirectory, beside: Callable[[], dict[str, bytes]] = dict):
-        """Raises UserError when the configuration, the data, the run directory or the port cannot be used."""
+        """Args:
+        beside: auxiliary state to keep in each checkpoint (`learner.learner.Surroundings`).
+
+        Raises:
+          UserError: the configuration, the data, the run directory or the port cannot be used.
+        """
         self._run, self._config = run, run.config()
         config = self._config
         dataset = open_dataset(config.dataset) if config.task.family in IMAGE_FAMILIES else None
-        make_task(config, dataset)  # a task that cannot be made is refused here, not by each worker
+        make_task(config, dataset)  # an impossible task is rejected here, not by each worker
         family = make_family(config.optimizer)
-        self._metrics = Recording(read_newest(run.path, RECENT))
+        self._metrics = RecentMetrics(read_newest(run.path, RECENT))
         self._endpoint = Endpoint(self._metrics.registry, config.metrics.address, config.metrics.port)
-        announced = targets.read_address(run.path) is not None  # by a life before: Prometheus is to miss it
+        announced = targets.read_address(run.path) is not None  # before a restart: Prometheus should report it as down
         try:
-            self._targets = targets.write_targets(  # first: a learner that opens its run has begun an epoch
+            self._targets = targets.write_targets(  # before opening the run, which takes an epoch
                 run.path, run.name, "learner", self._endpoint.address, self._endpoint.port
             )
             around = Surroundings(self._metrics, beside=beside, reached=failpoints.from_environment())
@@ -62,7 +75,7 @@ class LearnerService:
         self._metrics.watch_disk(run.path)
 
     def status(self) -> dict[str, Any]:
-        """The learner's own words, the newest lines of the history, and where the metrics are."""
+        """The learner's status, the newest records of the history, and the URL of the metrics."""
         status = self.learner.status()
         return {
             **status,
@@ -72,10 +85,49 @@ class LearnerService:
         }
 
     def close(self) -> None:
-        """Makes the present state durable, if the disk has become free again, and ends the endpoint."""
+        """Makes the newest version durable, if the disk permits, and closes the endpoint."""
         self.learner.drain()
         try:
             self.learner.persist()
         finally:
             targets.remove_targets(self._targets)
             self._endpoint.close()
+
+
+class RetriedOpening(Generic[T]):
+    """Something that may be impossible to open for a while, a run on a full disk for example. Thread-safe.
+
+    It is opened at once; after a failure it is retried by `get`, at most every `RETRY_S` seconds.
+    """
+
+    def __init__(self, open_now: Callable[[], T], clock: Callable[[], float] = time.monotonic):
+        """`open_now` raises UserError while opening is impossible; other exceptions are raised here."""
+        self._open_now, self._clock = open_now, clock
+        self._lock = threading.Lock()
+        self._opened: T | None = None
+        self._error: UserError | None = None
+        self._try()
+
+    @property
+    def opened(self) -> T | None:
+        """The opened object, or None."""
+        return self._opened
+
+    def get(self) -> T:
+        """Returns the opened object. Raises the UserError of the last attempt."""
+        with self._lock:
+            if self._opened is None and self._clock() - self._tried >= RETRY_S:
+                self._try()
+            if self._opened is None:
+                assert self._error is not None
+                raise self._error
+            return self._opened
+
+    def _try(self) -> None:
+        self._tried = self._clock()
+        try:
+            self._opened = self._open_now()
+        except UserError as error:
+            if str(error) != str(self._error):
+                log.error("%s; retried every %.0f s", error, RETRY_S)
+            self._error = error

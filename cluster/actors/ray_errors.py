@@ -1,4 +1,7 @@
-"""What Ray actors answer: the error of a method as it was raised there, the reason of a failure in one line."""
+"""Calls of Ray actors' methods that raise the UserError of the actor instead of Ray's wrapper around it.
+
+Ray is imported by the functions: its settings must be applied first (`ray_session.apply_settings`).
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +10,7 @@ from common.errors import UserError, last_line
 
 
 def unwrap(call: Callable[..., Any], *arguments: Any) -> Any:
-    """The answer of an actor's method. Raises the UserError that it raised, as it was raised there."""
+    """Calls an actor's method and returns its value. Raises the UserError that the method raised, unwrapped."""
     import ray
     from ray.exceptions import RayTaskError
 
@@ -20,7 +23,7 @@ def unwrap(call: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def await_ready(call: Callable[..., Any], what: str) -> None:
-    """Waits for the first answer of an actor. Raises UserError when it cannot work."""
+    """Waits for the first reply of an actor. Raises UserError when the actor cannot start."""
     from ray.exceptions import RayActorError
 
     try:
@@ -29,17 +32,3 @@ def await_ready(call: Callable[..., Any], what: str) -> None:
         raise UserError(
             f"the {what} cannot start: {last_line(str(error))} (train --in-process shows the whole traceback)"
         ) from None
-
-
-def raise_if_hopeless(fleet: dict[str, Any]) -> None:
-    """Raises UserError when every worker was given up."""
-    if fleet["target"] and fleet.get("given_up", 0) >= fleet["target"]:
-        raise UserError(f"every worker failed again and again, the last one so: {last_line(fleet['last_failure'])}")
-
-
-def raise_if_superseded(learner: dict[str, Any]) -> None:
-    """Raises UserError when another learner has taken over the run."""
-    if learner.get("superseded"):
-        raise UserError(
-            "another learner has taken over this run, so this one has stopped: `outertrain watch RUN` follows that one"
-        )

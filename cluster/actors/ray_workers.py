@@ -1,4 +1,4 @@
-"""The fleet's workers as Ray actors: `cluster.actors.fleet.Processes` over Ray."""
+"""The fleet's workers as Ray actors: implements `cluster.actors.fleet.Processes`."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -11,41 +11,41 @@ from cluster.actors.fleet import Ended, Started
 from common.errors import UserError
 
 
-class Hand(NamedTuple):
-    """One worker process."""
+class WorkerProcess(NamedTuple):
+    """One worker actor and its pending calls."""
 
     actor: Any
-    node: Any  # reference of the answer that says where it is; None once it has come
-    run: Any  # reference of its one long call: when that ends, however, the worker is gone
+    node: Any  # reference to the node's address; None once it has arrived
+    run: Any  # reference to the one long call: when it completes, for whatever reason, the worker is gone
 
 
-class Crew:
-    """Starts, watches and ends worker actors. Ending the process that holds a crew ends its workers."""
+class RayWorkers:
+    """Starts, observes and ends worker actors. They are owned by this process and end with it."""
 
-    def __init__(self, make: Callable[[str], Any]):
-        """`make` starts the worker of a uid and returns its handle."""
-        self._make = make
-        self._hands: dict[str, Hand] = {}
+    def __init__(self, start: Callable[[str], Any]):
+        """`start` creates the worker actor of a uid and returns its handle."""
+        self._start = start
+        self._workers: dict[str, WorkerProcess] = {}
 
     def launch(self, uid: str) -> None:
-        actor = self._make(uid)
-        self._hands[uid] = Hand(actor, actor.node.remote(), actor.run.remote())
+        actor = self._start(uid)
+        self._workers[uid] = WorkerProcess(actor, actor.node.remote(), actor.run.remote())
 
-    def ask_to_leave(self, uid: str) -> None:
-        self._hands[uid].actor.leave.remote()
+    def request_shutdown(self, uid: str) -> None:
+        self._workers[uid].actor.shut_down.remote()
 
     def kill(self, uid: str) -> None:
-        ray.kill(self._hands[uid].actor)
+        ray.kill(self._workers[uid].actor)
 
     def handles(self, uids: Iterable[str]) -> dict[str, Any]:
-        return {uid: self._hands[uid].actor for uid in uids}
+        return {uid: self._workers[uid].actor for uid in uids}
 
-    def awaited(self) -> list[Any]:
-        """References whose coming is an event."""
+    def pending(self) -> list[Any]:
+        """References whose completion is an event."""
         return list(self._references())
 
     def wait(self, references: list[Any], seconds: float) -> None:
-        """Until one of them has come, or the time is over. Safe beside the other calls."""
+        """Returns when one of them has completed, or after so many seconds. Safe concurrently with the other methods."""
         if references:
             ray.wait(references, timeout=seconds)
         else:
@@ -59,24 +59,25 @@ class Crew:
         return [event for reference in ready if (event := self._event(pending[reference], reference)) is not None]
 
     def _references(self) -> dict[Any, str]:
-        return {ref: uid for uid, hand in self._hands.items() for ref in (hand.node, hand.run) if ref is not None}
+        return {
+            ref: uid for uid, worker in self._workers.items() for ref in (worker.node, worker.run) if ref is not None
+        }
 
     def _event(self, uid: str, reference: Any) -> Started | Ended | None:
-        hand = self._hands.get(uid)
-        if hand is None:
-            return None  # it has ended in this very round
+        worker = self._workers.get(uid)
+        if worker is None:
+            return None  # its end was another event of this call
         try:
-            answer = ray.get(reference)
+            value = ray.get(reference)
         except RayTaskError as error:
-            return self._end(uid, str(error), hopeless=isinstance(error.cause, UserError))
+            return self._end(uid, str(error), fatal=isinstance(error.cause, UserError))
         except RayError as error:  # it died, was killed for memory, or its node could not set it up
-            return self._end(uid, str(error), hopeless=False)
-        if reference == hand.run:
-            return self._end(uid, None, hopeless=False)
-        self._hands[uid] = hand._replace(node=None)
-        return Started(uid, answer)
+            return self._end(uid, str(error))
+        if reference == worker.run:
+            return self._end(uid, None)
+        self._workers[uid] = worker._replace(node=None)
+        return Started(uid, value)
 
-    def _end(self, uid: str, reason: str | None, hopeless: bool) -> Ended:
-        hand = self._hands.pop(uid)
-        ray.kill(hand.actor)
-        return Ended(uid, reason, hopeless)
+    def _end(self, uid: str, reason: str | None, *, fatal: bool = False) -> Ended:
+        ray.kill(self._workers.pop(uid).actor)
+        return Ended(uid, reason, fatal)

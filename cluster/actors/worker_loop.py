@@ -1,7 +1,7 @@
-"""What a worker process does with its one core: samples for the learner, and items of jobs behind them.
+"""The main loop of a worker process: computes samples for the learner and, with lower priority, jobs.
 
-Items (an unroll of an evaluation, say) come from other threads; the one that calls `run` does all computing. While
-training goes on items get at most a share of the time, afterwards all of it.
+A job (an inner training of an evaluation, for example) is submitted from another thread; the thread that calls `run`
+does all the computing. During training jobs get at most a fraction of the time, afterwards all of it.
 """
 
 import queue
@@ -11,92 +11,99 @@ from concurrent.futures import Future
 from threading import Event
 from typing import Any, NamedTuple
 
-from cluster.actors.exchange_client import Left
-from cluster.actors.worker_program import Workplace
+from cluster.actors.exchange_client import ShuttingDown
+from cluster.actors.worker_program import WorkerProgram
 
-MOST_CREDIT = 10.0  # seconds of items that training may owe
+MAX_CREDIT_S = 10.0  # seconds of jobs that training may owe at most
 
 
-class Order(NamedTuple):
-    """One item to be computed and the place for its result."""
+class Submitted(NamedTuple):
+    """A job in the queue, and the future of its result."""
 
-    item: dict[str, Any]
+    job: dict[str, Any]
     result: Future
 
 
-class Duty:
-    """A loop over samples and items."""
+class WorkerLoop:
+    """Alternates between samples and jobs until it is asked to shut down or has nothing left to do."""
 
-    def __init__(self, share: float = 0.25, linger: float = 600.0, clock: Callable[[], float] = time.monotonic):
+    def __init__(self, fraction: float = 0.25, idle_limit: float = 600.0, clock: Callable[[], float] = time.monotonic):
         """Args:
-        share: the part of the time that items may take from training.
-        linger: seconds without an item, after training, at which the loop ends of its own accord.
+        fraction: of the training time, granted to jobs.
+        idle_limit: seconds without a job, after training, until the loop ends by itself.
         """
-        self.leaving = Event()
+        self.stopping = Event()
         self.samples = 0
         self.training = True
-        self._share = share
-        self._linger = linger
+        self._fraction = fraction
+        self._idle_limit = idle_limit
         self._clock = clock
-        self._orders: queue.Queue[Order | None] = queue.Queue()
+        self._jobs: queue.Queue[Submitted | None] = queue.Queue()
 
-    def perform(self, item: dict[str, Any]) -> dict[str, Any]:
-        """Called from another thread: waits until the loop has computed the item."""
+    def perform(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Queues a job and blocks until its result. Called from other threads.
+
+        Raises:
+          CancelledError: the loop ended before the job began.
+          Exception: whatever the job raised.
+        """
         result: Future = Future()
-        self._orders.put(Order(item, result))
+        self._jobs.put(Submitted(job, result))
         return result.result()
 
-    def waiting(self) -> int:
-        """Items that nobody has begun."""
-        return self._orders.qsize()
+    def queued(self) -> int:
+        """Number of jobs that have not begun."""
+        return self._jobs.qsize()
 
-    def leave(self) -> None:
-        """Called from another thread: the loop ends after what it is computing."""
-        self.leaving.set()
-        self._orders.put(None)  # wakes a loop that waits
+    def shut_down(self) -> None:
+        """Ends the loop after the sample or job in progress. Called from other threads."""
+        self.stopping.set()
+        self._jobs.put(None)  # wakes a loop that waits for a job
 
-    def run(self, workplace: Workplace) -> None:
-        """Returns when told to leave, or when there is nothing more to do. An item that raises ends the worker, which the fleet replaces and reports."""
+    def run(self, program: WorkerProgram) -> None:
+        """Runs until `shut_down`, or until training is over and no job has come for `idle_limit` seconds.
+
+        A job that raises ends the worker: the fleet replaces it and reports the traceback.
+        """
         try:
             credit = 0.0
-            while not self.leaving.is_set():
+            while not self.stopping.is_set():
                 if self.training:
                     before = self._clock()
-                    self._sample(workplace)
-                    credit = min(credit + self._share * (self._clock() - before), MOST_CREDIT)
-                if (not self.training or credit > 0) and not self.leaving.is_set():
-                    credit -= self._serve(workplace, wait=not self.training)
+                    self._sample(program)
+                    credit = min(credit + self._fraction * (self._clock() - before), MAX_CREDIT_S)
+                if (not self.training or credit > 0) and not self.stopping.is_set():
+                    credit -= self._run_job(program, wait=not self.training)
         finally:
-            self._return_waiting()
+            self._cancel_queued()
 
-    def _return_waiting(self) -> None:
-        """Those who ordered what was not begun are told that it is cancelled."""
-        while self.waiting():
-            order = self._orders.get_nowait()
-            if order is not None:
-                order.result.cancel()
+    def _cancel_queued(self) -> None:
+        while self.queued():
+            submitted = self._jobs.get_nowait()
+            if submitted is not None:
+                submitted.result.cancel()
 
-    def _sample(self, workplace: Workplace) -> None:
+    def _sample(self, program: WorkerProgram) -> None:
         try:
-            self.training = workplace.step()
-        except Left:
+            self.training = program.step()
+        except ShuttingDown:
             return
         self.samples += 1
 
-    def _serve(self, workplace: Workplace, wait: bool) -> float:
-        """Computes one item, if there is one, and returns the seconds it took."""
+    def _run_job(self, program: WorkerProgram, *, wait: bool) -> float:
+        """Computes one job, if there is one, and returns the seconds it took."""
         try:
-            order = self._orders.get(block=wait, timeout=self._linger)
+            submitted = self._jobs.get(block=wait, timeout=self._idle_limit)
         except queue.Empty:
             if wait:
-                self.leaving.set()
+                self.stopping.set()
             return 0.0
-        if order is None:
+        if submitted is None:
             return 0.0
         before = self._clock()
         try:
-            order.result.set_result(workplace.perform(order.item))
+            submitted.result.set_result(program.perform(submitted.job))
         except Exception as error:
-            order.result.set_exception(error)
+            submitted.result.set_exception(error)
             raise
         return self._clock() - before

@@ -1,4 +1,4 @@
-"""What a worker process holds: the worker, and the evaluator for items of jobs. JAX is imported when it is made."""
+"""What a worker process runs: the sampler, and the evaluator for jobs. JAX is imported when a program is created."""
 
 import importlib
 import os
@@ -11,26 +11,26 @@ from cluster.actors.exchange_client import Call
 from common import configfile, runtime
 from common.config import Config
 
-USER_FOLDER = "user"  # in the working directory that travels: the modules of the user's own task family
+USER_FOLDER = "user"  # inside Ray's working directory: the modules of the user's own task family
 
 
-class Workplace(Protocol):
-    """Computes samples and items in one thread."""
+class WorkerProgram(Protocol):
+    """Computes samples and jobs, in one thread."""
 
     def step(self) -> bool:
-        """One sample and its exchange; False when the learner wants no more."""
+        """Computes one sample and exchanges it; False when the learner needs no more."""
         ...
 
-    def perform(self, item: dict[str, Any]) -> dict[str, Any]:
-        """The row of an item."""
+    def perform(self, job: dict[str, Any]) -> dict[str, Any]:
+        """Returns the result of a job, JSON-able like the job."""
         ...
 
 
-Program = Callable[[Config, str, Call], Workplace]
+ProgramFactory = Callable[[Config, str, Call], WorkerProgram]  # (configuration, worker uid, exchange) -> program
 
 
-class ForJobs:
-    """Computes items only. The evaluator is made when the first one comes."""
+class JobProgram:
+    """Computes jobs only. The evaluator is created for the first one."""
 
     def __init__(self, config: Config, uid: str = "", exchange: Call | None = None):
         self._config = config
@@ -39,49 +39,55 @@ class ForJobs:
     def step(self) -> bool:
         return False
 
-    def perform(self, item: dict[str, Any]) -> dict[str, Any]:
+    def perform(self, job: dict[str, Any]) -> dict[str, Any]:
         from workers.evaluation import search
         from workers.evaluation.evaluator import Evaluator
 
         if self._evaluator is None:
             self._evaluator = Evaluator(self._config)
-        if item["kind"] == "search":
-            return search.perform(self._evaluator, item)
-        return self._evaluator.perform(item)
+        if job["kind"] == "search":
+            return search.perform(self._evaluator, job)
+        return self._evaluator.perform(job)
 
 
-class ForRuns(ForJobs):
-    """Computes samples, and items behind them."""
+class TrainingProgram(JobProgram):
+    """Computes samples, and jobs with lower priority."""
 
     def __init__(self, config: Config, uid: str, exchange: Call):
         from workers.worker import Worker
 
         super().__init__(config)
         self._worker = Worker(config, uid, exchange)
-        runtime.share(self._worker.sampler.compilations())
+        runtime.compile_in_turn(self._worker.sampler.compilations())
 
     def step(self) -> bool:
         return not self._worker.step().stop
 
 
-FOR_JOBS, FOR_RUNS = f"{__name__}:ForJobs", f"{__name__}:ForRuns"
+JOBS, TRAINING = f"{__name__}:JobProgram", f"{__name__}:TrainingProgram"  # as `load_program` takes them
 
 
-def make_workplace(program: str, config_text: str, uid: str, exchange: Call) -> Workplace:
-    """Runs `module:name`, a `Program`, with this configuration (TOML)."""
-    enter_user_folder()
-    module, _, name = program.partition(":")
-    make: Program = getattr(importlib.import_module(module), name)
-    return make(read_config(config_text), uid, exchange)
+def load_program(name: str, config_text: str, uid: str, exchange: Call) -> WorkerProgram:
+    """Creates a program in this process.
+
+    Args:
+      name: `module:factory`, a `ProgramFactory`; the module may be the user's.
+      config_text: the run's configuration as TOML.
+      uid: name of this worker; a replacement has another one.
+    """
+    add_user_folder()
+    module, _, factory = name.partition(":")
+    create: ProgramFactory = getattr(importlib.import_module(module), factory)
+    return create(parse_config(config_text), uid, exchange)
 
 
-def read_config(text: str) -> Config:
-    """The run's configuration, as it travels to its processes."""
+def parse_config(text: str) -> Config:
+    """Parses the run's configuration as it is sent to the run's processes (TOML)."""
     return configfile.from_dict(configfile.parse(text, "the run's configuration"))
 
 
-def enter_user_folder() -> None:
-    """Makes the user's modules importable, behind everything else: none of theirs can replace one of ours."""
+def add_user_folder() -> None:
+    """Appends the user's modules to the import path, last: none of them can replace a module of ours."""
     folder = Path.cwd() / USER_FOLDER
     if folder.is_dir():
         os.chdir(folder)

@@ -37,7 +37,7 @@ def command(config: str | None, name: str, overrides: tuple[str, ...], resume: b
     workers = settings.workers.count if scaled is None else scaled
     try:
         with exclusive(run), ray_cluster.connected(run.name, settings):
-            ray_cluster.launch(run, workers, not pack)
+            ray_cluster.launch(run, workers, spread=not pack)
     except UserError:
         undo()
         raise

@@ -15,5 +15,5 @@ from cluster.launchers import ray_cluster
 def command(run: str, now: bool) -> None:
     """Stop a launched run with a checkpoint; `launch --resume` resumes it."""
     with ray_cluster.connected(), console.make() as show:
-        ray_cluster.stop(Path(run).name, now, show.say)
+        ray_cluster.stop(Path(run).name, show.say, now=now)
     print(f"{run} is stopped with a checkpoint; resume with: outertrain launch --name {run} --resume", file=sys.stderr)

@@ -1,13 +1,13 @@
 """What `evaluate`, `baselines` and `search` work on: a run, a theta file, or a configuration without a run."""
 
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from cluster.cli.options import Place
+from cluster.launchers.host import JobHost
 from cluster.runs import directory
 from cluster.runs.directory import RunDirectory, load_theta
 from cluster.runs.open import DEFAULT, absolute, stem
@@ -110,20 +110,20 @@ def results_directory(name: str, config: Config) -> RunDirectory:
     return run
 
 
-def make_pool(subject: Subject, place: Place) -> AbstractContextManager[Any]:
-    """Where the jobs are computed: a context manager whose value has `pool()`."""
+def make_pool(subject: Subject, place: Place) -> JobHost:
+    """Where the jobs are computed."""
     run, config = subject.run, subject.config
     if place.cluster:
-        from cluster.launchers.ray_cluster import launched_fleet
+        from cluster.launchers.ray_cluster import LaunchedJobs
 
-        return launched_fleet(run.name)
+        return LaunchedJobs(run.name)
     if place.in_process:
         from common import runtime
 
         runtime.prepare(pin=False)  # before the next import, which loads JAX
-        from cluster.launchers.in_process import JobsInProcess
+        from cluster.launchers.in_process import InProcessJobs
 
-        return JobsInProcess(config)
-    from cluster.launchers.local import LocalFleet
+        return InProcessJobs(config)
+    from cluster.launchers.local import LocalJobs
 
-    return LocalFleet(run, config, config.workers.count)
+    return LocalJobs(run, config, config.workers.count)

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,7 +14,7 @@ import click
 from cluster.cli import console, options
 from cluster.cli.console import counter
 from cluster.cli.interrupt import Interrupt, Interrupted
-from cluster.launchers.local import Host, Status
+from cluster.launchers.host import RunHost, RunStatus
 from cluster.monitoring import progress
 from cluster.runs.directory import EVALUATION, RunDirectory, exclusive, load_theta
 from cluster.runs.open import Request, open_run
@@ -97,20 +98,20 @@ def work(run: RunDirectory, config: Config, mode: Mode, interrupt: Interrupt, sh
             evaluate(run, config, theta, version, host.pool(), counter("evaluating", interrupt, show))
 
 
-def make_host(run: RunDirectory, config: Config, *, in_process: bool) -> Host:
+def make_host(run: RunDirectory, config: Config, *, in_process: bool) -> RunHost:
     if in_process:
         from common import runtime
 
         runtime.prepare(pin=False)  # before the next import, which loads JAX
-        from cluster.launchers.in_process import InProcess
+        from cluster.launchers.in_process import InProcessRun
 
-        return InProcess(run, config)
+        return InProcessRun(run, config)
     from cluster.launchers.local import LocalRun
 
     return LocalRun(run, config)
 
 
-def follow(host: Host, config: Config, interim: "Interim", interrupt: Interrupt, show: console.Display) -> None:
+def follow(host: RunHost, config: Config, interim: "Interim", interrupt: Interrupt, show: console.Display) -> None:
     """Displays the progress of the training until all its updates are done. Raises Interrupted."""
     going = True
     while going:
@@ -121,10 +122,10 @@ def follow(host: Host, config: Config, interim: "Interim", interrupt: Interrupt,
         interim.step(status.learner["version"])
 
 
-def summarise(status: Status, config: Config) -> progress.Progress:
+def summarise(status: RunStatus, config: Config) -> progress.Progress:
     learner = status.learner
     return progress.summarise(
-        learner["records"], learner["version"], config.outer.updates, status.fleet, now=time.time()
+        learner["records"], learner["version"], config.outer.updates, asdict(status.fleet), now=time.time()
     )
 
 

@@ -1,1 +1,1 @@
-"""Where a run or a job takes place: this process, this machine, or a Ray cluster."""
+"""Where a run is trained and jobs are computed: this process, this machine, or a Ray cluster."""

@@ -1,24 +1,91 @@
-"""A run in one process, without Ray: the same learner, the same workers, taking turns (`cluster.launchers.circle`)."""
+"""Runs and jobs in one process, without Ray: the same learner and the same workers, which take turns.
 
+Deterministic: the same seed gives the same theta, bit for bit, however often the run was interrupted and resumed.
+"""
+
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Self
 
+import numpy as np
+
 from cluster.actors.learner_service import LearnerService
-from cluster.actors.ray_errors import raise_if_superseded
-from cluster.actors.worker_program import ForJobs
+from cluster.actors.worker_program import JobProgram
 from cluster.jobs.job import InProcessPool, Pool
-from cluster.launchers.circle import Circle
-from cluster.launchers.local import Status
+from cluster.launchers.host import RunStatus, raise_if_superseded
+from cluster.monitoring.fleet_status import FleetStatus
 from cluster.runs.directory import RunDirectory
-from common.config import Config
+from common.config import Config, digest
+from common.data.dataset import open_dataset
+from common.optimizer import initial_theta, make_family
+from common.task import IMAGE_FAMILIES
+from learner.history import read_history
+from learner.learner import Learner, Surroundings
+from learner.recovery import open_learner
+from workers.figures.figure import Trained
+from workers.worker import Worker
+
+TURN = "turn"  # key of the auxiliary state: index of the worker whose turn is next
 
 
-class JobsInProcess:
-    """Jobs alone."""
+class RoundRobin:
+    """`workers.count` workers around one learner, one sample each in turn.
+
+    The learner is opened with `snapshot` as its auxiliary state, which each checkpoint keeps: every trajectory, and
+    whose turn is next. Then `start` is called. A worker fetches the newest parameters before each sample, so the
+    parameters it holds are not part of its state.
+    """
+
+    def __init__(self, config: Config):
+        self.stopped = False  # the learner needs no more samples
+        self._config = config
+        self._turn = 0
+        self._workers: list[Worker] = []
+
+    def start(self, learner: Learner, snapshot: Mapping[str, bytes]) -> None:
+        """Creates the workers and restores each from `snapshot`, which is empty for a new run."""
+        count = self._config.workers.count
+        self._turn = int(snapshot.get(TURN, b"0")) % count
+        self._workers = [Worker(self._config, f"w{k}", learner.exchange) for k in range(count)]
+        for worker in self._workers:
+            if worker.uid in snapshot:
+                worker.restore(snapshot[worker.uid])
+        self.stopped = self._next.fetch().stop
+
+    def snapshot(self) -> dict[str, bytes]:
+        """Called by the learner during a worker's exchange: the turn is already the next worker's."""
+        return {TURN: str(self._turn).encode(), **{worker.uid: worker.snapshot() for worker in self._workers}}
+
+    def advance(self) -> None:
+        """Computes and exchanges one sample, then fetches the parameters for the next worker."""
+        worker = self._next
+        self._turn = (self._turn + 1) % len(self._workers)
+        worker.step()
+        self.stopped = self._next.fetch().stop
+
+    @property
+    def _next(self) -> Worker:
+        return self._workers[self._turn]
+
+    @property
+    def theta(self) -> np.ndarray:
+        """[P] float32, of the newest version."""
+        theta = self._next.theta
+        assert theta is not None
+        return theta
+
+    @property
+    def version(self) -> int:
+        return self._next.version
+
+
+class InProcessJobs:
+    """`cluster.launchers.host.JobHost`: jobs without training."""
 
     def __init__(self, config: Config):
         self._config = config
-        self._workplace = ForJobs(config)
+        self._program = JobProgram(config)
 
     def __enter__(self) -> Self:
         return self
@@ -27,33 +94,63 @@ class JobsInProcess:
         pass
 
     def pool(self) -> Pool:
-        return InProcessPool(self._workplace.perform)
+        return InProcessPool(self._program.perform)
 
 
-class InProcess(JobsInProcess):
-    """`workers.count` workers in a circle around one learner."""
+class InProcessRun(InProcessJobs):
+    """`cluster.launchers.host.RunHost`: one `advance` is one sample."""
 
     def __init__(self, run: RunDirectory, config: Config):
+        """Raises UserError when the run cannot be opened (`LearnerService`)."""
         super().__init__(config)
-        self._circle = Circle(config)
+        self._round_robin = RoundRobin(config)
         with ExitStack() as stack:
             self._log = run.start_log()
             stack.callback(self._log.close)
-            self._service = LearnerService(run, self._circle.snapshot)
+            self._service = LearnerService(run, self._round_robin.snapshot)
             stack.callback(self._service.close)
-            self._circle.join(self._service.learner, self._service.beside)
+            self._round_robin.start(self._service.learner, self._service.beside)
             self._stack = stack.pop_all()
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
     def advance(self) -> bool:
-        if not self._circle.stopped:
-            self._circle.advance()
-        if self._circle.stopped:
+        if not self._round_robin.stopped:
+            self._round_robin.advance()
+        if self._round_robin.stopped:
             raise_if_superseded(self._service.learner.status())
-        return not self._circle.stopped
+        return not self._round_robin.stopped
 
-    def status(self) -> Status:
+    def status(self) -> RunStatus:
         count = self._config.workers.count
-        return Status(self._service.status(), {"target": count, "running": count})
+        return RunStatus(self._service.status(), FleetStatus(target=count, running=count))
+
+
+def train_for_figure(config: Config, keep: Sequence[int], folder: Path) -> Trained:
+    """Trains one run from start to end, for a figure of the paper; resumes what `folder` holds.
+
+    Args:
+      keep: versions whose theta is returned; 0 is the initial one.
+      folder: of the run, created if it does not exist. It holds no configuration and no metrics endpoint.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    training = open_training(config, folder)
+    while True:
+        if training.version in keep:
+            np.save(folder / f"kept-{training.version}.npy", training.theta)
+        if training.stopped:
+            break
+        training.advance()
+    kept = {version: np.load(folder / f"kept-{version}.npy") for version in keep}
+    return Trained(training.theta, kept, read_history(folder))
+
+
+def open_training(config: Config, folder: Path) -> RoundRobin:
+    """The learner and the workers of the run in `folder`, at its newest checkpoint."""
+    dataset = open_dataset(config.dataset) if config.task.family in IMAGE_FAMILIES else None
+    identity, segments = digest(config, dataset.fingerprint if dataset else ""), make_family(config.optimizer).segments
+    training = RoundRobin(config)
+    surroundings = Surroundings(beside=training.snapshot)
+    training.start(*open_learner(folder, config, identity, initial_theta(config), segments, surroundings))
+    return training

@@ -1,7 +1,7 @@
-"""The items of figures on a Ray cluster: each outer-training is a launched run, everything else a task of one core.
+"""The jobs of figures on a Ray cluster: each outer-training is a launched run, everything else a Ray task with one core.
 
-`cluster.jobs.job.Pool` for the `paper` scale. A training is one run with all the workers, one after another, under its
-item's name: it can be watched and scaled, and goes on where it was when the command is given again.
+Implements `cluster.jobs.job.Pool` for the `paper` scale. Trainings are launched one after another, each with all the
+workers and under the name of its job: it can be watched and scaled, and resumes when the command is repeated.
 """
 
 import subprocess
@@ -28,27 +28,30 @@ from learner import checkpoints
 from learner.history import read_history
 from workers.figures.figure import Trained, config_of
 
-POINTS = 100  # versions of a training whose theta is kept, evenly spaced
+POINTS = 100  # kept checkpoints of a training, evenly spaced
 
 
 class Finished(NamedTuple):
-    """What a training left, as it travels to the task that goes on with it."""
+    """The outcome of a training, as it is sent to the task that evaluates it."""
 
-    thetas: Mapping[int, np.ndarray]  # by version: at least the first and the last
+    thetas: Mapping[int, np.ndarray]  # by version; at least the first and the last one
     history: list[UpdateRecord]
 
     def trained(self, keep: list[int]) -> Trained:
-        """With theta at the versions of `keep`, or at the last one kept before each."""
+        """The outcome with theta at each version of `keep`, or at the last kept version before it."""
         kept = {version: self.thetas[max(v for v in self.thetas if v <= version)] for version in keep}
         return Trained(self.thetas[max(self.thetas)], kept, self.history)
 
 
 class ClusterPool:
-    """Needs a connection (`cluster.launchers.ray_cluster.connected`). Leaving it stops the training under way, with a checkpoint."""
+    """Needs a connection (`ray_cluster.connected`). On exit, the training in progress is stopped with a checkpoint."""
 
-    def __init__(self, workers: int | None, tell: Callable[[str], None]):
-        """`workers` of a training; None: as many as its preset says."""
-        self._workers, self._tell = workers, tell
+    def __init__(self, workers: int | None, say: Callable[[str], None]):
+        """Args:
+        workers: of each training; None: as its preset says.
+        say: receives messages for the user.
+        """
+        self._workers, self._say = workers, say
         self._trainings: deque[Item] = deque()
         self._training: tuple[Item, RunDirectory] | None = None
         self._tasks: dict[Any, Item] = {}
@@ -86,7 +89,7 @@ class ClusterPool:
             return Done(item, None, last_line(str(error)))
 
     def _train(self) -> None:
-        """One training at a time: when it has ended, a task judges it and the next one begins."""
+        """Runs one training at a time; when it is done, a task evaluates it and the next training begins."""
         if self._training is None and self._trainings:
             item = self._trainings.popleft()
             self._training = item, self._launch(item)
@@ -100,17 +103,17 @@ class ClusterPool:
     def _launch(self, item: Item) -> RunDirectory:
         name = item["item"]
         if not ray_cluster.running(name):
-            command(*launching(item, self._workers, name in directory.names()))
-        self._tell(f"training {name}; outertrain watch {name}")
+            command(*launching(item, self._workers, resume=name in directory.names()))
+        self._say(f"training {name}; outertrain watch {name}")
         return directory.find(name)
 
     def _stop(self, run: RunDirectory) -> None:
         if ray_cluster.running(run.name):
-            ray_cluster.stop(run.name, False, self._tell)
+            ray_cluster.stop(run.name, self._say)
 
 
-def launching(item: Item, workers: int | None, resume: bool) -> list[str]:
-    """The command that launches an item's training, or goes on with it."""
+def launching(item: Item, workers: int | None, *, resume: bool) -> list[str]:
+    """The arguments of the command that launches or resumes the training of a job."""
     preset, *overrides = item["settings"]
     every = max(1, config_of(tuple(item["settings"])).outer.updates // POINTS)
     overrides.append(f"outer.keep_every={every}")
@@ -120,7 +123,7 @@ def launching(item: Item, workers: int | None, resume: bool) -> list[str]:
 
 
 def command(*arguments: str) -> None:
-    """One of our commands, in a process and with a connection of its own. Raises UserError when it refuses."""
+    """Runs one of our commands in a process with its own connection. Raises UserError with its error message."""
     done = subprocess.run([sys.executable, "-m", "cluster.cli.main", *arguments], stderr=subprocess.PIPE, text=True)
     if done.returncode != 0:
         raise UserError(last_line(done.stderr).removeprefix("outertrain: "))
@@ -129,13 +132,11 @@ def command(*arguments: str) -> None:
 def finished(run: RunDirectory) -> bool:
     learner, fleet = ray_cluster.handles(run.name)
     if learner is None or fleet is None:
-        raise UserError(
-            f"{run.name} is on the cluster in part only: outertrain stop {run.name}, and give the command again"
-        )
+        raise UserError(f"{run.name} is incomplete on the cluster: outertrain stop {run.name}, then repeat the command")
     try:
         return bool(unwrap(learner.status.remote)["finished"])
     except RayActorError:
-        return False  # it is being restarted
+        return False  # the learner is being restarted
 
 
 def read(run: RunDirectory) -> Finished:
@@ -144,12 +145,12 @@ def read(run: RunDirectory) -> Finished:
 
 
 def perform(item: Item, finished: Finished | None) -> Row:
-    """The task: the row of an item, given its training if it has one."""
+    """Ray task: returns the result of a job, given the outcome of its training if it has one."""
     runtime.prepare()
     from workers.figures import catalogue
 
     def trained(config: Any, keep: Any) -> Trained:
-        assert finished is not None, f"{item['item']} trains, but is not of the kind that does"
+        assert finished is not None, f"{item['item']} trains, but is not of kind 'train'"
         return finished.trained(list(keep))
 
     return catalogue.perform(item, trained)

@@ -1,49 +1,31 @@
-"""Runs and jobs on this machine: a Ray of our own, a fleet, perhaps a learner; all of it ends with the command."""
+"""Runs and jobs on this machine: our own Ray with a fleet and, for a run, a learner. All of it ends with the command."""
 
 import time
 from contextlib import ExitStack, suppress
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, Self
 
 from cluster.actors import ray_session
-from cluster.actors.ray_errors import await_ready, raise_if_hopeless, raise_if_superseded, unwrap
-from cluster.actors.worker_program import FOR_JOBS, FOR_RUNS
+from cluster.actors.ray_errors import await_ready, unwrap
+from cluster.actors.worker_program import JOBS, TRAINING
 from cluster.jobs.job import Pool
+from cluster.launchers.host import RunStatus, raise_if_superseded
+from cluster.monitoring.fleet_status import FleetStatus
 from cluster.monitoring.targets import forget_targets
 from cluster.runs.directory import RunDirectory
 from common.config import Config
 
-POLL_SECONDS = 0.5
+POLL_S = 0.5
 ACTORS = 2  # learner and fleet
 
 
-class Status(NamedTuple):
-    """What a run says of itself; both parts are JSON-able."""
+class LocalJobs:
+    """`cluster.launchers.host.JobHost`: worker processes for jobs alone; another process may train the run meanwhile.
 
-    learner: dict[str, Any]  # of `LearnerService.status`
-    fleet: dict[str, Any]  # of `Fleet.status`
+    Ray is imported on entry, after its settings have been applied.
+    """
 
-
-class Host(Protocol):
-    """Where a run takes place."""
-
-    def advance(self) -> bool:
-        """Lets the run go on for a moment; False when it has had its updates."""
-        ...
-
-    def status(self) -> Status: ...
-    def pool(self) -> Pool: ...
-    def __enter__(self) -> Self: ...
-    def __exit__(self, *_: object) -> None: ...
-
-
-class LocalFleet:
-    """Workers in processes of their own, for jobs alone; the run may be trained by others meanwhile."""
-
-    def __init__(
-        self, run: RunDirectory, config: Config, workers: int, program: str = FOR_JOBS, announce: bool = False
-    ):
-        self._run, self._config, self._workers, self._program = run, config, workers, program
-        self._announce = announce
+    def __init__(self, run: RunDirectory, config: Config, workers: int):
+        self._run, self._config, self._workers = run, config, workers
         self._stack = ExitStack()
         self._fleet: Any = None
 
@@ -55,9 +37,12 @@ class LocalFleet:
         return self
 
     def _start(self) -> None:
-        from cluster.actors.base import fleet_actor
+        self._start_fleet(JOBS, announced=False)
 
-        self._fleet = fleet_actor(self._run.path, self._program, self._workers, {}, self._announce)
+    def _start_fleet(self, program: str, *, announced: bool) -> None:
+        from cluster.actors.fleet_actor import FleetSpec, start_fleet
+
+        self._fleet = start_fleet(FleetSpec(self._run.path, program, self._workers, announced=announced))
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
@@ -68,19 +53,19 @@ class LocalFleet:
         return RayPool(self._fleet)
 
 
-class LocalRun(LocalFleet):
-    """Workers and a learner."""
+class LocalRun(LocalJobs):
+    """`cluster.launchers.host.RunHost`: workers and a learner."""
 
-    def __init__(self, run: RunDirectory, config: Config, program: str = FOR_RUNS):
-        super().__init__(run, config, config.workers.count, program, announce=True)
+    def __init__(self, run: RunDirectory, config: Config):
+        super().__init__(run, config, config.workers.count)
         self._learner: Any = None
-        self._status = Status({"version": 0, "finished": False, "records": []}, {"target": config.workers.count})
+        self._status = RunStatus({"version": 0, "finished": False, "records": []}, FleetStatus(config.workers.count))
 
     def _start(self) -> None:
-        from cluster.actors.base import learner_actor
+        from cluster.actors.learner_actor import start_learner
 
-        self._learner = learner_actor(self._run.path)
-        super()._start()
+        self._learner = start_learner(self._run.path)
+        self._start_fleet(TRAINING, announced=True)
         await_ready(self._learner.ready.remote, "learner")
 
     def __exit__(self, *_: object) -> None:
@@ -89,15 +74,16 @@ class LocalRun(LocalFleet):
             unwrap(self._learner.close.remote)
 
     def advance(self) -> bool:
-        time.sleep(POLL_SECONDS)
+        time.sleep(POLL_S)
         status = self.status()
-        raise_if_hopeless(status.fleet)
+        status.fleet.raise_if_all_abandoned()
         raise_if_superseded(status.learner)
         return not status.learner["finished"]
 
-    def status(self) -> Status:
+    def status(self) -> RunStatus:
+        """The newest status; while an actor is being restarted, the last one."""
         from ray.exceptions import RayActorError
 
-        with suppress(RayActorError):  # it is being restarted: what was known stays
-            self._status = Status(unwrap(self._learner.status.remote), unwrap(self._fleet.status.remote))
+        with suppress(RayActorError):
+            self._status = RunStatus(unwrap(self._learner.status.remote), unwrap(self._fleet.status.remote))
         return self._status

@@ -1,4 +1,4 @@
-"""Processes on this machine that compute the items of figures, one core each: `cluster.jobs.job.Pool` without Ray."""
+"""Processes on this machine that compute the jobs of figures, one core each: `cluster.jobs.job.Pool` without Ray."""
 
 import json
 import os
@@ -14,68 +14,68 @@ from typing import NamedTuple, Self
 
 from cluster.jobs.job import Done, Item, Row
 
-TRAINING = "training"  # folder of the outer-trainings that are under way
+TRAINING = "training"  # folder of the outer-trainings in progress
 
 
-class Hand(NamedTuple):
-    """One process and the way to it."""
+class Worker(NamedTuple):
+    """A process, and our end of its pipe."""
 
     process: BaseProcess
     connection: Connection
 
 
 class LocalPool:
-    """Ends its processes with itself; an item that was under way is begun again next time, its training gone on with."""
+    """Ends its processes on exit. A job that was in progress then begins again next time; its training is resumed."""
 
     def __init__(self, count: int, folder: Path):
         self._folder = folder
         self._free = [self._start() for _ in range(count)]
-        self._at_work: dict[Connection, tuple[Hand, Item]] = {}
+        self._busy: dict[Connection, tuple[Worker, Item]] = {}
 
-    def _start(self) -> Hand:
+    def _start(self) -> Worker:
         context = get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=serve, args=(theirs, str(self._folder)), daemon=True)
         process.start()
         theirs.close()
-        return Hand(process, ours)
+        return Worker(process, ours)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        for hand in (*self._free, *(hand for hand, _ in self._at_work.values())):
-            hand.process.terminate()
-            hand.process.join()
+        for worker in (*self._free, *(worker for worker, _ in self._busy.values())):
+            worker.process.terminate()
+            worker.process.join()
 
     def room(self) -> int:
         return len(self._free)
 
     def submit(self, item: Item) -> None:
-        hand = self._free.pop()
-        with suppress(OSError):  # it has died: `collect` will say so
-            hand.connection.send_bytes(json.dumps(item).encode())
-        self._at_work[hand.connection] = hand, item
+        worker = self._free.pop()
+        with suppress(OSError):  # it has died: `collect` reports that
+            worker.connection.send_bytes(json.dumps(item).encode())
+        self._busy[worker.connection] = worker, item
 
     def collect(self) -> list[Done]:
-        ready = wait(list(self._at_work), timeout=0.5)
+        ready = wait(list(self._busy), timeout=0.5)
         return [self._done(connection) for connection in ready if isinstance(connection, Connection)]
 
     def _done(self, connection: Connection) -> Done:
-        hand, item = self._at_work.pop(connection)
+        worker, item = self._busy.pop(connection)
         try:
             row = json.loads(connection.recv_bytes())
-        except (EOFError, OSError):  # its traceback, if it had one, stands on standard error
-            hand.process.join()
+        except (EOFError, OSError):  # its traceback, if any, is on standard error
+            worker.process.join()
             self._free.append(self._start())
-            return Done(item, None, f"its process ended with code {hand.process.exitcode}")
-        self._free.append(hand)
+            return Done(item, None, f"its process exited with code {worker.process.exitcode}")
+        self._free.append(worker)
         return Done(item, row)
 
 
 def serve(connection: Connection, folder: str) -> None:
-    """The process: an item in, its row out, until the other end is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
+    """Main function of a process: receives a job and sends its result, until the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the parent, which ends this process
     os.nice(5)
     from common import runtime
 
@@ -89,11 +89,11 @@ def serve(connection: Connection, folder: str) -> None:
 
 
 def perform(item: Item, folder: Path) -> Row:
-    """The row of one item of a figure."""
-    from cluster.launchers.apprentice import train
+    """Returns the result of one job of a figure."""
+    from cluster.launchers.in_process import train_for_figure
     from workers.figures import catalogue
 
     run = folder / TRAINING / item["item"]
-    row = catalogue.perform(item, lambda config, keep: train(config, keep, run))
+    row = catalogue.perform(item, lambda config, keep: train_for_figure(config, keep, run))
     shutil.rmtree(run, ignore_errors=True)
     return row

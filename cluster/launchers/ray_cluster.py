@@ -1,35 +1,36 @@
 """Runs on a Ray cluster: a detached learner and a detached fleet, in a namespace per run.
 
-The commands work on a node of the cluster that sees the run directory, such as its head; from a laptop they go through
-`ray exec`. Learner and fleet live on the node where `launch` was given, workers wherever there is a free core.
+The commands must run on a node of the cluster that has access to the run directory, such as the head node; from a
+laptop use `ray exec`. Learner and fleet run on the node where `launch` was called, workers wherever a core is free.
 """
 
 import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from cluster.actors import ray_session
 from cluster.actors.ray_errors import await_ready, unwrap
-from cluster.actors.worker_program import FOR_RUNS
+from cluster.actors.worker_program import TRAINING
 from cluster.jobs.job import Pool
 from cluster.monitoring import targets
+from cluster.monitoring.fleet_status import FleetStatus
 from cluster.runs import directory
 from cluster.runs.directory import RunDirectory
 from common.config import Config
 from common.errors import UserError
 
 PREFIX = "outertrain/"  # of our namespaces
-WORKER = {"num_cpus": 1}
-ENDING_SECONDS = 40.0  # for processes that were told to end
+WORKER = {"num_cpus": 1}  # Ray's options of a worker
+SHUTDOWN_S = 40.0  # for the fleet to end workers that exceed their grace period
 
 
 class Handles(NamedTuple):
-    """The two actors of a run; None: it is not there, because the launch was cut off, say."""
+    """The two actors of a run; None for one that is missing, after an interrupted launch for example."""
 
     learner: Any
     fleet: Any
@@ -37,21 +38,26 @@ class Handles(NamedTuple):
 
 @contextmanager
 def connected(run: str | None = None, config: Config | None = None) -> Iterator[None]:
-    """A connection to the cluster that this machine is a node of; with `config`, actors find the user's modules.
+    """Connects to the cluster of which this machine is a node.
 
-    Raises UserError when there is no cluster.
+    Args:
+      run: name of the run whose actors are started or used.
+      config: of a run to launch: its actors can import the user's task family.
+
+    Raises:
+      UserError: there is no cluster.
     """
     ray_session.apply_settings()
     os.environ.setdefault("RAY_AUTH_MODE", "token" if ray_session.has_token() else "disabled")
     import ray
 
     with tempfile.TemporaryDirectory(prefix="outertrain-") as scratch:
-        travels = {"working_dir": str(ray_session.stage(config, Path(scratch)))} if config else None
+        environment = {"working_dir": str(ray_session.stage(config, Path(scratch)))} if config else None
         try:
             ray.init(
                 address=os.environ.get("RAY_ADDRESS", "auto"),
                 namespace=PREFIX + (run or ""),
-                runtime_env=travels,
+                runtime_env=environment,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
@@ -66,47 +72,68 @@ def connected(run: str | None = None, config: Config | None = None) -> Iterator[
             ray.shutdown()
 
 
-def launch(run: RunDirectory, workers: int, spread: bool, program: str = FOR_RUNS, worker: dict | None = None) -> None:
-    """Starts learner and fleet and returns when the learner is ready. Raises UserError when it cannot work."""
+def launch(
+    run: RunDirectory,
+    workers: int,
+    *,
+    spread: bool,
+    program: str = TRAINING,
+    worker_options: Mapping[str, Any] = WORKER,
+) -> None:
+    """Starts learner and fleet, and returns when both are ready.
+
+    Args:
+      workers: the fleet's target.
+      spread: whether workers are spread over all nodes; otherwise nodes are filled one by one, so that an autoscaler
+        can remove empty ones.
+      program: of the workers, as `load_program` takes it.
+      worker_options: Ray's options of each worker.
+
+    Raises:
+      UserError: the run is on the cluster already, or cannot start. Nothing is left running.
+    """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    from cluster.actors.base import fleet_actor, learner_actor
+    from cluster.actors.fleet_actor import FleetSpec, start_fleet
+    from cluster.actors.learner_actor import start_learner
 
     if running(run.name):
         raise UserError(f"the run {run.name!r} is on this cluster already: scale it, watch it, or stop it first")
     run.save_worker_target(workers)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    # A byte: Ray puts an actor that asks for nothing on any node, whatever its soft affinity says.
+    # One byte: Ray ignores the soft affinity of an actor that requests no resource at all.
     options: dict[str, Any] = {"lifetime": "detached", "scheduling_strategy": here, "memory": 1}
-    each = {**(worker or WORKER), "scheduling_strategy": "SPREAD" if spread else "DEFAULT"}
-    made = [learner_actor(run.path, **options)]
+    each = {**worker_options, "scheduling_strategy": "SPREAD" if spread else "DEFAULT"}
+    actors = [start_learner(run.path, **options)]
     try:
-        await_ready(made[0].ready.remote, "learner")
-        made.append(fleet_actor(run.path, program, None, each, **options))
-        await_ready(made[1].status.remote, "fleet")
-    except BaseException:  # Ctrl-C as well: what is detached would stay
-        for actor in made:
+        await_ready(actors[0].ready.remote, "learner")
+        actors.append(start_fleet(FleetSpec(run.path, program, worker_options=each), **options))
+        await_ready(actors[1].status.remote, "fleet")
+    except BaseException:  # KeyboardInterrupt too: detached actors would stay
+        for actor in actors:
             ray.kill(actor)
         raise
 
 
 def handles(run: str) -> Handles:
-    """The actors of a run that this cluster has. Raises UserError when it has none."""
+    """Returns the actors of a run on this cluster. Raises UserError when there is none."""
     from cluster.actors.base import FLEET, LEARNER
 
     found = Handles(_find(run, LEARNER), _find(run, FLEET))
     if found == (None, None):
         known = ", ".join(runs()) or "none"
-        raise UserError(f"the run {run!r} is not on this cluster (there are: {known}): launch it with --resume")
+        raise UserError(f"the run {run!r} is not on this cluster (runs there: {known}): launch it with --resume")
     return found
 
 
 def fleet_of(run: str) -> Any:
-    """The fleet of a run. Raises UserError when it has none."""
+    """Returns the fleet of a run. Raises UserError when it has none."""
     fleet = handles(run).fleet
     if fleet is None:
-        raise UserError(f"the run {run!r} has no fleet, its launch was cut off: stop it, and launch it with --resume")
+        raise UserError(
+            f"the run {run!r} has no fleet because its launch was interrupted: stop it, then launch it with --resume"
+        )
     return fleet
 
 
@@ -119,21 +146,28 @@ def _find(run: str, actor: str) -> Any:
         return None
 
 
-class LaunchedFleet(NamedTuple):
-    """The workers of a run on this cluster, for jobs: these come behind its training."""
+class LaunchedJobs:
+    """`cluster.launchers.host.JobHost`: the workers of a launched run, whose training has priority over the jobs."""
 
-    fleet: Any
+    def __init__(self, run: str):
+        self._run = run
+        self._stack = ExitStack()
+        self._fleet: Any = None
+
+    def __enter__(self) -> Self:
+        with self._stack:
+            self._stack.enter_context(connected(self._run))
+            self._fleet = fleet_of(self._run)
+            self._stack = self._stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
     def pool(self) -> Pool:
         from cluster.actors.ray_pool import RayPool
 
-        return RayPool(self.fleet)
-
-
-@contextmanager
-def launched_fleet(run: str) -> Iterator[LaunchedFleet]:
-    with connected(run):
-        yield LaunchedFleet(fleet_of(run))
+        return RayPool(self._fleet)
 
 
 def running(run: str) -> bool:
@@ -152,8 +186,13 @@ def scale(run: str, workers: int) -> None:
     unwrap(fleet_of(run).scale.remote, workers)
 
 
-def stop(run: str, now: bool, tell: Callable[[str], None]) -> None:
-    """Lets the workers leave, unless it is to be `now`, makes the last version durable, ends both actors."""
+def stop(run: str, say: Callable[[str], None], *, now: bool = False) -> None:
+    """Shuts the workers down, makes the newest version durable, and ends both actors.
+
+    Args:
+      say: receives messages for the user.
+      now: does not wait for the samples in flight.
+    """
     import ray
     from ray.exceptions import RayActorError
 
@@ -164,26 +203,26 @@ def stop(run: str, now: bool, tell: Callable[[str], None]) -> None:
         if not now and learner and fleet:
             unwrap(learner.drain.remote)
             unwrap(fleet.drain.remote)
-            _wait_until_empty(fleet, tell)
+            _wait_until_empty(fleet, say)
         if learner:
             unwrap(learner.close.remote)
     for actor in filter(None, (fleet, learner)):
         ray.kill(actor)
-    while running(run):  # their names are free again, so that the run can be launched again
+    while running(run):  # until the names are free, so that the run can be launched again
         time.sleep(0.1)
     for role in (LEARNER, FLEET):
         targets.forget_targets(directory.root() / run, run, role)
 
 
-def _wait_until_empty(fleet: Any, tell: Callable[[str], None]) -> None:
-    """The fleet ends those that take longer than its grace; the rest of the time is for doing so."""
-    told, end = 0, time.monotonic() + unwrap(fleet.status.remote)["grace"] + ENDING_SECONDS
+def _wait_until_empty(fleet: Any, say: Callable[[str], None]) -> None:
+    """Waits for the workers to end; the fleet kills those that exceed its grace period."""
+    status: FleetStatus = unwrap(fleet.status.remote)
+    shown, end = 0, time.monotonic() + status.grace + SHUTDOWN_S
     while time.monotonic() < end:
         status = unwrap(fleet.status.remote)
-        left = status["starting"] + status["running"] + status["leaving"]
-        if left == 0:
+        if status.alive == 0:
             return
-        if left != told:
-            tell(f"{left} workers are leaving")
-        told = left
+        if status.alive != shown:
+            say(f"waiting for {status.alive} workers to shut down")
+        shown = status.alive
         time.sleep(0.25)

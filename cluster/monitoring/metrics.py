@@ -8,14 +8,15 @@ and `role` are not on the metrics, Prometheus adds them from the target file (`c
 import errno
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, Summary
 
+from cluster.monitoring.fleet_status import FleetStatus
 from common.config import Config
 from common.errors import UserError
 from common.messages import GradientSample, Verdict
@@ -217,8 +218,6 @@ class LearnerMetrics:
 class FleetMetrics:
     """What the fleet publishes: how many workers there should be, how many there are, and how often they die."""
 
-    STATES: Final = ("starting", "running", "leaving", "given_up")
-
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = r = registry or CollectorRegistry()
         prometheus_client.ProcessCollector(registry=r)
@@ -228,16 +227,21 @@ class FleetMetrics:
         self._restarts = Counter("outertrain_worker_restarts", "Workers that ended unasked.", registry=r)
         self._restarts_before = 0
 
-    def observe_status(self, status: Mapping[str, Any]) -> None:
-        """`status()` of the fleet: target, a count for each of STATES, `nodes` (workers by machine), `restarts`."""
-        self._target.set(status["target"])
-        for state in self.STATES:
-            self._workers.labels(state).set(status[state])
+    def observe_status(self, status: FleetStatus) -> None:
+        """Publishes the fleet's status. The labels of the states are older than the names of the record's fields."""
+        self._target.set(status.target)
+        for label, count in (
+            ("starting", status.starting),
+            ("running", status.running),
+            ("leaving", status.draining),
+            ("given_up", status.abandoned),
+        ):
+            self._workers.labels(label).set(count)
         self._nodes.clear()
-        for node, count in status["nodes"].items():
+        for node, count in status.nodes.items():
             self._nodes.labels(node).set(count)
-        self._restarts.inc(max(0, status["restarts"] - self._restarts_before))
-        self._restarts_before = status["restarts"]
+        self._restarts.inc(max(0, status.restarts - self._restarts_before))
+        self._restarts_before = status.restarts
 
 
 class Endpoint:

@@ -20,6 +20,7 @@ from ray.cluster_utils import Cluster
 from cluster.actors import ray_session
 from cluster.actors.ray_errors import unwrap
 from cluster.launchers import ray_cluster
+from cluster.monitoring.fleet_status import FleetStatus
 from cluster.runs import directory
 from cluster.runs.directory import load_theta
 from cluster.runs.open import Request, open_run
@@ -82,7 +83,7 @@ class Scene:
         self.handles = ray_cluster.handles(name)
         self.seconds_to_start = 0.0  # of all workers
 
-    def fleet(self) -> dict[str, Any]:
+    def fleet(self) -> FleetStatus:
         return unwrap(self.handles.fleet.status.remote)
 
     def learner(self) -> dict[str, Any]:
@@ -95,8 +96,7 @@ class Scene:
 
     def reach(self, running: int, seconds: float = 60) -> float:
         """Waits until so many workers run and no other lives; returns the seconds it took."""
-        wanted = {"running": running, "starting": 0, "leaving": 0}
-        return until(lambda: wanted.items() <= self.fleet().items(), seconds)
+        return until(lambda: (now := self.fleet()).running == now.alive == running, seconds)
 
     def go_on(self, updates: int = 3, seconds: float = 30) -> float:
         """Waits for so many more updates."""
@@ -135,11 +135,11 @@ def launched(
         config, task=replace(config.task, family="stub:Stub")
     )  # so that the stub's file reaches all nodes
     with ray_cluster.connected(name, travels):
-        ray_cluster.launch(run, workers, spread=True, program=program, worker=worker)
+        ray_cluster.launch(run, workers, spread=True, program=program, worker_options=worker or ray_cluster.WORKER)
         scene = Scene(name)
         scene.seconds_to_start = scene.reach(workers, seconds)
         yield scene
-        ray_cluster.stop(name, False, lambda text: None)
+        ray_cluster.stop(name, lambda text: None)
         assert name not in ray_cluster.runs()
     ask_oracle(run)
 

@@ -1,4 +1,4 @@
-"""A worker without JAX, for tests of processes and machines: it sends made-up samples that any learner accepts."""
+"""A worker without JAX, for tests of processes and nodes: it sends random samples that any learner accepts."""
 
 import time
 from typing import Any
@@ -14,7 +14,7 @@ SECONDS = 0.1  # of a sample
 
 
 class Stub:
-    """A `cluster.actors.worker_program.Workplace`. The noise of its gradients follows from its uid."""
+    """A `cluster.actors.worker_program.WorkerProgram`. The noise of its gradients is determined by its uid."""
 
     def __init__(self, config: Config, uid: str, exchange: Any):
         self.uid, self.exchange = uid, exchange
@@ -51,6 +51,6 @@ class Stub:
             facts=Facts(inner_steps=8.0),
         )
 
-    def perform(self, item: dict[str, Any]) -> dict[str, Any]:
+    def perform(self, job: dict[str, Any]) -> dict[str, Any]:
         time.sleep(SECONDS)
-        return {"item": item["item"], "worker": self.uid}
+        return {"item": job["item"], "worker": self.uid}

@@ -1,4 +1,4 @@
-"""How workers end: whatever Ray says of one, the fleet hears of that one's end and goes on."""
+"""The ends of workers: whatever Ray raises for one, the fleet gets an event for that one and continues."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +11,8 @@ from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError, Runtim
 from cluster.actors import ray_pool
 from cluster.actors.fleet import Ended
 from cluster.actors.ray_pool import RayPool
-from cluster.actors.ray_workers import Crew
+from cluster.actors.ray_workers import RayWorkers
+from cluster.monitoring.fleet_status import FleetStatus
 from common.errors import UserError
 
 
@@ -21,44 +22,40 @@ def actor() -> Any:
 
 
 @pytest.mark.parametrize(
-    "error, hopeless",
+    "error, fatal",
     [
         (OutOfMemoryError("killed for memory"), False),
-        (RuntimeEnvSetupError("no room for the working directory"), False),
+        (RuntimeEnvSetupError("no space for the working directory"), False),
         (RayActorError(error_msg="it died"), False),
         (RayTaskError("run", "ValueError: a bug", ValueError("a bug")), False),
         (RayTaskError("run", "UserError: no data", UserError("no data")), True),
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_a_worker_that_ends_in_any_way_is_one_that_has_ended(
-    error: Exception, hopeless: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_events_any_error_of_a_worker_is_an_end(error: Exception, fatal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     def get(_: object) -> None:
         raise error
 
     monkeypatch.setattr(ray, "wait", lambda pending, **_: (pending, []))
     monkeypatch.setattr(ray, "get", get)
     monkeypatch.setattr(ray, "kill", lambda _: None)
-    crew = Crew(lambda uid: actor())
-    crew.launch("w0")
-    [event] = crew.events()
-    assert isinstance(event, Ended) and (event.uid, event.hopeless) == ("w0", hopeless) and event.reason
-    assert crew.events() == []
+    workers = RayWorkers(lambda uid: actor())
+    workers.launch("w0")
+    [event] = workers.events()
+    assert isinstance(event, Ended) and (event.uid, event.fatal) == ("w0", fatal) and event.reason
+    assert workers.events() == []
 
 
-def test_a_job_ends_with_the_reason_when_every_worker_was_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    status = {"target": 2, "given_up": 2, "last_failure": "Traceback\nUserError: no data here"}
+def test_pool_all_workers_abandoned_raises_the_last_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    status = FleetStatus(target=2, abandoned=2, last_failure="Traceback\nUserError: no data here")
     fleet = SimpleNamespace(workers=SimpleNamespace(remote=lambda: {}), status=SimpleNamespace(remote=lambda: status))
     monkeypatch.setattr(ray_pool.ray, "get", lambda answer: answer)
-    with pytest.raises(
-        UserError, match="every worker failed again and again, the last one so: UserError: no data here"
-    ):
+    with pytest.raises(UserError, match=r"All workers failed repeatedly\. Last error: UserError: no data here"):
         RayPool(fleet).room()
 
 
-def test_a_job_ends_when_its_run_has_no_workers_any_more_or_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped, or scaled to nothing, while it is being evaluated."""
+def test_pool_without_target_or_without_fleet_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run was stopped, or scaled to 0, during its evaluation."""
 
     def get(answer: Any) -> Any:
         if isinstance(answer, Exception):
@@ -68,14 +65,14 @@ def test_a_job_ends_when_its_run_has_no_workers_any_more_or_is_gone(monkeypatch:
     now = [0.0]
     monkeypatch.setattr(ray_pool.ray, "get", get)
     monkeypatch.setattr(ray_pool.time, "monotonic", lambda: now[0])
-    nobody = {"target": 0, "given_up": 0, "last_failure": None}
+    nobody = FleetStatus(target=0)
     fleet = SimpleNamespace(workers=SimpleNamespace(remote=lambda: {}), status=SimpleNamespace(remote=lambda: nobody))
     with pytest.raises(UserError, match="the run has no workers: outertrain scale RUN N"):
         RayPool(fleet).room()
 
     fleet.workers.remote = lambda: RayActorError(error_msg="it was stopped")
     pool = RayPool(fleet)
-    assert pool.room() == 0  # it may be one that is being restarted
-    now[0] += ray_pool.AWAY_SECONDS + 1
+    assert pool.room() == 0  # the fleet may be restarting
+    now[0] += ray_pool.FLEET_TIMEOUT_S + 1
     with pytest.raises(UserError, match="the fleet is gone"):
         pool.room()

@@ -1,4 +1,4 @@
-"""What a worker process holds: compiled before the first sample, and the user's modules behind all others."""
+"""Programs of a worker: compiled before the first sample; the user's modules come last on the import path."""
 
 import sys
 from dataclasses import replace
@@ -10,7 +10,7 @@ import pytest
 from helpers import tasks
 
 from cluster.actors import worker_program
-from cluster.actors.worker_program import FOR_JOBS, FOR_RUNS, ForJobs, ForRuns, make_workplace, read_config
+from cluster.actors.worker_program import JOBS, TRAINING, JobProgram, TrainingProgram, load_program, parse_config
 from common.config import Config, CurriculumConfig, EstimatorConfig, EvaluationConfig, OptimizerConfig
 from common.configfile import dump
 from common.messages import Reply, pack_reply
@@ -33,7 +33,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class Learner:
-    """Answers with theta and wants three samples."""
+    """Replies with theta and needs three samples."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -46,42 +46,42 @@ class Learner:
 
 
 @pytest.mark.parametrize("use, reversed", [("merged", 1), ("es", 0)])
-def test_everything_is_compiled_before_the_first_sample_and_once(use: str, reversed: int) -> None:
+def test_program_compiles_everything_once_before_a_sample(use: str, reversed: int) -> None:
     learner = Learner()
-    made = ForRuns(replace(CONFIG, estimator=EstimatorConfig(use=use)), "w0", learner)
-    learner.digest = made._worker.digest
-    unroll = made._worker.sampler.unroll
+    program = TrainingProgram(replace(CONFIG, estimator=EstimatorConfig(use=use)), "w0", learner)
+    learner.digest = program._worker.digest
+    unroll = program._worker.sampler.unroll
     compiled = [f._cache_size() for f in (unroll.start, unroll._forward, unroll._reverse)]
     assert compiled[0] >= 1 and compiled[1:] == [1, reversed] and learner.calls == 0
-    assert [made.step() for _ in range(4)] == [True, True, True, False]
+    assert [program.step() for _ in range(4)] == [True, True, True, False]
     assert [f._cache_size() for f in (unroll.start, unroll._forward, unroll._reverse)] == compiled
 
 
-def test_items_are_computed_beside_samples_and_alone() -> None:
+def test_program_computes_jobs_with_and_without_training() -> None:
     item = learned_items(CONFIG, np.array([0.01, 0.9], np.float32))[0]
-    rows = [made.perform(item) for made in (ForRuns(CONFIG, "w0", Learner()), ForJobs(CONFIG))]
-    assert rows[0]["train"] == rows[1]["train"] and not ForJobs(CONFIG).step()
+    rows = [program.perform(item) for program in (TrainingProgram(CONFIG, "w0", Learner()), JobProgram(CONFIG))]
+    assert rows[0]["train"] == rows[1]["train"] and not JobProgram(CONFIG).step()
 
 
-def test_a_program_is_made_by_its_name_from_the_configuration_that_travels() -> None:
-    for name, kind in ((FOR_JOBS, ForJobs), (FOR_RUNS, ForRuns)):
-        assert type(make_workplace(name, dump(CONFIG), "w0", Learner())) is kind
-    assert read_config(dump(CONFIG)) == CONFIG
+def test_load_program_creates_the_program_of_a_name() -> None:
+    for name, kind in ((JOBS, JobProgram), (TRAINING, TrainingProgram)):
+        assert type(load_program(name, dump(CONFIG), "w0", Learner())) is kind
+    assert parse_config(dump(CONFIG)) == CONFIG
 
 
-def test_the_users_modules_are_found_behind_everything_else(place: Path) -> None:
+def test_load_program_user_modules_come_last_on_the_path(place: Path) -> None:
     (place / "user").mkdir()
     (place / "user" / "made_here.py").write_text(
         "class Made:\n    def __init__(self, config, uid, exchange):\n        self.uid = uid\n"
     )
     before = list(sys.path)
-    made: Any = make_workplace("made_here:Made", dump(CONFIG), "w7", Learner())
-    assert made.uid == "w7" and Path.cwd() == place / "user"
+    program: Any = load_program("made_here:Made", dump(CONFIG), "w7", Learner())
+    assert program.uid == "w7" and Path.cwd() == place / "user"
     assert sys.path == [*before, str(place / "user")]
     sys.modules.pop("made_here")
 
 
-def test_without_a_folder_of_the_user_nothing_changes(place: Path) -> None:
+def test_add_user_folder_without_one_changes_nothing(place: Path) -> None:
     before = list(sys.path)
-    worker_program.enter_user_folder()
+    worker_program.add_user_folder()
     assert sys.path == before and Path.cwd() == place

@@ -1,0 +1,44 @@
+"""The interfaces of a host: where a run is trained, or where jobs are computed. A host is a context manager."""
+
+from typing import Any, NamedTuple, Protocol, Self
+
+from cluster.jobs.job import Pool
+from cluster.monitoring.fleet_status import FleetStatus
+from common.errors import UserError
+
+
+class RunStatus(NamedTuple):
+    """The state of a run at one moment."""
+
+    learner: dict[str, Any]  # of `LearnerService.status`
+    fleet: FleetStatus
+
+
+class JobHost(Protocol):
+    """Computes jobs."""
+
+    def pool(self) -> Pool: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_: object) -> None: ...
+
+
+class RunHost(JobHost, Protocol):
+    """Trains a run, and computes jobs with lower priority."""
+
+    def advance(self) -> bool:
+        """Trains for a moment; False when all updates are done.
+
+        Raises:
+          UserError: the run cannot continue, because all workers failed or another learner has taken over.
+        """
+        ...
+
+    def status(self) -> RunStatus: ...
+
+
+def raise_if_superseded(learner: dict[str, Any]) -> None:
+    """Raises UserError when another learner has taken over the run. `learner`: of `LearnerService.status`."""
+    if learner.get("superseded"):
+        raise UserError(
+            "another learner has taken over this run, so this one has stopped: `outertrain watch RUN` shows that one"
+        )
