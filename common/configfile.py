@@ -1,4 +1,4 @@
-"""Configuration files: TOML to `Config` and back, presets by name, and `--set section.key=value`."""
+"""Configuration files: TOML to `Config` and back, presets by name, and overrides `section.key=value`."""
 
 import difflib
 import json
@@ -10,9 +10,10 @@ from copy import deepcopy
 from dataclasses import asdict, fields, is_dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin
 
 from common.config import Config
+from common.config.key import Section, entries
 from common.errors import UserError
 
 
@@ -77,25 +78,26 @@ def _value(text: str) -> Any:
 
 
 def from_dict(tree: Mapping[str, Any]) -> Config:
-    """Raises UserError on an unknown key or an ill-typed value."""
-    return _build(Config, tree, "")
+    """Raises UserError for an unknown key, a value of the wrong type, or an impossible value."""
+    config: Config = _build(Config, tree, "")
+    return config
 
 
-def _build(cls: type, tree: Any, prefix: str) -> Any:
+def _build(cls: type[Section], tree: Any, prefix: str) -> Any:
     if not isinstance(tree, Mapping):
         raise UserError(
             f"{prefix.rstrip('.')} = {tree!r} is a value, but a section is expected: write [{prefix.rstrip('.')}]"
         )
-    hints = get_type_hints(cls)
+    kinds = {entry.field: entry.kind for entry in entries(cls)}
     for key in tree:
-        if key not in hints:
-            raise UserError(f"unknown key {prefix}{key}: {_nearest(key, prefix, hints)}")
+        if key not in kinds:
+            raise UserError(f"unknown key {prefix}{key}: {_nearest(key, prefix, kinds)}")
     values = {}
     for key, value in tree.items():
-        kind = hints[key]
+        kind = kinds[key]
         values[key] = (
             _build(kind, value, f"{prefix}{key}.")
-            if isinstance(kind, type) and is_dataclass(kind)
+            if isinstance(kind, type) and issubclass(kind, Section)
             else _convert(kind, value, prefix + key)
         )
     return cls(**values)
@@ -107,8 +109,10 @@ def _nearest(key: str, prefix: str, known: Iterable[str]) -> str:
 
 
 def _convert(kind: Any, value: Any, name: str) -> Any:
+    """The value as the type of its key. Whether it is a possible value, its section checks."""
     if type(value) is int and abs(value) >= 2**63:
         raise UserError(f"{name} = {value}: a number of at most 64 bits is expected")
+    kind = str if get_origin(kind) is Literal else kind
     if kind is float and type(value) is int:
         value = float(value)
     if isinstance(value, float) and not math.isfinite(value):
@@ -119,48 +123,57 @@ def _convert(kind: Any, value: Any, name: str) -> Any:
                 f"{name} = {value!r} has the wrong type: {kind.__name__} is expected, not {type(value).__name__}"
             )
         return value
-    if getattr(kind, "__origin__", None) is tuple:
+    if get_origin(kind) is tuple:
+        each = get_args(kind)[0]
         if not isinstance(value, list | tuple):
-            raise UserError(
-                f"{name} = {value!r} has the wrong type: a list of {get_args(kind)[0].__name__} is expected"
-            )
-        return tuple(_convert(get_args(kind)[0], item, name) for item in value)
+            raise UserError(f"{name} = {value!r} has the wrong type: a list of {type_name(each)} is expected")
+        return tuple(_convert(each, item, name) for item in value)
     if not isinstance(value, Mapping):
         raise UserError(f"{name} = {value!r} has the wrong type: a table is expected")
     return {key: _plain(item, f"{name}.{key}") for key, item in value.items()}
 
 
+def type_name(kind: Any) -> str:
+    """The type of a key, in words."""
+    if get_origin(kind) is tuple:
+        return f"list of {type_name(get_args(kind)[0])}"
+    if get_origin(kind) is Literal:
+        return "str"
+    return str(kind.__name__) if kind in (int, float, bool, str) else "table"
+
+
 def _plain(value: Any, name: str) -> Any:
-    """A value of a free table, which JSON and TOML must both be able to carry."""
+    """A value of a free table, if JSON and TOML can both represent it."""
     if isinstance(value, Mapping):
         return {key: _plain(item, f"{name}.{key}") for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item, name) for item in value]
     if not isinstance(value, bool | int | float | str):
-        raise UserError(f"{name} = {value} has the wrong type: a number, string, list or table is expected, no date")
+        raise UserError(f"{name} = {value} has the wrong type: a number, string, list or table is expected, not a date")
     return _convert(type(value), value, name)
 
 
 def dump(config: Config) -> str:
     """Complete TOML, defaults included; `from_dict(parse(dump(c)))` equals c."""
     tree = asdict(config)
-    lines = [f"{key} = {_toml(value)}" for key, value in tree.items() if not is_dataclass(getattr(config, key))]
+    lines = [f"{key} = {toml(value)}" for key, value in tree.items() if not is_dataclass(getattr(config, key))]
     for section in (f.name for f in fields(config) if is_dataclass(getattr(config, f.name))):
-        lines += ["", f"[{section}]", *(f"{key} = {_toml(value)}" for key, value in tree[section].items())]
+        lines += ["", f"[{section}]", *(f"{key} = {toml(value)}" for key, value in tree[section].items())]
     return "\n".join(lines) + "\n"
 
 
-def _toml(value: Any) -> str:
+def toml(value: Any) -> str:
+    """A value as TOML, in one line."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(_toml(item) for item in value) + "]"
+        return "[" + ", ".join(toml(item) for item in value) + "]"
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_key(k)} = {_toml(v)}" for k, v in value.items()) + "}"
+        return "{" + ", ".join(f"{_key(k)} = {toml(v)}" for k, v in value.items()) + "}"
     return repr(value)
 
 
 def _key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml(key)
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else toml(key)

@@ -147,7 +147,10 @@ def test_of_two_files_of_theta_with_one_name_table_and_page_show_the_one_that_wa
             ["train", "small.toml", "--set", "curriculum.end=9"],
             "the window grows to 9 steps, longer than the inner problem",
         ),
-        (["train", "small.toml", "--workers", "0"], "workers.count = 0: with no worker nothing is sampled"),
+        (
+            ["train", "small.toml", "--workers", "0"],
+            "workers.count = 0: must be at least 1 (no sample without a worker)",
+        ),
         (["train", "small.toml", "--set", "estimator.sigma=0"], "estimator.sigma = 0 leaves es undefined"),
         (["train", "small.toml", "--name", "a/b"], "'a/b' cannot name a run"),
         (["train", "--resume"], "no run 'quickstart'"),

@@ -1,10 +1,12 @@
-"""Impossible values are refused with a sentence; the digest covers what decides the meaning of a sample, no more."""
+"""Impossible values are rejected with a sentence; the digest covers what decides the meaning of a sample, and no more."""
 
-from dataclasses import fields, is_dataclass, replace
-from typing import get_type_hints
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any
 
 import pytest
 
+from common import configfile
 from common.config import (
     Config,
     CurriculumConfig,
@@ -18,6 +20,7 @@ from common.config import (
     WorkersConfig,
     digest,
 )
+from common.config.key import entries
 from common.errors import UserError
 
 DIGESTED = ("task", "dataset", "optimizer", "estimator", "curriculum")
@@ -27,7 +30,7 @@ IMPOSSIBLE = [
     (TaskConfig, {"family": ":function"}, "module:function"),
     (TaskConfig, {"family": "my module:function"}, "module:function"),
     (TaskConfig, {"units": (4, 4), "strides": (1,)}, "one stride per convolution"),
-    (TaskConfig, {"units": (4, 0), "strides": (1, 1)}, "task.units"),
+    (TaskConfig, {"units": (4, 0), "strides": (1, 1)}, "task.units = [4, 0]: each must be at least 1"),
     (TaskConfig, {"units": (4, 4), "strides": (1, 0)}, "task.strides"),
     (TaskConfig, {"options": {"dimension": 3}}, "task.options has dimension"),
     (TaskConfig, {"options": {"dimensions": 3}, "family": "quadratic"}, "task.options has dimensions"),
@@ -40,12 +43,12 @@ IMPOSSIBLE = [
     (DatasetConfig, {"image_size": 65}, "8 .. 64"),
     (DatasetConfig, {"classes": 1}, "dataset.classes = 1"),
     (DatasetConfig, {"valid_images": 0}, "at least 1"),
-    (DatasetConfig, {"valid_fraction": 0.0}, "between 0 and 1"),
-    (DatasetConfig, {"valid_fraction": 1.0}, "between 0 and 1"),
+    (DatasetConfig, {"valid_fraction": 0.0}, "more than 0 and less than 1"),
+    (DatasetConfig, {"valid_fraction": 1.0}, "more than 0 and less than 1"),
     (DatasetConfig, {"seed": -1}, "dataset.seed = -1"),
     (OptimizerConfig, {"family": "lion"}, "mlp, adam, rmsprop, sgd, adam8"),
     (OptimizerConfig, {"hidden": 0}, "optimizer.hidden = 0"),
-    (OptimizerConfig, {"learning_rate": 0.0}, "must be positive"),
+    (OptimizerConfig, {"learning_rate": 0.0}, "optimizer.learning_rate = 0.0: must be more than 0"),
     (EstimatorConfig, {"use": "both"}, "merged, rp, es"),
     (EstimatorConfig, {"es": "pes"}, "truncated, persistent, noise_reuse"),
     (EstimatorConfig, {"objective": "test"}, "train, valid"),
@@ -53,35 +56,35 @@ IMPOSSIBLE = [
     (EstimatorConfig, {"merge": "layer"}, "coordinate, tensor, scalar"),
     (EstimatorConfig, {"es": "persistent"}, "estimator.use = 'es'"),
     (EstimatorConfig, {"es": "noise_reuse", "use": "rp"}, "estimator.use = 'es'"),
-    (EstimatorConfig, {"sigma": -0.1}, "cannot be negative"),
+    (EstimatorConfig, {"sigma": -0.1}, "at least 0 (0 only with estimator.use = 'rp')"),
     (EstimatorConfig, {"sigma": 0.0}, "leaves es undefined"),
     (EstimatorConfig, {"sigma": 0.0, "use": "es"}, "leaves es undefined"),
     (EstimatorConfig, {"pairs": 0}, "estimator.pairs = 0"),
-    (EstimatorConfig, {"probe_rate": 0.0}, "0 excluded"),
-    (EstimatorConfig, {"probe_rate": 1.5}, "0 excluded"),
-    (EstimatorConfig, {"clamp": 0.0}, "must be positive"),
-    (EstimatorConfig, {"outer_batches": -1}, "0 or more"),
+    (EstimatorConfig, {"probe_rate": 0.0}, "more than 0 and at most 1"),
+    (EstimatorConfig, {"probe_rate": 1.5}, "more than 0 and at most 1"),
+    (EstimatorConfig, {"clamp": 0.0}, "must be more than 0"),
+    (EstimatorConfig, {"outer_batches": -1}, "at least 0"),
     (CurriculumConfig, {"start": 0}, "at least 1"),
     (CurriculumConfig, {"end": 0}, "at least 1"),
-    (CurriculumConfig, {"updates": -1}, "0 or more"),
-    (CurriculumConfig, {"jitter": 1.0}, "1 excluded"),
-    (CurriculumConfig, {"jitter": -0.1}, "1 excluded"),
+    (CurriculumConfig, {"updates": -1}, "at least 0"),
+    (CurriculumConfig, {"jitter": 1.0}, "at least 0 and less than 1"),
+    (CurriculumConfig, {"jitter": -0.1}, "at least 0 and less than 1"),
     (OuterConfig, {"schedule": "linear"}, "constant, cosine"),
     (OuterConfig, {"clip": "norm"}, "none, global_norm, elementwise"),
     (OuterConfig, {"updates": 0}, "outer.updates = 0"),
     (OuterConfig, {"batch_samples": 0}, "outer.batch_samples = 0"),
-    (OuterConfig, {"learning_rate": -1.0}, "must be positive"),
+    (OuterConfig, {"learning_rate": -1.0}, "must be more than 0"),
     (OuterConfig, {"clip_value": 0.0}, "must be positive"),
     (OuterConfig, {"max_staleness": -2}, "no limit"),
-    (OuterConfig, {"keep_checkpoints": 1}, "at least 2"),
+    (OuterConfig, {"keep_checkpoints": 1}, "at least 2 (so that a corrupt one has a predecessor)"),
     (OuterConfig, {"keep_every": -1}, "outer.keep_every = -1"),
     (WorkersConfig, {"count": 0}, "at least 1"),
     (WorkersConfig, {"segment": 0}, "workers.segment = 0"),
-    (EvaluationConfig, {"tasks": -1}, "0 or more"),
-    (EvaluationConfig, {"every": -1}, "0 or more"),
+    (EvaluationConfig, {"tasks": -1}, "evaluation.tasks = -1: must be at least 0"),
+    (EvaluationConfig, {"every": -1}, "evaluation.every = -1: must be at least 0"),
     (EvaluationConfig, {"initialisations": 0}, "at least 1"),
     (EvaluationConfig, {"baselines": ("adam", "lion")}, "adam, rmsprop, sgd"),
-    (EvaluationConfig, {"rate_low": 0.0}, "must be positive"),
+    (EvaluationConfig, {"rate_low": 0.0}, "more than 0"),
     (EvaluationConfig, {"rate_low": 1.0, "rate_high": 0.1}, "rate_low < rate_high"),
     (EvaluationConfig, {"rate_count": 1}, "at least 2"),
     (EvaluationConfig, {"seed": -1}, "evaluation.seed = -1"),
@@ -108,7 +111,7 @@ EDGES = [
 
 
 @pytest.mark.parametrize("section, values, sentence", IMPOSSIBLE)
-def test_impossible_values_are_refused_with_a_sentence_that_names_the_key(section, values, sentence):
+def test_section_impossible_value_is_rejected_by_name(section, values, sentence):
     with pytest.raises(UserError) as refusal:
         section(**values)
     assert sentence in str(refusal.value)
@@ -116,13 +119,13 @@ def test_impossible_values_are_refused_with_a_sentence_that_names_the_key(sectio
 
 
 @pytest.mark.parametrize("section, values", EDGES)
-def test_values_at_the_edge_of_what_is_possible_are_taken(section, values):
+def test_section_value_at_its_bound_is_accepted(section, values):
     made = section(**values)
     assert {key: getattr(made, key) for key in values} == values
 
 
 @pytest.mark.parametrize("curriculum", [CurriculumConfig(start=5, end=11), CurriculumConfig(start=11, end=5)])
-def test_a_window_longer_than_the_problem_is_refused(curriculum):
+def test_config_window_longer_than_problem_is_rejected(curriculum):
     with pytest.raises(UserError, match=r"11 steps, longer than the inner problem \(task.inner_steps = 10\)"):
         Config(task=TaskConfig(inner_steps=10), curriculum=curriculum)
     Config(task=TaskConfig(inner_steps=11), curriculum=curriculum)
@@ -143,40 +146,77 @@ CHANGED = {
 
 
 @pytest.mark.parametrize("name", [f.name for f in fields(Config)])
-def test_the_digest_changes_with_each_digested_section_and_with_no_other(name):
+def test_digest_changes_with_digested_sections_only(name):
     changed = replace(Config(), **{name: CHANGED[name]})
     assert (digest(changed, "f") != digest(Config(), "f")) == (name in DIGESTED)
 
 
-def test_the_digest_covers_the_content_of_the_dataset_and_not_where_it_lies():
+def test_digest_covers_dataset_content_and_not_its_path():
     here, there = (replace(Config(), dataset=DatasetConfig(source="store", path=p)) for p in ("/a", "/b"))
     assert digest(here, "f") == digest(there, "f")
     assert digest(here, "f") != digest(here, "g")
     assert set(digest(here, "f")) <= set("0123456789abcdef") and len(digest(here, "f")) == 64
 
 
-def test_every_field_of_every_digested_section_is_covered_but_the_path():
+def test_digest_covers_every_digested_key_but_the_path():
     for name in DIGESTED:
         section = getattr(Config(), name)
-        for key, kind in get_type_hints(type(section)).items():
-            if key == "path":
-                continue
-            other = _other(section, key, kind)
+        for key in (entry.field for entry in entries(type(section)) if entry.field != "path"):
+            other = _other(section, key)
             assert digest(replace(Config(), **{name: other}), "f") != digest(Config(), "f"), f"{name}.{key}"
 
 
-def _other(section, key, kind):
-    """The section with another value of one key, put there past its checks."""
-    copy = replace(section)
-    value = getattr(section, key)
-    changed = {bool: not value, str: "other", tuple[int, ...]: (1, 2)}.get(kind)
-    if kind in (int, float):
+def _other(section, key):
+    """The section with another value of one key, set without its checks."""
+    copy, value = replace(section), getattr(section, key)
+    if isinstance(value, bool):
+        changed = not value
+    elif isinstance(value, int | float):
         changed = value + 1
-    object.__setattr__(copy, key, {"x": 1} if changed is None else changed)
+    else:
+        changed = {str: "other", tuple: (1, 2), dict: {"x": 1}}[type(value)]
+    object.__setattr__(copy, key, changed)
     return copy
 
 
-def test_a_configuration_cannot_be_changed_after_its_check():
+@pytest.mark.parametrize(
+    "config, expected",
+    [
+        (Config(), "ae4dbfba5c605d91b3c8d1fc20989b2103fd5b0eb238b37d36b1b93b5a8b27a9"),
+        (configfile.load("quickstart"), "381809de127808a00aeb88c3e3c944b383cefc315416c779e93ccdf2b263e8e1"),
+        (configfile.load("paper"), "9bb0997e2d3e0f171218b8607f67550ad05bbe5c7ded258a0d90fde168ae5787"),
+    ],
+    ids=["default", "quickstart", "paper"],
+)
+def test_digest_is_that_of_the_format(config, expected):
+    """Another value would make every existing run impossible to resume."""
+    assert digest(config, "fingerprint") == expected
+
+
+@dataclass(frozen=True)
+class LaterTaskConfig(TaskConfig):
+    """The section of a later release, with two more keys."""
+
+    later: int = 3
+    table: Mapping[str, Any] = field(default_factory=dict)
+
+
+def test_digest_omits_later_keys_that_have_their_defaults():
+    later = replace(Config(), task=LaterTaskConfig())
+    assert digest(later, "f") == digest(Config(), "f")
+    changed = [replace(Config(), task=LaterTaskConfig(**values)) for values in ({"later": 4}, {"table": {"x": 1}})]
+    assert len({digest(config, "f") for config in (later, *changed)}) == 3
+
+
+def test_every_key_says_what_it_is():
+    for section in (Config(), *(getattr(Config(), f.name) for f in fields(Config) if f.name != "seed")):
+        for entry in entries(type(section)):
+            value = getattr(section, entry.field)
+            assert is_dataclass(value) or entry.key.what.endswith(".")
+            assert not entry.key.cost or entry.key.cost.endswith(".")
+
+
+def test_config_attributes_cannot_be_assigned():
     assert all(is_dataclass(getattr(Config(), f.name)) for f in fields(Config) if f.name != "seed")
     with pytest.raises(AttributeError):
         Config().seed = 2

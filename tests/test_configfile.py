@@ -105,7 +105,7 @@ def test_a_key_that_resembles_nothing_lists_the_known_ones():
         ("[task]\nunits = [4, 4.5, 4]", ("task.units = 4.5", "int is expected, not float")),
         ("[task]\noptions = 4", ("task.options = 4", "a table is expected")),
         ("[task.options]\nrate = nan", ("task.options.rate = nan", "finite")),
-        ("[task.options]\na = {b = [2024-01-01]}", ("task.options.a.b = 2024-01-01", "no date")),
+        ("[task.options]\na = {b = [2024-01-01]}", ("task.options.a.b = 2024-01-01", "not a date")),
         ("seed = 9223372036854775808", ("seed = 9223372036854775808", "64 bits")),
         ("[outer]\nlearning_rate = 1" + 400 * "0", ("outer.learning_rate", "64 bits")),
         ("seed = ", ("run.toml", "not valid TOML")),

@@ -30,6 +30,7 @@ COMMANDS = {  # module of cluster.cli, which holds the command -> its line in `o
     "report": "Write the HTML report of a run.",
     "export": "Save a learned optimizer as a Python module or a theta file.",
     "reproduce": "Recompute figures of the paper.",
+    "config": "Explain the configuration keys.",
     "data": "Prepare image data sets.",
     "bench": "Measure the unroll engine and the learner on this machine.",
 }

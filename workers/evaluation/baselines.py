@@ -4,7 +4,8 @@ from math import log
 
 import numpy as np
 
-from common.config import EvaluationConfig, OptimizerConfig
+from common import configfile
+from common.config import EvaluationConfig
 from common.optimizer import Family, make_family
 
 TUNED = ("adam", "rmsprop", "sgd")  # by a grid over the learning rate
@@ -14,7 +15,7 @@ TIMED_RATE = 0.001  # any that does not diverge: a step takes as long at every r
 
 
 def family(name: str) -> Family:
-    return make_family(OptimizerConfig(family=name))
+    return make_family(configfile.from_dict({"optimizer": {"family": name}}).optimizer)
 
 
 def theta(name: str, rate: float) -> np.ndarray:

@@ -1,0 +1,25 @@
+"""The configuration of a run: a frozen tree of dataclasses, one section per concern, checked when it is created.
+
+Defaults are of the quickstart's scale; `presets/paper.toml` holds the paper's. A violated rule raises UserError.
+"""
+
+from common.config.identity import DIGESTED, digest
+from common.config.inner import DatasetConfig, OptimizerConfig, TaskConfig
+from common.config.outer import CurriculumConfig, EstimatorConfig, OuterConfig
+from common.config.run import Config
+from common.config.system import EvaluationConfig, MetricsConfig, WorkersConfig
+
+__all__ = [
+    "DIGESTED",
+    "Config",
+    "CurriculumConfig",
+    "DatasetConfig",
+    "EstimatorConfig",
+    "EvaluationConfig",
+    "MetricsConfig",
+    "OptimizerConfig",
+    "OuterConfig",
+    "TaskConfig",
+    "WorkersConfig",
+    "digest",
+]

@@ -1,0 +1,182 @@
+"""The inner problems, their images, and the optimizers that are learned on them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
+
+from common.config.key import Key, Section, require
+
+FAMILIES = ("conv", "mlp", "quadratic")
+
+
+@dataclass(frozen=True)
+class TaskConfig(Section):
+    """The inner problems (paper section 4.2)."""
+
+    NAME: ClassVar[str] = "task"
+
+    family: Annotated[
+        str,
+        Key(
+            "What an inner problem trains.",
+            "A step of a pair with both estimators takes about 6 ms of one core for the quickstart's conv. quadratic takes "
+            "almost none, but what is learned on it does not transfer to networks.",
+            form="conv, mlp, quadratic, or module:function of your own",
+        ),
+    ] = "conv"
+    units: Annotated[
+        tuple[int, ...],
+        Key(
+            "Channels of each 3x3 convolution (conv), or width of each dense layer (mlp).",
+            "Time and memory of every inner step.",
+            low=1,
+        ),
+    ] = (16, 16, 16)
+    strides: Annotated[
+        tuple[int, ...],
+        Key(
+            "Stride of each convolution (conv).",
+            "A stride of 1 instead of 2 makes all later layers cost four times.",
+            low=1,
+        ),
+    ] = (2, 2, 1)
+    classes: Annotated[int, Key("Classes of a task.", "Harder tasks, and memory for their images.", low=2)] = 10
+    batch_size: Annotated[int, Key("Images of an inner batch (B).", "Time of an inner step, in proportion.", low=1)] = (
+        32
+    )
+    inner_steps: Annotated[
+        int,
+        Key(
+            "Steps of an inner problem.",
+            "Evaluation takes time in proportion; training, only through the windows.",
+            low=1,
+        ),
+    ] = 500
+    options: Annotated[
+        Mapping[str, Any],
+        Key("Options of a family of your own, or `dimension` of quadratic."),
+    ] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.family in FAMILIES or names_function(self.family),
+            f"task.family = {self.family!r} is not known: use one of {', '.join(FAMILIES)}, or 'module:function' of your own",
+        )
+        require(
+            not self.options
+            or ":" in self.family
+            or (self.family == "quadratic" and set(self.options) == {"dimension"}),
+            f"task.options has {', '.join(self.options)}: only families of your own have options, and 'quadratic' has dimension",
+        )
+        require(
+            self.family != "conv" or len(self.units) == len(self.strides),
+            "task.units and task.strides differ in length: give one stride per convolution",
+        )
+
+
+def names_function(text: str) -> bool:
+    """Whether a text reads 'module:function'."""
+    module, colon, function = text.partition(":")
+    return colon == ":" and all(part.isidentifier() for part in (*module.split("."), function))
+
+
+@dataclass(frozen=True)
+class DatasetConfig(Section):
+    """Where the classes of images come from."""
+
+    NAME: ClassVar[str] = "dataset"
+
+    source: Annotated[
+        Literal["procedural", "store"],
+        Key(
+            "procedural: generated classes; store: a folder written by `outertrain data prepare`.",
+            "procedural needs no download; a store needs its folder on every node.",
+        ),
+    ] = "procedural"
+    path: Annotated[str, Key("Folder of the class store.", form="a path, absolute or from where the command runs")] = ""
+    seed: Annotated[
+        int,
+        Key(
+            "Seed of the procedural classes and of the split of classes into outer-train and outer-test (700 / 300).",
+            "Results with different seeds are results on different tasks.",
+            low=0,
+        ),
+    ] = 0
+    image_size: Annotated[
+        int,
+        Key(
+            "procedural: side of the images, which have 3 channels.",
+            "Time and memory, with its square.",
+            low=8,
+            high=64,
+        ),
+    ] = 16
+    classes: Annotated[int, Key("procedural: number of classes.", low=2)] = 1000
+    train_images: Annotated[
+        int,
+        Key(
+            "procedural: inner-train images of a class. Few are memorized, which makes a generalization gap.",
+            "Memory, in proportion.",
+            low=1,
+        ),
+    ] = 150
+    valid_images: Annotated[int, Key("procedural: inner-valid images of a class.", "Memory, in proportion.", low=1)] = (
+        100
+    )
+    test_images: Annotated[int, Key("procedural: inner-test images of a class.", "Memory, in proportion.", low=1)] = 100
+    valid_fraction: Annotated[
+        float,
+        Key(
+            "store: fraction of a class's training images that becomes inner-valid.",
+            "These images are lost to inner-train.",
+            above=0,
+            below=1,
+        ),
+    ] = 0.2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.source != "store" or self.path != "",
+            "dataset.source = 'store' needs dataset.path: the folder that `outertrain data prepare` wrote",
+        )
+
+
+@dataclass(frozen=True)
+class OptimizerConfig(Section):
+    """The family of optimizers whose parameters theta are learned (section 4.1)."""
+
+    NAME: ClassVar[str] = "optimizer"
+
+    family: Annotated[
+        Literal["mlp", "adam", "rmsprop", "sgd", "adam8"],
+        Key(
+            "mlp: the paper's per-parameter network; the others learn hyper-parameters of hand-designed rules.",
+            "An inner step of mlp takes 1.2 to 5.5 times as long as one of adam (docs/costs.md), most on small networks.",
+        ),
+    ] = "mlp"
+    hidden: Annotated[
+        int,
+        Key(
+            "mlp: units of its one hidden layer.",
+            "Time of the optimizer, in proportion; es gets noisier with every parameter.",
+            low=1,
+        ),
+    ] = 32
+    momentum_features: Annotated[
+        bool,
+        Key(
+            "mlp: momenta are inputs of the network; false is the ablation 'no momentum' of Figure 8.",
+        ),
+    ] = True
+    time_features: Annotated[
+        bool,
+        Key(
+            "mlp: the step is an input of the network; false is the ablation 'no time' of Figure 8.",
+        ),
+    ] = True
+    learning_rate: Annotated[
+        float, Key("adam, rmsprop, sgd: initial value of the learned rate (Figure 3).", above=0)
+    ] = 0.001
+    momentum: Annotated[float, Key("sgd: initial value of the learned momentum (Figure 2).")] = 0.9

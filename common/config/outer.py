@@ -1,0 +1,194 @@
+"""Outer-training: the gradient estimators, the windows, and the outer update."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
+
+from common.config.key import Key, Section, require
+
+
+@dataclass(frozen=True)
+class EstimatorConfig(Section):
+    """The two gradient estimators and their merge (section 3)."""
+
+    NAME: ClassVar[str] = "estimator"
+
+    use: Annotated[
+        Literal["merged", "rp", "es"],
+        Key(
+            "Which gradient is followed: rp, es, or both merged by inverse variance.",
+            "rp needs reverse passes: es alone takes about a quarter of the time of a sample (docs/costs.md).",
+        ),
+    ] = "merged"
+    es: Annotated[
+        Literal["truncated", "persistent", "noise_reuse"],
+        Key(
+            "truncated: the paper's es; persistent: PES; noise_reuse: NRES.",
+            "persistent and noise_reuse have no truncation bias, need use = 'es', and keep both perturbed states.",
+        ),
+    ] = "truncated"
+    objective: Annotated[
+        Literal["train", "valid"],
+        Key("Images that the outer loss is measured on.", "valid needs outer_batches of at least 1."),
+    ] = "train"
+    sigma: Annotated[
+        float,
+        Key(
+            "Standard deviation of the perturbations of theta (the paper's sigma^2 is 0.01).",
+            "Large values smooth the objective away from theta; small ones make es noisy, with 1 / sigma.",
+            low=0,
+            why="0 only with estimator.use = 'rp'",
+        ),
+    ] = 0.1
+    pairs: Annotated[
+        int,
+        Key(
+            "Antithetic pairs of a sample (S), each with its own trajectory.", "Time of a sample, in proportion.", low=1
+        ),
+    ] = 1
+    outer_batches: Annotated[
+        int,
+        Key(
+            "Fresh minibatches for each outer loss; 0: the loss of the next inner batch (train objective only).",
+            "Each is one more evaluation of the network per inner step.",
+            low=0,
+        ),
+    ] = 0
+    clamp: Annotated[
+        float,
+        Key(
+            "Outer losses are replaced by min(loss, clamp).",
+            "The noise of es grows with it; losses above it have no gradient.",
+            above=0,
+        ),
+    ] = 10.0
+    merge: Annotated[
+        Literal["coordinate", "tensor", "scalar"],
+        Key(
+            "Granularity of the merge's weights.",
+            "coordinate needs batches of 32 pairs and more; tensor has not been measured to beat scalar.",
+        ),
+    ] = "scalar"
+    cross_fit: Annotated[
+        bool,
+        Key(
+            "Weights each half of the batch by the variances of the other half.",
+            "Variances come from half as many pairs, and a weight cannot react to an outlier in its own half.",
+        ),
+    ] = False
+    probe_rate: Annotated[
+        float,
+        Key(
+            "Fraction of samples that compute rp while its weight is negligible; 1: all of them.",
+            "Small values save reverse passes, and notice later that rp has become useful again.",
+            above=0,
+            high=1,
+        ),
+    ] = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            self.es == "truncated" or self.use == "es",
+            f"estimator.es = {self.es!r} cannot be merged with rp, which covers the truncation only: set estimator.use = 'es'",
+        )
+        require(
+            self.sigma > 0 or self.use == "rp",
+            "estimator.sigma = 0 leaves es undefined (it divides by sigma): set a positive sigma, or estimator.use = 'rp'",
+        )
+        require(
+            self.objective == "train" or self.outer_batches >= 1,
+            "estimator.objective = 'valid' needs estimator.outer_batches of at least 1: a training batch has no validation loss",
+        )
+
+
+@dataclass(frozen=True)
+class CurriculumConfig(Section):
+    """The window: the number of steps of a truncation (section 4.3)."""
+
+    NAME: ClassVar[str] = "curriculum"
+
+    start: Annotated[int, Key("Window at the first outer update.", "Time of a sample, in proportion.", low=1)] = 20
+    end: Annotated[
+        int,
+        Key(
+            "Window after `curriculum.updates` outer updates.",
+            "Time of a sample, in proportion. Long windows have less truncation bias and a noisier rp.",
+            low=1,
+        ),
+    ] = 100
+    updates: Annotated[int, Key("Outer updates over which the window grows linearly.", low=0)] = 150
+    jitter: Annotated[
+        float, Key("Each window is multiplied by a number uniform in 1 - jitter .. 1 + jitter.", low=0, below=1)
+    ] = 0.2
+    stagger: Annotated[
+        bool,
+        Key(
+            "Ends the first problem of each trajectory at a different step, so that a batch covers all phases.",
+            "Without it the outer loss oscillates, as with the paper's schedule.",
+        ),
+    ] = True
+
+
+@dataclass(frozen=True)
+class OuterConfig(Section):
+    """The outer update: merge, clip, a step of an optax optimizer (section 4.3); and what is kept of it."""
+
+    NAME: ClassVar[str] = "outer"
+
+    updates: Annotated[int, Key("Outer updates of the whole run.", "Time of the run, in proportion.", low=1)] = 200
+    batch_samples: Annotated[
+        int,
+        Key(
+            "Samples of an outer update, from any workers.",
+            "Time of an update, in proportion. Mean staleness is about workers / batch_samples.",
+            low=1,
+        ),
+    ] = 8
+    optimizer: Annotated[
+        str, Key("Outer optimizer.", "Another one needs another learning rate.", form="a name in optax")
+    ] = "adam"
+    learning_rate: Annotated[float, Key("Learning rate of the outer optimizer.", above=0)] = 0.003
+    schedule: Annotated[
+        Literal["constant", "cosine"],
+        Key(
+            "Of the learning rate; cosine falls to 0 over outer.updates.",
+            "cosine: a finished run cannot be continued well.",
+        ),
+    ] = "constant"
+    options: Annotated[Mapping[str, Any], Key("Other arguments of the outer optimizer, such as b1.")] = field(
+        default_factory=dict
+    )
+    clip: Annotated[
+        Literal["none", "global_norm", "elementwise"],
+        Key("How the merged gradient is clipped.", "none: one exploded gradient can destroy theta."),
+    ] = "global_norm"
+    clip_value: Annotated[
+        float, Key("Largest norm (global_norm) or absolute value (elementwise; the authors' release: 0.1).")
+    ] = 1.0
+    max_staleness: Annotated[
+        int,
+        Key(
+            "Samples of more versions ago are rejected; -1: none is.",
+            "Rejects long windows and slow workers first, which biases what is learned and wastes their work.",
+            low=-1,
+            why="-1 is no limit",
+        ),
+    ] = -1
+    keep_checkpoints: Annotated[
+        int,
+        Key("Newest checkpoints that are kept.", "Disk.", low=2, why="so that a corrupt one has a predecessor"),
+    ] = 10
+    keep_every: Annotated[
+        int, Key("Checkpoints of versions that are multiples of it are kept permanently; 0: none.", "Disk.", low=0)
+    ] = 0
+    journal: Annotated[
+        bool,
+        Key(
+            "Writes all applied payloads, so that the run can be replayed.", "4.5 MB of disk per update of 128 samples."
+        ),
+    ] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.clip == "none" or self.clip_value > 0, f"outer.clip_value = {self.clip_value}: must be positive")
