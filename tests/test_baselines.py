@@ -1,28 +1,15 @@
-"""Baselines: their grids, and that a rate means what it says."""
+"""Baselines: the rate scales the step, and SGD has momentum."""
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from common.config import EvaluationConfig
 from workers.evaluation import baselines
-
-GRID = EvaluationConfig()
-
-
-def test_the_grid_is_the_papers():
-    rates = baselines.rates(GRID)
-    assert len(rates) == 11 and rates[0] == 1e-4 and rates[-1] == 10
-    np.testing.assert_allclose(np.diff(np.log10(rates)), 0.5, atol=1e-5)
+from workers.evaluation.tuning import TUNED
 
 
-def test_the_finer_grid_has_the_geometric_means_between():
-    rates, between = baselines.rates(GRID), baselines.rates_between(GRID)
-    np.testing.assert_allclose(between, np.sqrt(np.multiply(rates[1:], rates[:-1])), rtol=1e-5)
-
-
-@pytest.mark.parametrize("name", baselines.TUNED)
-def test_a_rate_scales_the_step(name):
+@pytest.mark.parametrize("name", TUNED)
+def test_theta_scales_the_first_step_by_the_rate(name):
     gradient, w = {"w": jnp.array([2.0, -0.5])}, {"w": jnp.zeros(2)}
     first = [step(name, rate, gradient, w) for rate in (0.001, 0.01)]
     np.testing.assert_allclose(first[1], 10 * first[0], rtol=1e-5)
@@ -35,7 +22,7 @@ def step(name, rate, gradient, w):
     return optimizer.update(gradient, optimizer.init(w), w)[0]["w"]
 
 
-def test_sgd_has_momentum():
+def test_sgd_accumulates_momentum():
     gradient, w = {"w": jnp.ones(1)}, {"w": jnp.zeros(1)}
     optimizer = baselines.family("sgd").transform(jnp.asarray(baselines.theta("sgd", 0.1)))
     _, state = optimizer.update(gradient, optimizer.init(w), w)

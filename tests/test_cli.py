@@ -83,7 +83,7 @@ def test_a_finished_run_is_evaluated_again_exported_and_continued(
     finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     for place in ("cluster.cli.evaluate.write_report", "cluster.report.page.write_report"):  # the importer first
-        monkeypatch.setattr(place, lambda path: path / "report")
+        monkeypatch.setattr(place, lambda path, evaluation: path / "report")
     assert main(["evaluate", "small", "--in-process", "--json"]) == 0
     of_run = json.loads(capsys.readouterr().out)
     assert main(["export", "small", "-o", "learned.py"]) == 0 and Path("learned.py").exists()

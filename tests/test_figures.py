@@ -11,7 +11,7 @@ from helpers.tasks import TINY
 from common.configfile import load
 from common.errors import UserError
 from common.optimizer import initial_theta
-from workers.evaluation.items import decode, encode
+from workers.evaluation.jobs import decode, encode
 from workers.evaluation.search import Plan, Rung
 from workers.figures import catalogue, digits, fig2, fig3, fig4, fig5, fig6, fig7, fig8, probing, statistics
 from workers.figures.figure import Trained, item, rounded, row
@@ -383,7 +383,16 @@ def evaluation_rows(learned, adam):
                 )
         for split in ("outer_train", "outer_test"):
             losses = [[9.0, adam], [adam + 0.1, 9.0], [adam, adam + 0.2]]
-            rows.append({"figure": "fig5", "kind": "adam", "objective": objective, "split": split, "losses": losses})
+            rows.append(
+                {
+                    "figure": "fig5",
+                    "kind": "adam",
+                    "objective": objective,
+                    "split": split,
+                    "rates": [0.1, 1.0],
+                    "losses": losses,
+                }
+            )
     return rows
 
 

@@ -20,7 +20,7 @@ VERSION, UPDATES = 4, 24
 @pytest.fixture(autouse=True)
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("OUTERTRAIN_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr("cluster.report.page.write_report", lambda path: path / "report")
+    monkeypatch.setattr("cluster.report.page.write_report", lambda path, evaluation: path / "report")
     shutil.copytree(FIXTURE, tmp_path / "runs/run-1")
     return tmp_path / "runs"
 

@@ -12,7 +12,7 @@ from common.errors import UserError
 from common.optimizer import make_family
 from common.pretrained import Pretrained
 from workers.evaluation.evaluator import Evaluator
-from workers.evaluation.items import Item, encode
+from workers.evaluation.jobs import UnrollJob, encode
 
 
 def test_a_file_brings_back_what_it_was_given(tmp_path: Path) -> None:
@@ -66,6 +66,6 @@ def test_both_objectives_are_shipped_and_beat_adam_on_an_unseen_task() -> None:
         learned = pretrained.load(path)
         config = configfile.load("quickstart", [f"estimator.objective={objective}", "estimator.outer_batches=1"])
         evaluator = Evaluator(replace(config, optimizer=learned.optimizer))
-        ours = evaluator.run(Item("learned", 3, theta=encode(learned.theta)))
-        adam = min(evaluator.run(Item("adam", 3, rate=rate))[f"mean_{objective}"] for rate in (0.003, 0.01, 0.03))
-        assert ours[f"mean_{objective}"] < adam
+        ours = evaluator.run(UnrollJob("learned", 3, theta=encode(learned.theta)))
+        adam = min(evaluator.run(UnrollJob("adam", 3, rate=rate)).mean(objective) for rate in (0.003, 0.01, 0.03))
+        assert ours.mean(objective) < adam

@@ -9,15 +9,20 @@ from common.configfile import from_dict
 from common.optimizer.hand_designed import ADAM8
 from workers.evaluation import search
 from workers.evaluation.evaluator import Evaluator
-from workers.evaluation.items import decode
-from workers.evaluation.search import Plan, Rung
+from workers.evaluation.jobs import decode
+from workers.evaluation.perform import perform
+from workers.evaluation.search import Plan, Rung, SearchJob, SearchResult
 
 PLAN = Plan(12, (Rung(2, 2), Rung(3, 1)), seed=3)
 
 
-def row(item, losses, test=None):
-    runs = len(item["tasks"])
-    return {**item, "train": [losses[item["draw"]]] * runs, "test": [(test or losses)[item["draw"]]] * runs}
+def result(job, losses, test=None):
+    runs = len(job.tasks)
+    return SearchResult(job, (losses[job.draw],) * runs, ((test or losses)[job.draw],) * runs)
+
+
+def test_theta_has_the_order_of_the_optimizers_hyper_parameters():
+    assert tuple(search.RANGES) == ADAM8
 
 
 def test_draws_lie_in_their_ranges_and_follow_from_the_seed():
@@ -32,75 +37,76 @@ def test_draws_lie_in_their_ranges_and_follow_from_the_seed():
         assert high - shift - 0.1 < column.max() <= high - shift + 1e-5
 
 
-def test_a_second_rung_waits_for_the_first_and_takes_the_best_by_either_loss():
-    first = search.items(PLAN, 100, [])
-    assert [len(first), {item["rung"] for item in first}] == [12, {0}]
+def test_second_rung_takes_the_best_of_the_first_by_either_loss():
+    first = search.jobs(PLAN, 100, [])
+    assert [len(first), {job.rung for job in first}] == [12, {0}]
     train = {draw: float(draw) for draw in range(12)}
     test = {draw: float(-draw) for draw in range(12)}
-    rows = [row(item, train, test) for item in first]
-    assert search.items(PLAN, 100, rows[:-1]) == first
-    second = search.items(PLAN, 100, rows)[12:]
-    assert [item["draw"] for item in second] == [0, 1, 10, 11]
-    assert {item["rung"] for item in second} == {1}
-    assert not set(second[0]["tasks"]) & set(first[0]["tasks"])
+    results = [result(job, train, test) for job in first]
+    assert search.jobs(PLAN, 100, results[:-1]) == first
+    second = search.jobs(PLAN, 100, results)[12:]
+    assert [job.draw for job in second] == [0, 1, 10, 11]
+    assert {job.rung for job in second} == {1}
+    assert not set(second[0].tasks) & set(first[0].tasks)
 
 
-def test_what_survivors_do_next_does_not_change_who_survived():
+def test_later_results_do_not_change_who_survived():
     """The best of a rung may do badly in the next one; nobody takes its place."""
     plan = Plan(12, (Rung(2, 2), Rung(3, 1), Rung(4, 1)), seed=3)
-    rows, good = [], {draw: float(draw) for draw in range(12)}
+    results, good = [], {draw: float(draw) for draw in range(12)}
     for expected in ([*range(12)], [0, 1], [1]):
-        items = search.items(plan, 100, rows)[len(rows) :]
-        assert [item["draw"] for item in items] == expected
-        rows += [row(item, {0: 50.0, 1: 1.0} if item["rung"] == 1 else good) for item in items]
-    assert [item["item"] for item in search.items(plan, 100, rows)] == [r["item"] for r in rows]
+        jobs = search.jobs(plan, 100, results)[len(results) :]
+        assert [job.draw for job in jobs] == expected
+        results += [result(job, {0: 50.0, 1: 1.0} if job.rung == 1 else good) for job in jobs]
+    assert [job.name for job in search.jobs(plan, 100, results)] == [r.job.name for r in results]
 
 
-def test_without_rejection_every_draw_is_run_to_the_end():
+def test_plan_of_one_rung_runs_every_draw_to_the_end():
     plan = Plan(5, (Rung(4, 1),))
-    items = search.items(plan, 100, [])
-    assert len(items) == 5 and plan.inner_runs == 20
-    assert search.items(plan, 100, [row(item, dict.fromkeys(range(5), 1.0)) for item in items]) == items
+    jobs = search.jobs(plan, 100, [])
+    assert len(jobs) == 5 and plan.inner_runs == 20
+    assert search.jobs(plan, 100, [result(job, dict.fromkeys(range(5), 1.0)) for job in jobs]) == jobs
 
 
-def test_the_best_is_judged_by_all_its_runs_and_among_the_last_rung_only():
-    first = search.items(PLAN, 100, [])
+def test_best_is_of_the_last_rung_by_all_its_runs():
+    first = search.jobs(PLAN, 100, [])
     losses = {draw: 1.0 + draw for draw in range(12)}
-    rows = [row(item, losses) for item in first]
-    second = search.items(PLAN, 100, rows)[12:]
-    assert [item["draw"] for item in second] == [0, 1]
-    late = [row(item, {0: 9.0, 1: 1.5}) for item in second]
-    assert search.best(rows + late, "train") == second[1]["theta"]
-    assert search.mean_losses(rows + late, "train")[1] == pytest.approx((2 * 2.0 + 3 * 1.5) / 5)
+    results = [result(job, losses) for job in first]
+    second = search.jobs(PLAN, 100, results)[12:]
+    assert [job.draw for job in second] == [0, 1]
+    late = [result(job, {0: 9.0, 1: 1.5}) for job in second]
+    assert search.best(results + late, "train") == (second[1].theta, (2.0, 2.0, 1.5, 1.5, 1.5))
+    assert search.mean_losses(results + late, "train")[1] == pytest.approx((2 * 2.0 + 3 * 1.5) / 5)
 
 
-def test_the_plan_counts_its_runs():
+def test_plan_counts_its_inner_runs():
     assert Plan(100, (Rung(2, 10), Rung(5, 1))).inner_runs == 100 * 2 + 20 * 5
     assert search.PAPER.inner_runs == 2000 * 80
     assert search.PAPER_REJECTING.inner_runs < search.PAPER.inner_runs / 4
     assert search.MINI.draws >= 200
 
 
-def test_names_are_idempotent_and_tell_draws_apart():
-    names = [item["item"] for item in search.items(PLAN, 100, [])]
-    assert len(set(names)) == 12 and names == [item["item"] for item in search.items(PLAN, 100, [])]
+def test_job_names_are_idempotent_and_distinguish_draws():
+    names = [job.name for job in search.jobs(PLAN, 100, [])]
+    assert len(set(names)) == 12 and names == [job.name for job in search.jobs(PLAN, 100, [])]
 
 
-def test_a_draw_is_run_on_each_of_its_tasks():
+def test_perform_runs_a_draw_on_each_of_its_tasks():
     config = from_dict({"task": {"family": "quadratic", "inner_steps": 20}, "curriculum": {"start": 5, "end": 20}})
-    item = json.loads(json.dumps(search.items(PLAN, 20, [])[0]))
-    done = search.perform(Evaluator(config), item)
+    job = search.jobs(PLAN, 20, [])[0]
+    done = json.loads(json.dumps(perform(Evaluator(config), json.loads(json.dumps(job.to_json())))))
     assert len(done["train"]) == len(done["test"]) == 2 and done["train"][0] != done["train"][1]
     assert decode(done["theta"]).shape == (8,)
+    assert SearchResult.from_json(done).job == SearchJob.from_json(done) == job
 
 
-def test_rejection_spends_the_paper_runs_on_the_best_and_names_its_plan():
+def test_rejecting_spends_most_runs_on_the_best_draws():
     assert search.rejecting(2000, 80).rungs == (Rung(5, 200), Rung(15, 50), Rung(60, 1))
     assert search.PAPER.inner_runs == 160_000 and search.PAPER_REJECTING.inner_runs == 22_000
     plans = [search.PAPER, search.PAPER_REJECTING, search.MINI, search.rejecting(3, 1), search.keeping_all(3, 1)]
     assert len({plan.name for plan in plans}) == len(plans)
 
 
-def test_hyper_parameters_are_shown_by_name():
+def test_describe_names_the_hyper_parameters():
     shown = search.describe(np.log(np.array([0.01, 0.1, 0.001, 1e-8, 1e-3, 1e-4, 1e-5, 1e-6])))
     assert shown.startswith("learning_rate 0.01, 1 - beta1 0.1, 1 - beta2 0.001, epsilon 1e-08")

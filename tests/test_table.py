@@ -4,16 +4,18 @@ import numpy as np
 
 from cluster.report.table import table
 from workers.evaluation.comparison import Baseline, Comparison
+from workers.evaluation.tuning import Setting
 
 
 def test_every_way_of_tuning_has_its_line() -> None:
     adam = Baseline(
         optimizer="adam",
         per_task=np.array([1.0, 2.0]),
-        best=((0.1, None), (0.01, None)),
+        best=(Setting(0.1), Setting(0.01)),
         single=np.array([1.5, 2.5]),
         single_rate=0.1,
         fine=np.array([0.8, 2.0]),
+        inside_grid=1,
     )
     text = table(Comparison("train", 7, "a", (1000, 1001), np.array([0.9, 1.2]), (adam,)))
     assert text.splitlines() == [

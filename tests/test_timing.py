@@ -1,9 +1,9 @@
-"""The timing protocol under a clock that the test turns."""
+"""The timing protocol under a simulated clock."""
 
 from workers.evaluation import timing
 
 
-def test_cases_take_turns_and_the_first_run_is_left_out():
+def test_interleaved_cases_alternate_without_their_first_run():
     now, calls = [0.0], []
 
     def case(name, first, later):
@@ -19,7 +19,7 @@ def test_cases_take_turns_and_the_first_run_is_left_out():
     assert calls == ["fast", "slow"] * 4
 
 
-def test_a_row_has_the_median_and_the_quartiles():
-    row = timing.row("timing-x", {"adam": [4.0, 1.0, 2.0, 3.0, 100.0]})
-    assert row["seconds"] == {"adam": 3.0} and row["quartiles"] == {"adam": [2.0, 4.0]}
-    assert row["outer_split"] == "none"
+def test_summary_has_the_median_and_the_quartiles():
+    result = timing.summarise("timing-x", {"adam": [4.0, 1.0, 2.0, 3.0, 100.0]})
+    assert result.name == "timing-x"
+    assert result.seconds == {"adam": 3.0} and result.quartiles == {"adam": (2.0, 4.0)}

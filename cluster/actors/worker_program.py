@@ -40,14 +40,12 @@ class JobProgram:
         return False
 
     def perform(self, job: dict[str, Any]) -> dict[str, Any]:
-        from workers.evaluation import search
         from workers.evaluation.evaluator import Evaluator
+        from workers.evaluation.perform import perform
 
         if self._evaluator is None:
             self._evaluator = Evaluator(self._config)
-        if job["kind"] == "search":
-            return search.perform(self._evaluator, job)
-        return self._evaluator.perform(job)
+        return perform(self._evaluator, job)
 
 
 class TrainingProgram(JobProgram):

@@ -19,6 +19,8 @@ from cluster.report.page import write_report
 from cluster.report.table import final_table
 from cluster.runs.directory import EVALUATION, exclusive
 from common.errors import UserError
+from workers.evaluation.comparison import read_evaluation
+from workers.evaluation.jobs import digest_of
 
 Compute = Callable[[Subject, Pool, Progress], None]
 
@@ -59,17 +61,19 @@ def assess(subject: Subject, place: Place, compute: Compute, activity: str, bega
         show.say(f"results in {run.evaluation}")
         with make_pool(subject, place) as pool:
             compute(subject, pool.pool(), counter(activity, interrupt, show))
+        digest = None if subject.theta is None else digest_of(subject.theta)
+        evaluation = read_evaluation(run.evaluation, config, digest)
         facts = {
             "run": run.name,
             "version": subject.version,
             "seconds_to_first_update": None,
             "seconds_total": time.time() - began,
-            **summary_of(run, config, subject.theta),
+            **summary_of(evaluation.comparison, config, subject.theta),
             "report": str(run.page),
         }
         if subject.theta is not None and subject.version is None:
-            run.write_summary(facts)  # of several theta files, this is the one that table and report are about
-        page = write_report(run.path)
-        show.say(final_table(run, config))
+            run.write_summary(facts)  # of several theta files, `report` shows this one
+        page = write_report(run.path, evaluation)
+        show.say(final_table(evaluation.comparison, run.name))
         show.say(f"report: {page}")
     return facts

@@ -134,19 +134,22 @@ def conclude(run: RunDirectory, config: Config, began: float, show: console.Disp
     from cluster.jobs.evaluation import summary_of
     from cluster.report.page import write_report
     from cluster.report.table import final_table
+    from workers.evaluation.comparison import read_evaluation
+    from workers.evaluation.jobs import digest_of
 
-    page = write_report(run.path)
     theta, version = load_theta(run)
+    evaluation = read_evaluation(run.evaluation, config, digest_of(theta))
+    page = write_report(run.path, evaluation)
     facts = {
         "run": run.name,
         "version": version,
         "seconds_to_first_update": first_update(run, began),
         "seconds_total": time.time() - began,
-        **summary_of(run, config, theta),
+        **summary_of(evaluation.comparison, config, theta),
         "report": str(page),
     }
     run.write_summary(facts)
-    show.say(final_table(run, config))
+    show.say(final_table(evaluation.comparison, run.name))
     show.say(f"report: {page}")
     return facts
 

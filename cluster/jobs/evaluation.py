@@ -1,7 +1,6 @@
 """The evaluation of a run, as a job: the learned optimizer and its baselines on unseen tasks."""
 
-import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -9,9 +8,11 @@ import numpy as np
 from cluster.jobs import job
 from cluster.jobs.job import Pool, Results
 from cluster.runs.directory import RunDirectory, load_theta
-from common import jsonlines
 from common.config import Config
-from workers.evaluation.comparison import FILE
+from workers.evaluation import jobs
+from workers.evaluation.comparison import Comparison, summarise
+from workers.evaluation.jobs import Job, digest_of
+from workers.evaluation.results import FILE, parse
 
 Progress = Callable[[int, int], None]  # (items done, items in all); an exception it raises ends the job
 NUMBERS = ("tasks", "learned_mean", "baseline_mean", "baseline_per_task_mean", "ratio", "wins")
@@ -29,24 +30,24 @@ def evaluate(
 
     The second stage depends on what the first has shown (which learning rate is each task's best).
     """
-    from workers.evaluation import items
-
     results = Results(run.evaluation / FILE)
-    first = items.evaluation_items(config, theta, version)
-    job.run(first, results, pool, progress)
-    rows = [results.rows[item["item"]] for item in first]
-    job.run(items.second_items(config, rows, theta), results, pool, progress)
+    first = jobs.first_stage(config, theta, version)
+    job.run(_records(first), results, pool, progress)
+    done = parse(results.rows[one.name] for one in first)
+    job.run(_records(jobs.second_stage(config, done, theta)), results, pool, progress)
 
 
 def tune(run: RunDirectory, config: Config, pool: Pool, progress: Progress) -> None:
     """Makes the baselines' unrolls alone."""
-    from workers.evaluation import items
-
     results = Results(run.evaluation / FILE)
-    first = items.baseline_items(config)
-    job.run(first, results, pool, progress)
-    rows = [results.rows[item["item"]] for item in first]
-    job.run(items.fine_items(config, rows), results, pool, progress)
+    first = jobs.baseline_jobs(config)
+    job.run(_records(first), results, pool, progress)
+    done = parse(results.rows[one.name] for one in first)
+    job.run(_records(jobs.fine_jobs(config, done)), results, pool, progress)
+
+
+def _records(listed: Iterable[Job]) -> list[job.Item]:
+    return [one.to_json() for one in listed]
 
 
 class Interim:
@@ -60,22 +61,18 @@ class Interim:
         """Called now and then with the learner's version; a moment's work when there is something to do."""
         every = self._config.evaluation.every
         if every and version >= self._due:
-            from workers.evaluation import items
-
             theta, newest = load_theta(self._run)
-            self._job.add(items.learned_items(self._config, theta, newest))
+            self._job.add(_records(jobs.learned_jobs(self._config, theta, newest)))
             self._due = (newest // every + 1) * every
         if not self._job.finished:
             self._job.step()
 
 
-def summary_of(run: RunDirectory, config: Config, theta: np.ndarray | None) -> dict[str, Any]:
-    """The numbers of `--json` against the first baseline; where theta was not evaluated, those of theta alone."""
-    from workers.evaluation import scores
-
-    digest = None if theta is None else hashlib.sha256(np.asarray(theta, "<f4").tobytes()).hexdigest()
-    rows: list[Any] = jsonlines.read(run.evaluation / FILE)
+def summary_of(comparison: Comparison | None, config: Config, theta: np.ndarray | None) -> dict[str, Any]:
+    """The numbers of `--json` against the first baseline; null where theta has not been compared with it."""
+    digest = None if theta is None else digest_of(theta)
     numbers: dict[str, Any] = {"theta_sha256": digest}
-    if digest is not None and any(row["theta_sha256"] == digest for row in rows):
-        numbers = scores.summarise(rows, config, digest, config.evaluation.baselines[0])
+    if comparison is not None and comparison.theta_sha256 == digest:
+        summary = summarise(comparison, config.evaluation.baselines[0])
+        numbers = numbers if summary is None else summary.to_json()
     return {**dict.fromkeys(NUMBERS), **numbers}

@@ -1,7 +1,7 @@
 """The random search as a job of a run directory: its rows, and its best sets as theta files that `evaluate` takes."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from cluster.jobs import job
 from cluster.jobs.evaluation import Progress
@@ -9,9 +9,9 @@ from cluster.jobs.job import Pool, Results
 from cluster.runs.directory import RunDirectory
 from common import pretrained
 from common.config import Config, OptimizerConfig
-
-if TYPE_CHECKING:
-    from workers.evaluation.search import Plan
+from workers.evaluation import search
+from workers.evaluation.jobs import decode
+from workers.evaluation.search import Plan, SearchResult, keeping_all, rejecting
 
 
 class Size(NamedTuple):
@@ -21,9 +21,7 @@ class Size(NamedTuple):
     runs: int  # inner runs of a draw that is not rejected
     keep_all: bool  # no early rejection
 
-    def plan(self) -> "Plan":
-        from workers.evaluation.search import keeping_all, rejecting
-
+    def plan(self) -> Plan:
         return (keeping_all if self.keep_all else rejecting)(self.draws, self.runs)
 
 
@@ -38,26 +36,21 @@ class Best(NamedTuple):
 
 def searched(run: RunDirectory, config: Config, size: Size, pool: Pool, progress: Progress) -> dict[str, Best]:
     """Makes every inner run that is missing, then writes the best set by each loss."""
-    from workers.evaluation import search
-
     plan = size.plan()
     results = Results(run.evaluation / f"{plan.name}.jsonl")
     while True:
-        items = search.items(plan, config.task.inner_steps, list(results.rows.values()))
+        done = [SearchResult.from_json(row) for row in results.rows.values()]
+        items = [one.to_json() for one in search.jobs(plan, config.task.inner_steps, done)]
         if not results.missing(items):
             break
         job.run(items, results, pool, progress)
-    return {loss: write(run, plan, results, loss) for loss in search.LOSSES}
+    return {loss: write(run, plan, search.best(done, loss), loss) for loss in search.LOSSES}
 
 
-def write(run: RunDirectory, plan: "Plan", results: Results, loss: str) -> Best:
-    from workers.evaluation import search
-    from workers.evaluation.items import decode, sha256
-
-    rows = list(results.rows.values())
-    theta = search.best(rows, loss)
-    losses = [x for row in rows if sha256(row["theta"]) == sha256(theta) for x in row[loss]]
+def write(run: RunDirectory, plan: Plan, best: search.Best, loss: str) -> Best:
+    """The best draw by one loss, as a theta file."""
+    theta = decode(best.theta)
     path = run.evaluation / f"adam8-{loss}{pretrained.SUFFIX}"
     origin = f"from {plan.name} in {run.name}, best by {loss} loss"
-    pretrained.save(path, pretrained.Pretrained(decode(theta), OptimizerConfig(family="adam8"), origin))
-    return Best(path, sum(losses) / len(losses), len(losses), search.describe(decode(theta)))
+    pretrained.save(path, pretrained.Pretrained(theta, OptimizerConfig(family="adam8"), origin))
+    return Best(path, sum(best.losses) / len(best.losses), len(best.losses), search.describe(theta))

@@ -15,17 +15,20 @@ from common.config import Config
 from common.errors import UserError
 from common.update_record import UpdateRecord
 from learner.history import read_history
-from workers.evaluation.comparison import Baseline, Comparison, compare, read_theta, read_unrolls
+from workers.evaluation.comparison import Baseline, Comparison, Evaluation, read_evaluation
 
 
-def write_report(run_dir: Path) -> Path:
-    """Write report/index.html and its PNGs; returns the page's path.
+def write_report(run_dir: Path, evaluation: Evaluation | None = None) -> Path:
+    """Writes report/index.html and its PNGs; returns the page's path.
+
+    Args:
+      evaluation: of the run; by default read from its directory.
 
     Raises:
       UserError: the directory holds no run, a file of it is damaged, or it cannot be written.
     """
     config = read_config(run_dir)
-    material = gather(run_dir, config)
+    material = gather(run_dir, config, evaluation)
     folder = run_dir / "report"
     try:
         folder.mkdir(exist_ok=True)
@@ -49,15 +52,9 @@ def read_config(run_dir: Path) -> Config:
     return configfile.load(str(path))
 
 
-def gather(run_dir: Path, config: Config) -> Material:
-    unrolls = read_unrolls(run_dir)
-    objective = config.estimator.objective
-    return Material(
-        read_history(run_dir),
-        unrolls,
-        compare(unrolls, objective, config.evaluation, read_theta(run_dir)),
-        objective,
-    )
+def gather(run_dir: Path, config: Config, evaluation: Evaluation | None = None) -> Material:
+    unrolls, comparison = evaluation or read_evaluation(run_dir / "evaluation", config)
+    return Material(read_history(run_dir), unrolls, comparison, config.estimator.objective)
 
 
 def render(plot: Plot, material: Material) -> bytes | None:

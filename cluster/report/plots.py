@@ -24,14 +24,16 @@ from cluster.report.canvas import (
     time_unit,
 )
 from common.update_record import Quantiles, UpdateRecord
-from workers.evaluation.comparison import Comparison, Unroll, best_unrolls, curves
+from workers.evaluation.comparison import LEARNED, Comparison
+from workers.evaluation.curves import best_unrolls, mean_curves
+from workers.evaluation.results import UnrollResult
 
 
 class Material(NamedTuple):
     """What a report draws from."""
 
     history: Sequence[UpdateRecord]
-    unrolls: Sequence[Unroll]
+    unrolls: Sequence[UnrollResult]
     comparison: Comparison | None
     objective: str
 
@@ -172,9 +174,9 @@ def evaluations(material: Material) -> Figure | None:
     """The learned optimizer on unseen tasks while it was being trained; None if it was evaluated once."""
     groups: dict[int, list[float]] = {}
     for u in material.unrolls:
-        first = u["outer_split"] == "outer_test" and u["initialisation"] == 0
-        if u["optimizer"] == "learned" and first and u["version"] is not None:
-            groups.setdefault(u["version"], []).append(u[f"mean_{material.objective}"])
+        first = u.outer_split == "outer_test" and u.initialisation == 0
+        if u.optimizer == LEARNED and first and u.version is not None:
+            groups.setdefault(u.version, []).append(u.mean(material.objective))
     if len(groups) < 2:
         return None
     figure, axes = canvas("outer updates", f"mean {material.objective} loss, unseen tasks (nats)")
@@ -195,7 +197,7 @@ def learning_curves(split: str, axis: str) -> Callable[[Material], Figure | None
             return None
         figure, axes = canvas({"steps": "inner steps", "seconds": "seconds"}[axis], f"{split} loss (nats)")
         for name in ("learned", *(b.optimizer for b in comparison.baselines)):
-            x, rows = curves(best_unrolls(material.unrolls, name, comparison), split, axis)
+            x, rows = mean_curves(best_unrolls(material.unrolls, name, comparison), split, axis)
             axes.plot(x, np.median(rows, axis=0), color=COLOURS[name], label=NAMES[name])
             low, high = np.percentile(rows, [25, 75], axis=0)
             axes.fill_between(x, low, high, color=COLOURS[name], alpha=0.2, linewidth=0)

@@ -1,39 +1,41 @@
-"""The final table of a run, as text for a terminal."""
+"""The comparison of a run as text for a terminal."""
 
-from cluster.runs.directory import RunDirectory
-from common.config import Config
-from workers.evaluation.comparison import Comparison, compare, read_theta, read_unrolls
+from collections.abc import Sequence
+from io import StringIO
+
+from rich.console import Console
+from rich.table import Table
+
+from workers.evaluation.comparison import LEARNED, Comparison, wins
 
 
-def final_table(run: RunDirectory, config: Config) -> str:
-    """The learned optimizer against every baseline on the unseen tasks."""
-    unrolls, theta = read_unrolls(run.path), read_theta(run.path)
-    comparison = compare(unrolls, config.estimator.objective, config.evaluation, theta)
-    return table(comparison) if comparison else "not evaluated yet: outertrain evaluate " + run.name
+def final_table(comparison: Comparison | None, run: str) -> str:
+    """The learned optimizer against every baseline on unseen tasks, or the command that compares them."""
+    return "not evaluated yet: outertrain evaluate " + run if comparison is None else table(comparison)
 
 
 def table(comparison: Comparison) -> str:
-    """A line per optimizer: its mean loss over tasks and steps, and how the learned one compares."""
+    """A line per optimizer and way of tuning it: mean loss over tasks and steps, ratio and wins of the learned one."""
     learned = comparison.learned
-    head = f"mean {comparison.objective} loss over {len(comparison.tasks)} unseen tasks"
-    rows = [("learned", "", f"{learned.mean():.4f}", "", "")]
+    rows = [("optimizer", "learning rate", "loss", "ratio", "wins"), (LEARNED, "", f"{learned.mean():.4f}", "", "")]
     for baseline in comparison.baselines:
         ways = [("best rate of each task", baseline.per_task), ("best single rate", baseline.single)]
         if baseline.fine is not None:
             ways.insert(1, ("the same, grid twice as fine", baseline.fine))
-        rows += [
-            (
-                baseline.optimizer,
-                way,
-                f"{losses.mean():.4f}",
-                f"{learned.mean() / losses.mean():.3f}",
-                f"{int((learned < losses).sum())}/{len(losses)}",
-            )
-            for way, losses in ways
-        ]
-    return "\n".join([head, *aligned([("optimizer", "learning rate", "loss", "ratio", "wins"), *rows])])
+        for way, losses in ways:
+            ratio, won = f"{learned.mean() / losses.mean():.3f}", f"{wins(learned, losses)}/{len(losses)}"
+            rows.append((baseline.optimizer, way, f"{losses.mean():.4f}", ratio, won))
+    head = f"mean {comparison.objective} loss over {len(comparison.tasks)} unseen tasks"
+    return "\n".join([head, *aligned(rows)])
 
 
-def aligned(rows: list[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Lines with the cells of each column under one another, two spaces apart."""
+    grid = Table.grid(padding=(0, 2))
+    for row in rows:
+        grid.add_row(*row)
+    widest = sum(max(map(len, column)) + 2 for column in zip(*rows))
+    console = Console(file=StringIO(), width=widest, markup=False, emoji=False, highlight=False, color_system=None)
+    with console.capture() as text:
+        console.print(grid)
+    return [line.rstrip() for line in text.get().splitlines()]

@@ -10,6 +10,7 @@ from common.config import Config
 from common.configfile import dump
 from common.update_record import Norms, Quantiles, Staleness, UpdateRecord, Weight, Windows
 from learner.lineage import claim
+from workers.evaluation.results import BySplit, UnrollResult
 
 RATES = [float(f"{rate:.6g}") for rate in np.geomspace(1e-4, 10, 11)]
 STEPS = list(range(0, 500, 10))
@@ -87,6 +88,25 @@ def unroll(name: str, rate: float | None, task: int, start: int, version: int | 
         "final_test_accuracy": 0.7,
         "seconds_per_step": 0.002 if name == "learned" else 0.0012,
     }
+
+
+def constant_result(optimizer: str, task: int, loss: float, **fields: Any) -> UnrollResult:
+    """The result of an unroll whose loss stays the same; `fields` replace others of its own."""
+    name = f"{optimizer}/{fields.get('rate')}/{fields.get('theta_sha256')}/{task}/{fields.get('initialisation', 0)}"
+    known: dict[str, Any] = {
+        "theta_sha256": None,
+        "objective": "train",
+        "rate": None,
+        "initialisation": 0,
+        "outer_split": "outer_test",
+        "version": None,
+        "steps": (10, 20),
+        "curves": BySplit((loss, loss), (loss, loss), (loss, loss)),
+        "means": BySplit(loss, loss, loss),
+        "final_test_accuracy": None,
+        "seconds_per_step": 0.5,
+    }
+    return UnrollResult(name=name, optimizer=optimizer, task=task, **{**known, **fields})
 
 
 def unrolls(tasks: int = 20, starts: int = 5, baselines: tuple[str, ...] = ("adam",)) -> list[dict[str, Any]]:

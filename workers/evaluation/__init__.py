@@ -1,1 +1,1 @@
-"""Evaluation of frozen optimizers on unseen tasks: jobs, baselines, timing, random search, comparison."""
+"""Evaluation of frozen optimizers on unseen tasks: jobs, results, tuning, comparison, timing, random search."""

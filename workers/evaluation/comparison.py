@@ -1,153 +1,236 @@
-"""A learned optimizer against tuned baselines: evaluation/unrolls.jsonl in, the numbers of table and pictures out.
+"""The comparison of a learned optimizer with tuned baselines, which `--json`, the table and the report page show.
 
-An *unroll* is one line of an evaluation file: one optimizer at one rate on one task from one initialisation. Means are
-compared on the first initialisation, which every rate has run; the others are for the bands of the curves. A baseline
-is compared three ways: with the best rate of each task, with the best single rate, and with the best rate of each task
-of all that were tried (the grid twice as fine, if it was run). `--json` has the same numbers (`workers/evaluation/scores.py`).
+Means are compared from the first initialisation, which every setting has run; the others are for the bands of the
+curves. A baseline is compared three ways: at the best rate of each task, at the best single rate, and at the best rate
+of each task of all that were run (the grid twice as fine, where it was). A rate is on the grid if the grid of the
+configuration has exactly this rate.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from common import jsonlines
-from common.config import EvaluationConfig
-from workers.evaluation.scores import timed
+from common.config import Config, EvaluationConfig
+from workers.evaluation import results
+from workers.evaluation.results import UnrollResult
+from workers.evaluation.tuning import LossTable, Setting, grid_rates
 
-Unroll = Mapping[str, Any]
-FILE = "unrolls.jsonl"
-Setting = tuple[float | None, str | None]  # learning rate, sha256 of other hyper-parameters
-Losses = dict[int, float]  # by task
+LEARNED = "learned"
+SUMMARY = "summary.json"  # of the last evaluation or training
+Losses = dict[int, UnrollResult]  # by task
+
+
+class TaskScore(NamedTuple):
+    """The learned optimizer and one baseline on one task: mean losses over the steps."""
+
+    task: int
+    learned: float
+    best: float  # the baseline at its best rate for the task
+    best_setting: Setting
+    single: float  # the baseline at its best single rate
+    fine: float | None  # the baseline at the best of all rates; None: no rate beyond the grid
 
 
 class Baseline(NamedTuple):
-    """One baseline on the tasks of the comparison; losses are means over the steps."""
+    """One baseline on the tasks of the comparison. Losses are means over the steps."""
 
     optimizer: str
     per_task: np.ndarray  # [tasks] loss at the best rate of each task
-    best: tuple[Setting, ...]  # [tasks] which setting that is
+    best: tuple[Setting, ...]  # [tasks] these rates
     single: np.ndarray  # [tasks] loss at the best single rate
     single_rate: float | None
-    fine: np.ndarray | None  # [tasks] loss at the best of all rates tried; None: no rate beyond the grid
+    fine: np.ndarray | None  # [tasks] loss at the best of all rates that were run; None: no rate beyond the grid
+    inside_grid: int  # tasks whose best rate is at neither end of the grid
 
 
 class Comparison(NamedTuple):
-    """The learned optimizer and every baseline on the same tasks from the same initialisation."""
+    """The learned optimizer and every baseline on the same tasks, from the same initialisation."""
 
-    objective: str  # "train" or "valid": which loss is compared
+    objective: str  # "train" or "valid": whose loss is compared
     version: int | None  # of theta
     theta_sha256: str
     tasks: tuple[int, ...]
     learned: np.ndarray  # [tasks]
     baselines: tuple[Baseline, ...]
 
+    def baseline(self, name: str) -> Baseline | None:
+        return next((b for b in self.baselines if b.optimizer == name), None)
 
-def read_unrolls(run_dir: Path) -> list[Unroll]:
-    """Every unroll of a run's evaluations, the last one of each item, with the seconds per step that were timed."""
-    lines = jsonlines.read(run_dir / "evaluation" / FILE)
-    return timed({(line["optimizer"], line["theta_sha256"], line["item"]): line for line in lines}.values())
-
-
-def read_theta(run_dir: Path) -> str | None:
-    """Sha256 of the theta that the run's last evaluation was about; None before there is one."""
-    path = run_dir / "evaluation" / "summary.json"
-    return json.loads(path.read_text())["theta_sha256"] if path.exists() else None
+    def task_scores(self, baseline: Baseline) -> list[TaskScore]:
+        fine = [None] * len(self.tasks) if baseline.fine is None else baseline.fine.tolist()
+        columns = (self.learned.tolist(), baseline.per_task.tolist(), baseline.best, baseline.single.tolist(), fine)
+        return [TaskScore(*row) for row in zip(self.tasks, *columns, strict=True)]
 
 
-def newest(unrolls: Iterable[Unroll], theta: str | None = None) -> list[Unroll]:
-    """The unrolls of the baselines, and those of one learned optimizer: of the newest version.
+class Evaluation(NamedTuple):
+    """All unrolls of a run, and what they say; a command reads it once."""
 
-    Files of theta have no version: of theirs it is `theta`, else the one that was evaluated first last.
+    unrolls: Sequence[UnrollResult]
+    comparison: Comparison | None  # None: there is nothing to compare yet
+
+
+def read_evaluation(folder: Path, config: Config, theta_sha256: str | None = None) -> Evaluation:
+    """The evaluation of a run, compared on the run's objective.
+
+    Args:
+      folder: `evaluation` of the run directory.
+      theta_sha256: which learned theta; by default the newest, of equals the one of the last summary.
     """
-    unrolls = list(unrolls)
-    learned = [u for u in unrolls if u["optimizer"] == "learned"]
-    last = max((u["version"] for u in learned if u["version"] is not None), default=None)
-    known = [u["theta_sha256"] for u in learned if u["version"] == last]
-    chosen = theta if theta in known else known[-1] if known else None
-    return [u for u in unrolls if u["optimizer"] != "learned" or (u["version"], u["theta_sha256"]) == (last, chosen)]
+    unrolls = results.read(folder)
+    theta = theta_sha256 or newest_theta(unrolls, _theta_of_summary(folder))
+    return Evaluation(unrolls, compare(unrolls, config.estimator.objective, config.evaluation, theta))
+
+
+def _theta_of_summary(folder: Path) -> str | None:
+    try:
+        digest = json.loads((folder / SUMMARY).read_text()).get("theta_sha256")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return digest if isinstance(digest, str) else None
+
+
+def newest_theta(unrolls: Iterable[UnrollResult], among_equals: str | None = None) -> str | None:
+    """Digest of the learned theta with the highest version; None where no unroll is of a learned one.
+
+    Theta files have no version: of several, `among_equals` is taken if it is one of them, else the last one to appear.
+    """
+    learned = [u for u in unrolls if u.optimizer == LEARNED]
+    last = max((u.version for u in learned if u.version is not None), default=None)
+    digests = [u.theta_sha256 for u in learned if u.version == last]
+    return among_equals if among_equals in digests else digests[-1] if digests else None
 
 
 def compare(
-    unrolls: Iterable[Unroll], objective: str, grid: EvaluationConfig, theta: str | None = None
+    unrolls: Iterable[UnrollResult], objective: str, grid: EvaluationConfig, theta: str | None
 ) -> Comparison | None:
-    """Compare on the tasks that every optimizer has run; None if nothing can be compared. `theta`: as for `newest`."""
-    first = [u for u in newest(unrolls, theta) if u["outer_split"] == "outer_test" and u["initialisation"] == 0]
-    learned = [u for u in first if u["optimizer"] == "learned"]
-    tables = {name: _losses(first, name, objective) for name in {u["optimizer"] for u in first}}
-    if not learned or len(tables) < 2:
+    """Compares on the tasks that every optimizer has run; None where there are none.
+
+    Args:
+      theta: digest of the learned theta.
+    """
+    first = [u for u in of_theta(unrolls, theta) if u.outer_split == "outer_test" and u.initialisation == 0]
+    learned = [u for u in first if u.optimizer == LEARNED]
+    tables = {name: _by_setting(first, name) for name in {u.optimizer for u in first}}
+    if theta is None or not learned or len(tables) < 2:
         return None
-    tasks = tuple(sorted(set.intersection(*(set(_all_settings(table)) for table in tables.values()))))
+    tasks = tuple(sorted(set.intersection(*(_tasks_of_complete_settings(table) for table in tables.values()))))
     if not tasks:
         return None
-    means = {name: _complete(table, tasks) for name, table in tables.items()}
-    baselines = tuple(_baseline(name, means[name], grid) for name in sorted(means) if name != "learned")
-    version, digest = learned[0]["version"], learned[0]["theta_sha256"]
-    return Comparison(objective, version, digest, tasks, means["learned"][None, digest], baselines)
+    own = _table(tables.pop(LEARNED), tasks, objective)
+    rates = set(grid_rates(grid))
+    baselines = tuple(_baseline(name, _table(tables[name], tasks, objective), rates) for name in sorted(tables))
+    return Comparison(objective, learned[0].version, theta, tasks, own.losses[0], baselines)
 
 
-def best_unrolls(unrolls: Iterable[Unroll], optimizer: str, comparison: Comparison) -> list[Unroll]:
-    """The unrolls whose curves stand for an optimizer: all of the learned one, a baseline's at each task's best rate."""
-    shown = newest(unrolls, comparison.theta_sha256)
-    own = [u for u in shown if u["optimizer"] == optimizer and u["task"] in comparison.tasks]
-    if optimizer == "learned":
-        return own
-    baseline = next(b for b in comparison.baselines if b.optimizer == optimizer)
-    best = dict(zip(comparison.tasks, baseline.best, strict=True))
-    return [u for u in own if _setting(u) == best[u["task"]]]
+def of_theta(unrolls: Iterable[UnrollResult], theta_sha256: str | None) -> list[UnrollResult]:
+    """The unrolls of the baselines, and those of one learned theta."""
+    return [u for u in unrolls if u.optimizer != LEARNED or u.theta_sha256 == theta_sha256]
 
 
-def curves(unrolls: list[Unroll], split: str, axis: str = "steps") -> tuple[np.ndarray, np.ndarray]:
-    """x [n] (inner steps, or seconds) and the loss [initialisations, n], each a mean over the tasks all of them ran."""
-    steps = np.asarray(max((u["steps"] for u in unrolls), key=len), dtype=float)
-    cells = {(u["initialisation"], u["task"]): np.interp(steps, u["steps"], u[split]) for u in unrolls}
-    starts = sorted({start for start, _ in cells})
-    tasks = set.intersection(*({task for s, task in cells if s == start} for start in starts))
-    rows = [np.mean([cells[start, task] for task in sorted(tasks)], axis=0) for start in starts]
-    scale = float(np.median([u["seconds_per_step"] for u in unrolls])) if axis == "seconds" else 1.0
-    return steps * scale, np.asarray(rows)
+def setting_of(unroll: UnrollResult) -> Setting:
+    return Setting(unroll.rate, unroll.theta_sha256)
 
 
-def _setting(unroll: Unroll) -> Setting:
-    return unroll["rate"], unroll["theta_sha256"]
-
-
-def _losses(unrolls: list[Unroll], name: str, objective: str) -> dict[Setting, Losses]:
+def _by_setting(unrolls: Iterable[UnrollResult], name: str) -> dict[Setting, Losses]:
+    """Of two unrolls of a setting on a task the later one, but never one that was cut short for one that was not."""
     table: dict[Setting, Losses] = {}
     for u in unrolls:
-        if u["optimizer"] == name:
-            table.setdefault(_setting(u), {})[u["task"]] = u[f"mean_{objective}"]
+        if u.optimizer == name:
+            losses = table.setdefault(setting_of(u), {})
+            if u.stopped is None or u.task not in losses or losses[u.task].stopped is not None:
+                losses[u.task] = u
     return table
 
 
-def _all_settings(table: dict[Setting, Losses]) -> set[int]:
-    """The tasks that the most complete settings have run."""
+def _tasks_of_complete_settings(table: dict[Setting, Losses]) -> set[int]:
+    """The tasks that all of the most complete settings have run."""
     most = max(map(len, table.values()))
     return set.intersection(*(set(losses) for losses in table.values() if len(losses) == most))
 
 
-def _complete(table: dict[Setting, Losses], tasks: tuple[int, ...]) -> dict[Setting, np.ndarray]:
-    """Losses [tasks] of the settings that ran all of them."""
-    return {s: np.asarray([losses[t] for t in tasks]) for s, losses in table.items() if losses.keys() >= set(tasks)}
+def _table(by_setting: dict[Setting, Losses], tasks: Sequence[int], objective: str) -> LossTable:
+    """The settings that ran all of the tasks."""
+    complete = [setting for setting, losses in by_setting.items() if losses.keys() >= set(tasks)]
+    settings = tuple(sorted(complete, key=lambda s: (s.rate or 0.0, s.theta_sha256 or "")))
+    losses = [[by_setting[setting][task].mean(objective) for task in tasks] for setting in settings]
+    return LossTable(settings, np.array(losses))
 
 
-def _baseline(name: str, means: dict[Setting, np.ndarray], grid: EvaluationConfig) -> Baseline:
-    settings = sorted(means, key=lambda s: (s[0] or 0.0, s[1] or ""))
-    coarse = [s for s in settings if _on_grid(s[0], grid)] or settings
-    losses = np.asarray([means[s] for s in coarse])  # [settings, tasks]
-    single = int(losses.mean(axis=1).argmin())
+def _baseline(name: str, every: LossTable, rates: set[float]) -> Baseline:
+    """Args: every: all settings; rates: those of the grid, to which all but the finer comparison are limited."""
+    on_grid = [i for i, setting in enumerate(every.settings) if setting.rate is None or setting.rate in rates]
+    chosen = on_grid or list(range(len(every.settings)))
+    grid = LossTable(tuple(every.settings[i] for i in chosen), every.losses[chosen])
+    single = grid.single()
     return Baseline(
         optimizer=name,
-        per_task=losses.min(axis=0),
-        best=tuple(coarse[i] for i in losses.argmin(axis=0)),
-        single=losses[single],
-        single_rate=coarse[single][0],
-        fine=np.min([means[s] for s in settings], axis=0) if len(coarse) < len(settings) else None,
+        per_task=grid.best(),
+        best=grid.best_settings(),
+        single=grid.losses[single],
+        single_rate=grid.settings[single].rate,
+        fine=every.best() if len(chosen) < len(every.settings) else None,
+        inside_grid=grid.tasks_inside(),
     )
 
 
-def _on_grid(rate: float | None, grid: EvaluationConfig) -> bool:
-    points = np.geomspace(grid.rate_low, grid.rate_high, grid.rate_count)
-    return rate is None or bool(np.isclose(np.log(rate), np.log(points), atol=1e-3).any())
+class Summary(NamedTuple):
+    """The learned optimizer against one baseline: the numbers of `--json` and of summary.json."""
+
+    objective: str
+    baseline: str
+    tasks: int
+    learned_mean: float
+    baseline_mean: float  # at the best single rate
+    baseline_per_task_mean: float  # at the best rate of each task
+    baseline_fine_per_task_mean: float | None  # the same, grid twice as fine; None: it was not run
+    ratio: float  # learned over baseline at the best rate of each task
+    ratio_error: float | None  # its standard error over tasks (jackknife); None for a single task
+    ratio_fine: float | None
+    wins: int  # tasks on which the learned loss is lower than that at the best rate of the task
+    wins_fine: int | None
+    inside_grid: int  # tasks whose best rate is at neither end of the grid
+    theta_sha256: str
+
+    def to_json(self) -> dict[str, Any]:
+        return self._asdict()
+
+
+def summarise(comparison: Comparison, name: str) -> Summary | None:
+    """None where the comparison has no such baseline."""
+    baseline, learned = comparison.baseline(name), comparison.learned
+    if baseline is None:
+        return None
+    best, fine = baseline.per_task, baseline.fine
+    return Summary(
+        objective=comparison.objective,
+        baseline=name,
+        tasks=len(comparison.tasks),
+        learned_mean=float(learned.mean()),
+        baseline_mean=float(baseline.single.mean()),
+        baseline_per_task_mean=float(best.mean()),
+        baseline_fine_per_task_mean=None if fine is None else float(fine.mean()),
+        ratio=float(learned.mean() / best.mean()),
+        ratio_error=jackknife(learned, best),
+        ratio_fine=None if fine is None else float(learned.mean() / fine.mean()),
+        wins=wins(learned, best),
+        wins_fine=None if fine is None else wins(learned, fine),
+        inside_grid=baseline.inside_grid,
+        theta_sha256=comparison.theta_sha256,
+    )
+
+
+def wins(learned: np.ndarray, other: np.ndarray) -> int:
+    """On how many tasks the learned optimizer has the lower loss."""
+    return int((learned < other).sum())
+
+
+def jackknife(above: np.ndarray, below: np.ndarray) -> float | None:
+    """Standard error of mean(above) / mean(below), of paired samples [n]; None for fewer than two."""
+    n = len(above)
+    if n < 2:
+        return None
+    without = (above.sum() - above) / (below.sum() - below)
+    return float(np.sqrt((n - 1) / n * np.sum((without - without.mean()) ** 2)))

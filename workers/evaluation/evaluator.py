@@ -1,14 +1,13 @@
-"""Evaluation: learning curves of frozen optimizers on tasks they have never seen.
+"""Evaluation: learning curves of frozen optimizers on unseen tasks.
 
-What an item runs on follows from its task's number and its initialisation alone, so every optimizer sees the same
-classes, the same w and the same batches; and the unroll is the one that outer-training uses.
+The inner problem of a job follows from its task and its initialisation alone, so every optimizer meets the same
+classes, the same initial w and the same batches. The unroll is the one of outer-training.
 """
 
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,21 +18,22 @@ from common.data.dataset import open_dataset
 from common.optimizer import make_family
 from common.task import IMAGE_FAMILIES, TaskFamily, make_task
 from workers.evaluation import baselines, timing
-from workers.evaluation.items import Item, Record, decode, encode, from_record, sha256
+from workers.evaluation.comparison import LEARNED
+from workers.evaluation.jobs import TimingJob, UnrollJob, decode, encode, sha256
+from workers.evaluation.results import SPLITS, BySplit, TimingResult, UnrollResult
 from workers.unroll import InnerState, OuterLoss, Problem, Unroll
 
-SPLITS = ("train", "valid", "test")
 SPLIT_SEEDS = {"outer_train": 0, "outer_test": 1}
 POINTS = 25  # of a learning curve
 MEASURED = 2  # minibatches of each split at each point
-CACHED_BYTES = 200 * 2**20  # of tasks
+CACHED_BYTES = 200 * 2**20  # of task data
 
 
 class Evaluator:
-    """Runs items. Compiles one unroll per optimizer: the learning rate is theta, so a grid needs no more."""
+    """Runs jobs. Compiles one unroll per optimizer: the learning rate is part of theta, so a grid needs no more."""
 
     def __init__(self, config: Config, task: TaskFamily | None = None):
-        """`task` stands in for the family that the config names."""
+        """Args: task: replaces the task family that the configuration names."""
         self.config = config
         self.objective = config.estimator.objective
         needs_images = task is None and config.task.family in IMAGE_FAMILIES
@@ -42,64 +42,67 @@ class Evaluator:
         self._unrolls: dict[str, Unroll] = {}
         self._tasks: OrderedDict[tuple[int, str], Any] = OrderedDict()
 
-    def perform(self, record: Mapping[str, Any]) -> Record:
-        """The row of an item of any kind."""
-        if record["kind"] == "timing":
-            return self.time(record)
-        return self.run(from_record(record))
-
-    def run(self, item: Item) -> Record:
-        """One unroll: a line of evaluation/<name>.jsonl."""
-        problem, state, key = self.start(item)
-        unroll, theta = self.unroll(item.optimizer), jnp.asarray(parameters(item))
-        borders, losses, points, seconds = self.borders(), [], [], 0.0
-        for begin, end in zip([0, *borders], borders):
+    def run(self, job: UnrollJob) -> UnrollResult:
+        """One unroll."""
+        problem, state, key = self.start(job)
+        unroll, theta = self.unroll(job.optimizer), jnp.asarray(parameters(job))
+        boundaries, losses, points, seconds = self.boundaries(), [], [], 0.0
+        for begin, end in zip([0, *boundaries], boundaries):
             before = time.perf_counter()
             chunk, state = unroll.forward(theta, problem, state, end - begin)
             seconds += time.perf_counter() - before
             losses.append(chunk)
             points.append(self._measure(state.w, problem.data, jax.random.fold_in(key, end)))
-            if (
-                item.bound is not None
-                and sum(chunk.sum(dtype=np.float64) for chunk in losses) > item.bound * borders[-1]
-            ):
+            if job.bound is not None and sum(c.sum(dtype=np.float64) for c in losses) > job.bound * boundaries[-1]:
                 break
-        made = borders[len(losses) - 1]
-        return {
-            **describe(item, self.objective),
-            **curves(self.objective, borders, losses, points),
-            "seconds_per_step": seconds / made,
-            "stopped": made if made < borders[-1] else None,
-        }
+        curves = curves_of(self.objective, boundaries, losses, points)
+        last = curves.steps[-1]
+        return UnrollResult(
+            name=job.name,
+            optimizer=job.optimizer,
+            theta_sha256=None if job.theta is None else sha256(job.theta),
+            objective=self.objective,
+            rate=job.rate,
+            task=job.task,
+            initialisation=job.initialisation,
+            outer_split=job.outer_split,
+            version=job.version,
+            steps=curves.steps,
+            curves=curves.losses,
+            means=curves.means,
+            final_test_accuracy=curves.final_test_accuracy,
+            seconds_per_step=seconds / last,
+            stopped=last if last < boundaries[-1] else None,
+        )
 
-    def time(self, record: Mapping[str, Any]) -> Record:
-        """The timing protocol of `workers.evaluation.timing` on the first task of the evaluation."""
-        rates = {name: baselines.theta(name, baselines.TIMED_RATE) for name in record["baselines"]}
-        thetas = {"learned": decode(record["theta"]), **rates}
-        if "adam8" in record:
-            thetas["adam8"] = decode(record["adam8"])
+    def time(self, job: TimingJob) -> TimingResult:
+        """The timing protocol on the first task of the evaluation."""
+        thetas = {LEARNED: decode(job.theta)}
+        thetas |= {name: baselines.theta(name, baselines.TIMED_RATE) for name in job.baselines}
+        if job.adam8 is not None:
+            thetas["adam8"] = decode(job.adam8)
         cases = {}
         for name, theta in thetas.items():
-            problem, state, _ = self.start(Item(name, self.config.evaluation.seed, theta=encode(theta)))
+            problem, state, _ = self.start(UnrollJob(name, self.config.evaluation.seed, theta=encode(theta)))
             steps = min(timing.STEPS, self.config.task.inner_steps)
             cases[name] = partial(self.unroll(name).forward, jnp.asarray(theta), problem, state, steps)
         seconds = timing.interleaved(cases, timing.ROUNDS, time.perf_counter)
-        per_step = {name: [s / steps for s in spent] for name, spent in seconds.items()}
-        return timing.row(record["item"], per_step)
+        return timing.summarise(job.name, {name: [s / steps for s in spent] for name, spent in seconds.items()})
 
-    def borders(self) -> list[int]:
+    def boundaries(self) -> list[int]:
         """The steps after which a curve has its points."""
         steps = self.config.task.inner_steps
         return sorted({round(x) for x in np.linspace(0, steps, POINTS + 1)} - {0})
 
-    def start(self, item: Item) -> tuple[Problem, InnerState, jax.Array]:
-        """The inner problem of an item, its first state, and the key of its measured batches."""
-        random = np.random.default_rng([item.task, SPLIT_SEEDS[item.outer_split], item.initialisation, 1])
+    def start(self, job: UnrollJob) -> tuple[Problem, InnerState, jax.Array]:
+        """The inner problem of a job, its first state, and the key of its measured batches."""
+        random = np.random.default_rng([job.task, SPLIT_SEEDS[job.outer_split], job.initialisation, 1])
         batches, w, measured = (jax.random.key(int(seed)) for seed in random.integers(2**32, size=3))
-        problem = Problem(self.data(item.task, item.outer_split), batches)
-        return problem, self.unroll(item.optimizer).start(problem, w), measured
+        problem = Problem(self.data(job.task, job.outer_split), batches)
+        return problem, self.unroll(job.optimizer).start(problem, w), measured
 
     def data(self, task: int, outer_split: str) -> Any:
+        """The images of a task, on the device."""
         key = (task, outer_split)
         if key not in self._tasks:
             random = np.random.default_rng([task, SPLIT_SEEDS[outer_split]])
@@ -109,8 +112,9 @@ class Evaluator:
         return self._tasks[key]
 
     def unroll(self, optimizer: str) -> Unroll:
+        """The compiled unroll of "learned" or of a baseline."""
         if optimizer not in self._unrolls:
-            family = make_family(self.config.optimizer) if optimizer == "learned" else baselines.family(optimizer)
+            family = make_family(self.config.optimizer) if optimizer == LEARNED else baselines.family(optimizer)
             outer_loss = OuterLoss(self.objective, int(self.objective == "valid"), self.config.estimator.clamp)
             self._unrolls[optimizer] = Unroll(self.task, family, outer_loss, self.config.workers.segment)
         return self._unrolls[optimizer]
@@ -120,20 +124,13 @@ def _bytes(data: Any) -> int:
     return sum(leaf.nbytes for leaf in jax.tree.leaves(data))
 
 
-def parameters(item: Item) -> np.ndarray:
-    """theta [P] of an item's optimizer."""
-    if item.theta is not None:
-        return decode(item.theta)
-    if item.rate is None:
-        raise ValueError(f"{item.optimizer}: an item needs a theta or a rate")
-    return baselines.theta(item.optimizer, item.rate)
-
-
-def describe(item: Item, objective: str) -> Record:
-    """What a row says of its item."""
-    kept = ("optimizer", "rate", "task", "initialisation", "outer_split", "version")
-    digest = None if item.theta is None else sha256(item.theta)
-    return {"item": item.name, "theta_sha256": digest, "objective": objective, **{k: getattr(item, k) for k in kept}}
+def parameters(job: UnrollJob) -> np.ndarray:
+    """theta [P] of a job's optimizer."""
+    if job.theta is not None:
+        return decode(job.theta)
+    if job.rate is None:
+        raise ValueError(f"{job.optimizer}: a job needs a theta or a rate")
+    return baselines.theta(job.optimizer, job.rate)
 
 
 def measure(task: TaskFamily, clamp: float, w: Any, data: Any, key: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -149,23 +146,32 @@ def measure(task: TaskFamily, clamp: float, w: Any, data: Any, key: jax.Array) -
     return jnp.stack(losses), accuracy
 
 
-def curves(
-    objective: str, borders: list[int], losses: list[np.ndarray], points: list[tuple[jax.Array, jax.Array]]
-) -> Record:
-    """Curves and their means. The loss of the objective was seen after every step, the others at the borders.
+class Curves(NamedTuple):
+    """The learning curves of one unroll; see `UnrollResult`."""
 
-    The mean of an unroll that was cut short is what its missing steps cannot bring it below: no loss is negative.
+    steps: tuple[int, ...]
+    losses: BySplit[tuple[float, ...]]
+    means: BySplit[float]
+    final_test_accuracy: float | None
+
+
+def curves_of(
+    objective: str, boundaries: list[int], losses: list[np.ndarray], points: list[tuple[jax.Array, jax.Array]]
+) -> Curves:
+    """Curves and means from the losses [steps] of each chunk and the measurements at its end.
+
+    The missing steps of an unroll that was cut short count as 0 in the mean of the objective: no loss is negative, so
+    the mean of all steps is not below that.
     """
-    lines = {split: [float(point[0][k]) for point in points] for k, split in enumerate(SPLITS)}
+    lines = {split: tuple(float(point[0][k]) for point in points) for k, split in enumerate(SPLITS)}
     means = {split: float(np.mean(line)) for split, line in lines.items()}
-    lines[objective] = [float(chunk.mean(dtype=np.float64)) for chunk in losses]
+    lines[objective] = tuple(float(chunk.mean(dtype=np.float64)) for chunk in losses)
     every = np.concatenate(losses)
-    missing = borders[-1] - len(every)
-    means[objective] = float(every.mean(dtype=np.float64) * (len(every) / (len(every) + missing)))
+    means[objective] = float(every.mean(dtype=np.float64) * (len(every) / boundaries[-1]))
     accuracy = float(points[-1][1])
-    return {
-        "steps": borders[: len(losses)],
-        **lines,
-        **{f"mean_{split}": mean for split, mean in means.items()},
-        "final_test_accuracy": None if np.isnan(accuracy) else accuracy,
-    }
+    return Curves(
+        tuple(boundaries[: len(losses)]),
+        BySplit(**lines),
+        BySplit(**means),
+        None if np.isnan(accuracy) else accuracy,
+    )

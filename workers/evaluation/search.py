@@ -1,22 +1,21 @@
 """Random search over Adam's eight hyper-parameters: Adam + regularisation + decay (paper section 4.4).
 
-Draws are uniform in the logarithm, tuned on tasks of outer-train classes, for the train loss and for the test loss.
-Early rejection goes by *rungs*: every draw gets a few inner runs, the best of them more. All draws meet the same tasks,
-and a draw survives by either loss. With one rung nothing is rejected; the paper does not say that it rejected any.
+Draws are uniform in the logarithm, and compared on tasks of outer-train classes by the train loss and by the test loss.
+Successive halving rejects early, by *rungs*: every draw gets a few inner runs, the best of them get more. All draws
+meet the same tasks, and a draw survives by either loss. With one rung nothing is rejected; the paper does not say that
+it rejected any.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from common.optimizer.hand_designed import ADAM8
-from workers.evaluation.evaluator import Evaluator
-from workers.evaluation.items import Item, Record, encode, sha256
+from workers.evaluation.jobs import encode, sha256
 
 LOSSES = ("train", "test")
-TASKS = 5000  # the first of the tasks it is tuned on
-RANGES: dict[str, tuple[float, float]] = {  # of the decimal logarithm; T is the length of the inner problem
+TASKS = 5000  # the first of the tasks that draws are compared on
+RANGES: dict[str, tuple[float, float]] = {  # of the decimal logarithm, in the order of theta; T: inner steps of a task
     "learning_rate": (-5.0, 0.0),
     "beta1": (-3.0, 0.0),  # of 1 - beta1
     "beta2": (-5.0, -0.3),  # of 1 - beta2
@@ -29,18 +28,22 @@ RANGES: dict[str, tuple[float, float]] = {  # of the decimal logarithm; T is the
 
 
 class Rung(NamedTuple):
+    """A stage of successive halving."""
+
     runs: int  # inner runs that each draw gets at this rung
-    keep: int  # draws that go on, by each of the losses; at the last rung without meaning
+    keep: int  # draws that survive by each of the losses; unused at the last rung
 
 
 class Plan(NamedTuple):
+    """A random search."""
+
     draws: int
     rungs: tuple[Rung, ...]
     seed: int = 0
 
     @property
     def inner_runs(self) -> int:
-        """At most."""
+        """The most inner runs that the search can take."""
         counts = [self.draws, *(len(LOSSES) * rung.keep for rung in self.rungs[:-1])]
         return sum(min(count, self.draws) * rung.runs for count, rung in zip(counts, self.rungs))
 
@@ -67,74 +70,108 @@ PAPER = keeping_all(2000, 80)
 PAPER_REJECTING = rejecting(2000, 80)
 
 
+class SearchJob(NamedTuple):
+    """The inner runs of one draw at one rung."""
+
+    draw: int
+    rung: int
+    theta: str  # of the draw, as in `UnrollJob`
+    tasks: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        return f"search-{sha256(self.theta)[:12]}-{self.tasks[0]}-{len(self.tasks)}"
+
+    def to_json(self) -> dict[str, Any]:
+        fields = {**self._asdict(), "tasks": list(self.tasks)}
+        return {"item": self.name, "kind": "search", **fields}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Self:
+        return cls(record["draw"], record["rung"], record["theta"], tuple(record["tasks"]))
+
+
+class SearchResult(NamedTuple):
+    """Mean losses [tasks] of one draw at one rung."""
+
+    job: SearchJob
+    train: tuple[float, ...]
+    test: tuple[float, ...]
+
+    def losses(self, loss: str) -> tuple[float, ...]:
+        return self.train if loss == "train" else self.test
+
+    def to_json(self) -> dict[str, Any]:
+        return {**self.job.to_json(), "train": list(self.train), "test": list(self.test)}
+
+    @classmethod
+    def from_json(cls, line: Mapping[str, Any]) -> Self:
+        return cls(SearchJob.from_json(line), tuple(line["train"]), tuple(line["test"]))
+
+
 def draws(plan: Plan, inner_steps: int) -> np.ndarray:
     """theta [draws, 8] of the family `adam8`, float32."""
-    low, high = np.array([RANGES[name] for name in ADAM8]).T
-    logs = np.random.default_rng(plan.seed).uniform(low, high, (plan.draws, len(ADAM8)))
-    logs[:, [ADAM8.index("exponential_decay"), ADAM8.index("linear_decay")]] -= np.log10(inner_steps)
+    low, high = np.array(list(RANGES.values())).T
+    logs = np.random.default_rng(plan.seed).uniform(low, high, (plan.draws, len(RANGES)))
+    logs[:, [name.endswith("_decay") for name in RANGES]] -= np.log10(inner_steps)
     return (np.log(10) * logs).astype(np.float32)
 
 
-def items(plan: Plan, inner_steps: int, rows: Sequence[Mapping[str, Any]]) -> list[Record]:
-    """The items known so far: the first rung, and each later one once the rung before it is complete."""
+def jobs(plan: Plan, inner_steps: int, results: Sequence[SearchResult]) -> list[SearchJob]:
+    """The jobs known so far: those of the first rung, and of each later one once the rung before it is complete."""
     thetas, alive, first, listed = draws(plan, inner_steps), list(range(plan.draws)), TASKS, []
-    found = {row["item"]: row for row in rows}
+    found = {result.job.name: result for result in results}
     for number, rung in enumerate(plan.rungs):
-        tasks = list(range(first, first + rung.runs))
-        now = [item(draw, encode(thetas[draw]), number, tasks) for draw in alive]
+        tasks = tuple(range(first, first + rung.runs))
+        now = [SearchJob(draw, number, encode(thetas[draw]), tasks) for draw in alive]
         listed += now
-        done = [found[one["item"]] for one in now if one["item"] in found]
+        done = [found[job.name] for job in now if job.name in found]
         if len(done) < len(now) or number == len(plan.rungs) - 1:
             break
-        known = [row for row in rows if row["kind"] == "search" and row["rung"] <= number]
+        known = [result for result in results if result.job.rung <= number]
         alive, first = survivors(known, done, rung.keep), first + rung.runs
     return listed
 
 
-def item(draw: int, theta: str, rung: int, tasks: list[int]) -> Record:
-    name = f"search-{sha256(theta)[:12]}-{tasks[0]}-{len(tasks)}"
-    return {"item": name, "kind": "search", "draw": draw, "rung": rung, "theta": theta, "tasks": tasks}
+def survivors(results: Sequence[SearchResult], last: Sequence[SearchResult], keep: int) -> list[int]:
+    """The draws of `last` that are among the best by one of the losses, over all their runs in `results`.
 
-
-def perform(evaluator: Evaluator, record: Mapping[str, Any]) -> Record:
-    """Mean losses [runs] of one draw on each of its tasks."""
-    runs = [Item("adam8", task, theta=record["theta"], outer_split="outer_train") for task in record["tasks"]]
-    done = [evaluator.run(run) for run in runs]
-    return {**record, **{loss: [row[f"mean_{loss}"] for row in done] for loss in LOSSES}}
-
-
-def survivors(rows: Sequence[Mapping[str, Any]], last: Sequence[Mapping[str, Any]], keep: int) -> list[int]:
-    """The draws of `last` that are among the best by one of the losses, over all their runs among `rows`.
-
-    These must not hold runs of later rungs: who survived a rung would change with what its survivors did next.
+    `results` must not contain those of later rungs: the outcome of a rung would change with what its survivors did next.
     """
-    alive = {row["draw"] for row in last}
+    alive = {result.job.draw for result in last}
     chosen: set[int] = set()
     for loss in LOSSES:
-        means = {draw: mean for draw, mean in mean_losses(rows, loss).items() if draw in alive}
+        means = {draw: mean for draw, mean in mean_losses(results, loss).items() if draw in alive}
         chosen |= set(sorted(means, key=lambda draw: (means[draw], draw))[:keep])
     return sorted(chosen)
 
 
-def mean_losses(rows: Sequence[Mapping[str, Any]], loss: str) -> dict[int, float]:
+def mean_losses(results: Sequence[SearchResult], loss: str) -> dict[int, float]:
     """By draw, over all its runs."""
     found: dict[int, list[float]] = {}
-    for row in rows:
-        if row["kind"] == "search":
-            found.setdefault(row["draw"], []).extend(row[loss])
+    for result in results:
+        found.setdefault(result.job.draw, []).extend(result.losses(loss))
     return {draw: float(np.mean(values)) for draw, values in found.items()}
 
 
-def best(rows: Sequence[Mapping[str, Any]], loss: str) -> str:
-    """The encoded theta of the best draw of those that reached the last rung."""
-    rows = [row for row in rows if row["kind"] == "search"]
-    top = max(row["rung"] for row in rows)
-    means, last = mean_losses(rows, loss), {row["draw"]: row["theta"] for row in rows if row["rung"] == top}
-    return last[min(last, key=lambda draw: (means[draw], draw))]
+class Best(NamedTuple):
+    """The best draw by one loss."""
+
+    theta: str
+    losses: tuple[float, ...]  # of all its runs
+
+
+def best(results: Sequence[SearchResult], loss: str) -> Best:
+    """The best of the draws that reached the last rung, by its mean over all its runs."""
+    top = max(result.job.rung for result in results)
+    means = mean_losses(results, loss)
+    last = {result.job.draw: result.job.theta for result in results if result.job.rung == top}
+    draw = min(last, key=lambda draw: (means[draw], draw))
+    return Best(last[draw], tuple(x for result in results if result.job.draw == draw for x in result.losses(loss)))
 
 
 def describe(theta: np.ndarray) -> str:
-    """The eight hyper-parameters of a theta [8], for people."""
-    shown = dict(zip(ADAM8, np.exp(np.asarray(theta, np.float64))))
+    """The eight hyper-parameters of a theta [8], as text."""
+    shown = dict(zip(RANGES, np.exp(np.asarray(theta, np.float64))))
     names = {"beta1": "1 - beta1", "beta2": "1 - beta2"}
     return ", ".join(f"{names.get(name, name)} {value:.3g}" for name, value in shown.items())

@@ -15,7 +15,7 @@ import numpy as np
 
 from common.optimizer import Family, hand_designed
 from common.task import TaskFamily
-from workers.evaluation import items as unrolls
+from workers.evaluation import jobs as unrolls
 from workers.figures.fig5 import best_theta
 from workers.figures.figure import Record, Train, Verdict, evaluator_of, item, of_kind, rounded, row
 from workers.figures.statistics import Interval, bootstrap
@@ -143,7 +143,7 @@ def grid(record: Mapping[str, Any]) -> np.ndarray:
 
 def _losses(record: Mapping[str, Any], places: list[tuple[float, float]]) -> Record:
     evaluator = evaluator_of(tuple(record["settings"]))
-    start = unrolls.Item("learned", record["problem"], theta=record["theta"], outer_split="outer_train")
+    start = unrolls.UnrollJob("learned", record["problem"], theta=record["theta"], outer_split="outer_train")
     problem, state, _ = evaluator.start(start)
     unroll, theta = evaluator.unroll("learned"), unrolls.decode(record["theta"])
     axes = directions(record, unroll, problem, state)

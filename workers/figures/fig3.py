@@ -13,7 +13,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from workers.evaluation.items import Item
+from workers.evaluation.jobs import UnrollJob
 from workers.figures.figure import (
     Record,
     Train,
@@ -127,14 +127,16 @@ def learn(record: Mapping[str, Any], train: Train) -> Record:
 def rates(record: Mapping[str, Any]) -> Record:
     """Mean loss of one whole problem at each rate."""
     evaluator = evaluator_of(tuple(record["settings"]))
-    runs = [Item("adam", record["problem"], rate=rate, outer_split="outer_train") for rate in record["rates"]]
-    return row(record, losses=rounded([evaluator.run(run)["mean_train"] for run in runs]))
+    runs = [UnrollJob("adam", record["problem"], rate=rate, outer_split="outer_train") for rate in record["rates"]]
+    return row(record, losses=rounded([evaluator.run(run).mean("train") for run in runs]))
 
 
 def gradient(record: Mapping[str, Any]) -> Record:
     """The gradient in log rate of each truncation of one problem, at a fixed rate."""
     evaluator = evaluator_of(tuple(record["settings"]))
-    problem, state, _ = evaluator.start(Item("adam", record["problem"], rate=record["rate"], outer_split="outer_train"))
+    problem, state, _ = evaluator.start(
+        UnrollJob("adam", record["problem"], rate=record["rate"], outer_split="outer_train")
+    )
     theta, unroll, window = jnp.asarray([log(record["rate"])], jnp.float32), evaluator.unroll("adam"), record["window"]
     gradients = []
     for _ in range(evaluator.config.task.inner_steps // window):

@@ -12,7 +12,7 @@ import numpy as np
 from common.config import Config
 from common.optimizer import make_family
 from workers.estimators import Perturbation, Truncation, antithetic_pair
-from workers.evaluation.items import Item, decode, encode
+from workers.evaluation.jobs import UnrollJob, decode, encode
 from workers.figures.figure import Record, Train, Verdict, config_of, evaluator_of, item, of_kind, rounded, row
 from workers.figures.statistics import bootstrap
 
@@ -63,7 +63,7 @@ def perform(record: Mapping[str, Any], train: Train) -> Record:
     sigma, random = evaluator.config.estimator.sigma, np.random.default_rng(record["window"])
     rp, es = [], []
     for k in range(record["pairs"]):
-        problem, state, _ = evaluator.start(Item("learned", k, theta=record["theta"], outer_split="outer_train"))
+        problem, state, _ = evaluator.start(UnrollJob("learned", k, theta=record["theta"], outer_split="outer_train"))
         noise = random.standard_normal(len(theta))
         unroll = evaluator.unroll("learned")
         truncation = Truncation(problem, state, state, record["window"])

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from common.update_record import UpdateRecord
-from workers.evaluation import baselines
-from workers.evaluation.items import Item, encode
+from workers.evaluation.jobs import UnrollJob, encode
+from workers.evaluation.tuning import LossTable, grid_rates
 from workers.figures.figure import Record, Train, Verdict, config_of, evaluator_of, item, of_kind, rounded, row
 from workers.figures.statistics import bootstrap, difference
 
@@ -97,8 +97,8 @@ def evaluation(record: Mapping[str, Any]) -> Record:
     """Mean losses [tasks] of one theta, by outer split."""
     evaluator, losses = evaluator_of(tuple(record["settings"])), {}
     for split in SPLITS:
-        runs = [Item("learned", task, theta=record["theta"], outer_split=split) for task in record["tasks"]]
-        losses[split] = [evaluator.run(run)[f"mean_{record['objective']}"] for run in runs]
+        runs = [UnrollJob("learned", task, theta=record["theta"], outer_split=split) for task in record["tasks"]]
+        losses[split] = [evaluator.run(run).mean(record["objective"]) for run in runs]
     return row(record, **rounded(losses))
 
 
@@ -106,11 +106,11 @@ def adam(record: Mapping[str, Any]) -> Record:
     """Mean losses [tasks, rates] of Adam."""
     evaluator, rates = (
         evaluator_of(tuple(record["settings"])),
-        baselines.rates(config_of(tuple(record["settings"])).evaluation),
+        grid_rates(config_of(tuple(record["settings"])).evaluation),
     )
     losses = [
         [
-            evaluator.run(Item("adam", task, rate=rate, outer_split=record["split"]))[f"mean_{record['objective']}"]
+            evaluator.run(UnrollJob("adam", task, rate=rate, outer_split=record["split"])).mean(record["objective"])
             for rate in rates
         ]
         for task in record["tasks"]
@@ -121,7 +121,7 @@ def adam(record: Mapping[str, Any]) -> Record:
 def tuned_adam(rows: Sequence[Mapping[str, Any]], objective: str, split: str) -> np.ndarray:
     """[tasks] mean loss of Adam at the best rate of each task."""
     found = next(r for r in of_kind(rows, "fig5", "adam") if (r["objective"], r["split"]) == (objective, split))
-    return np.min(found["losses"], axis=1)
+    return LossTable.of_rates(found["rates"], np.transpose(found["losses"])).best()
 
 
 def curves(rows: Sequence[Mapping[str, Any]], objective: str, split: str) -> dict[int, tuple[list[int], np.ndarray]]:

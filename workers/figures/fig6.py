@@ -10,8 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from workers.evaluation import baselines, search
-from workers.evaluation.items import Item
+from workers.evaluation import search
+from workers.evaluation.jobs import TimingJob, UnrollJob
+from workers.evaluation.perform import run_draw
+from workers.evaluation.search import SearchJob, SearchResult
+from workers.evaluation.tuning import TUNED, LossTable, grid_rates
 from workers.figures.fig5 import best_theta
 from workers.figures.figure import (
     Record,
@@ -41,19 +44,20 @@ def items(scale: str, rows: Sequence[Mapping[str, Any]]) -> list[Record]:
     chosen = SCALES[scale]
     base, tasks = chosen["base"], list(tasks_of(chosen))
     listed = [
-        item("fig6", "grid", f"grid-{name}-{task}", base, optimizer=name, task=task)
-        for task in tasks
-        for name in baselines.TUNED
+        item("fig6", "grid", f"grid-{name}-{task}", base, optimizer=name, task=task) for task in tasks for name in TUNED
     ]
     mine = of_kind(rows, "fig6", "search")
     plan, length = chosen["plan"], config_of(base).task.inner_steps
-    found = search.items(plan, length, mine)
-    listed += [{**one, "figure": "fig6", "label": one["item"], "settings": list(base)} for one in found]
+    found = search.jobs(plan, length, [SearchResult.from_json(one) for one in mine])
+    listed += [{**one.to_json(), "figure": "fig6", "label": one.name, "settings": list(base)} for one in found]
     known = {row["item"] for row in rows}
     if best_theta(rows, "train") is None or any(one["item"] not in known for one in listed):
         return listed
     listed += [curve for task in tasks for curve in curves(base, task, chosen["starts"], rows)]
-    thetas = {"learned": best_theta(rows, "train"), "adam8": search.best(mine, "train")}
+    thetas = {
+        "learned": best_theta(rows, "train"),
+        "adam8": search.best([SearchResult.from_json(one) for one in mine], "train").theta,
+    }
     return [
         *listed,
         item(
@@ -63,7 +67,7 @@ def items(scale: str, rows: Sequence[Mapping[str, Any]]) -> list[Record]:
             base,
             theta=thetas["learned"],
             adam8=thetas["adam8"],
-            baselines=list(baselines.TUNED),
+            baselines=list(TUNED),
         ),
     ]
 
@@ -81,8 +85,11 @@ def curves(base: Settings, task: int, starts: int, rows: Sequence[Mapping[str, A
         settings: dict[str, Record] = {
             f"learned ({tuned_for})": {"optimizer": "learned", "theta": best_theta(rows, tuned_for)}
         }
-        settings[f"adam8 ({shown})"] = {"optimizer": "adam8", "theta": search.best(mine, shown)}
-        for name in baselines.TUNED:
+        settings[f"adam8 ({shown})"] = {
+            "optimizer": "adam8",
+            "theta": search.best([SearchResult.from_json(one) for one in mine], shown).theta,
+        }
+        for name in TUNED:
             settings[f"{name} ({tuned_for})"] = {"optimizer": name, "rate": best_rate(rows, name, task, tuned_for)}
         for name, what in settings.items():
             fields = {"name": name, "task": task, "starts": starts, "theta": None, "rate": None, **what}
@@ -92,24 +99,27 @@ def curves(base: Settings, task: int, starts: int, rows: Sequence[Mapping[str, A
 
 def best_rate(rows: Sequence[Mapping[str, Any]], name: str, task: int, loss: str) -> float:
     grid = next(r for r in of_kind(rows, "fig6", "grid") if (r["optimizer"], r["task"]) == (name, task))
-    return float(grid["rates"][int(np.argmin(grid[loss]))])
+    best = LossTable.of_rates(grid["rates"], np.transpose([grid[loss]])).best_settings()[0]
+    assert best.rate is not None, "the table is one of rates"
+    return best.rate
 
 
 def perform(record: Mapping[str, Any], train: Train) -> Record:
     if record["kind"] == "search":
-        return search.perform(evaluator_of(tuple(record["settings"])), record)
+        done = run_draw(evaluator_of(tuple(record["settings"])), SearchJob.from_json(record))
+        return {**record, **done.to_json(), "item": record["item"]}
     return {"grid": grid, "curve": curve, "timing": timing}[record["kind"]](record)
 
 
 def grid(record: Mapping[str, Any]) -> Record:
     """Mean losses of one baseline at every rate."""
     evaluator = evaluator_of(tuple(record["settings"]))
-    rates = baselines.rates(evaluator.config.evaluation)
-    runs = [evaluator.run(Item(record["optimizer"], record["task"], rate=rate)) for rate in rates]
+    rates = grid_rates(evaluator.config.evaluation)
+    runs = [evaluator.run(UnrollJob(record["optimizer"], record["task"], rate=rate)) for rate in rates]
     return row(
         record,
         rates=rates,
-        **{loss: rounded([run[f"mean_{loss}"] for run in runs]) for loss in ("train", "valid", "test")},
+        **{loss: rounded([run.mean(loss) for run in runs]) for loss in ("train", "valid", "test")},
     )
 
 
@@ -117,15 +127,16 @@ def curve(record: Mapping[str, Any]) -> Record:
     """Learning curves [initialisations, points] of one optimizer on one task, and their means."""
     evaluator = evaluator_of(tuple(record["settings"]))
     what = [record[key] for key in ("rate", "theta")]
-    runs = [evaluator.run(Item(record["optimizer"], record["task"], k, *what)) for k in range(record["starts"])]
-    lines = {loss: rounded([run[loss] for run in runs], 4) for loss in ("train", "test")}
-    means = {f"mean_{loss}": rounded([run[f"mean_{loss}"] for run in runs]) for loss in ("train", "test")}
-    return row(record, steps=runs[0]["steps"], **lines, **means)
+    runs = [evaluator.run(UnrollJob(record["optimizer"], record["task"], k, *what)) for k in range(record["starts"])]
+    lines = {loss: rounded([run.curves.of(loss) for run in runs], 4) for loss in ("train", "test")}
+    means = {f"mean_{loss}": rounded([run.mean(loss) for run in runs]) for loss in ("train", "test")}
+    return row(record, steps=list(runs[0].steps), **lines, **means)
 
 
 def timing(record: Mapping[str, Any]) -> Record:
-    timed = evaluator_of(tuple(record["settings"])).time(record)
-    return row(record, seconds=rounded(timed["seconds"]), quartiles=rounded(timed["quartiles"]))
+    job = TimingJob(record["theta"], tuple(record["baselines"]), record["adam8"])
+    timed = evaluator_of(tuple(record["settings"])).time(job)
+    return row(record, seconds=rounded(timed.seconds), quartiles=rounded(timed.quartiles))
 
 
 def means(rows: Sequence[Mapping[str, Any]], name: str, loss: str) -> np.ndarray:
@@ -152,7 +163,7 @@ def comparisons(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, Inter
     """(baseline, what, mean difference baseline - learned over tasks, tasks won)."""
     table = []
     for tuned_for, shown in TUNED_FOR.items():
-        for name in (*baselines.TUNED, "adam8"):
+        for name in (*TUNED, "adam8"):
             rival = f"{name} ({shown if name == 'adam8' else tuned_for})"
             for what, measure in (("steps", means), ("seconds", means_in_time)):
                 gap = measure(rows, rival, shown) - measure(rows, f"learned ({tuned_for})", shown)
@@ -193,7 +204,7 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
 def _draw_curves(axes: Any, rows: Sequence[Mapping[str, Any]], tuned_for: str, shown: str, scale: str) -> None:
     from common import plotting
 
-    names = {f"{name} ({tuned_for})": plotting.COLOURS[name] for name in baselines.TUNED}
+    names = {f"{name} ({tuned_for})": plotting.COLOURS[name] for name in TUNED}
     names |= {f"adam8 ({shown})": plotting.COLOURS["adam8"]}
     names |= {
         f"learned ({t})": plotting.COLOURS[f"learned ({t})"] for t in (TUNED_FOR if shown == "test" else ("train",))

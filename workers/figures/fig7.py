@@ -14,9 +14,9 @@ import numpy as np
 
 from common import pretrained
 from common.task import SPLITS, gather, image_family
-from workers.evaluation import baselines
 from workers.evaluation.evaluator import Evaluator
-from workers.evaluation.items import Item, encode
+from workers.evaluation.jobs import UnrollJob, encode
+from workers.evaluation.tuning import TUNED, grid_rates
 from workers.figures.digits import Digits
 from workers.figures.fig5 import best_theta
 from workers.figures.figure import Record, Train, Verdict, config_of, evaluator_of, item, of_kind, rounded, row
@@ -64,7 +64,7 @@ def items(scale: str, rows: Sequence[Mapping[str, Any]]) -> list[Record]:
     source = "MNIST" if MNIST.is_dir() else "scikit-learn's digits, enlarged"
     on_digits = {**thetas, **shipped(chosen["base"])}
     for start in range(chosen["starts"]):
-        for name in (*on_digits, *baselines.TUNED):
+        for name in (*on_digits, *TUNED):
             fields = {
                 "where": "digits",
                 "source": source,
@@ -112,16 +112,18 @@ def perform(record: Mapping[str, Any], train: Train) -> Record:
     mnist = record["mnist"] if record["source"] == "MNIST" else None
     evaluator = digits_evaluator(settings, mnist) if record["where"] == "digits" else evaluator_of(settings)
     optimizer = record["optimizer"] if record["theta"] is None else "learned"
-    rates = baselines.rates(evaluator.config.evaluation) if record["theta"] is None else [None]
-    runs = [evaluator.run(Item(optimizer, record["task"], record["start"], rate, record["theta"])) for rate in rates]
-    best = {loss: min(runs, key=lambda run: run[f"mean_{loss}"]) for loss in ("train", "test")}
+    rates = grid_rates(evaluator.config.evaluation) if record["theta"] is None else [None]
+    runs = [
+        evaluator.run(UnrollJob(optimizer, record["task"], record["start"], rate, record["theta"])) for rate in rates
+    ]
+    best = {loss: min(runs, key=lambda run: run.mean(loss)) for loss in ("train", "test")}
     return row(
         record,
-        steps=runs[0]["steps"],
+        steps=list(runs[0].steps),
         first=float(np.log(evaluator.config.task.classes)),
-        **{loss: rounded(run[loss], 4) for loss, run in best.items()},
-        **{f"mean_{loss}": rounded(run[f"mean_{loss}"]) for loss, run in best.items()},
-        rates=[best["train"]["rate"], best["test"]["rate"]],
+        **{loss: rounded(run.curves.of(loss), 4) for loss, run in best.items()},
+        **{f"mean_{loss}": rounded(run.mean(loss)) for loss, run in best.items()},
+        rates=[run.rate for run in best.values()],
     )
 
 

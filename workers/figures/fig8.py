@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from workers.evaluation.items import Item, encode
+from workers.evaluation.jobs import UnrollJob, encode
 from workers.figures.fig5 import PROBING
 from workers.figures.figure import Record, Train, Verdict, config_of, evaluator_of, item, of_kind, rounded, row
 from workers.figures.statistics import Interval, bootstrap, paired
@@ -89,8 +89,8 @@ def perform(record: Mapping[str, Any], train: Train) -> Record:
     evaluator, losses = evaluator_of(tuple(record["judge"])), []
     for version in versions:
         theta = encode(trained.kept[version])
-        runs = [Item("learned", task, theta=theta, outer_split="outer_train") for task in record["tasks"]]
-        losses.append([evaluator.run(run)["mean_train"] for run in runs])
+        runs = [UnrollJob("learned", task, theta=theta, outer_split="outer_train") for task in record["tasks"]]
+        losses.append([evaluator.run(run).mean("train") for run in runs])
     shown = trained.history[:: max(1, len(trained.history) // 50)]
     return row(
         record,

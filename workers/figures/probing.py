@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from common.update_record import UpdateRecord
-from workers.evaluation.items import Item, encode
+from workers.evaluation.jobs import UnrollJob, encode
 from workers.figures.figure import Record, Train, Verdict, config_of, evaluator_of, item, of_kind, rounded, row
 from workers.figures.statistics import Interval, paired
 
@@ -47,8 +47,8 @@ def perform(record: Mapping[str, Any], train: Train) -> Record:
     evaluator, losses = evaluator_of(tuple(record["judge"])), []
     for version in record["kept"]:
         theta = encode(trained.kept[version])
-        runs = [Item("learned", task, theta=theta, outer_split="outer_train") for task in record["tasks"]]
-        losses.append([evaluator.run(run)["mean_train"] for run in runs])
+        runs = [UnrollJob("learned", task, theta=theta, outer_split="outer_train") for task in record["tasks"]]
+        losses.append([evaluator.run(run).mean("train") for run in runs])
     return row(
         record,
         losses=rounded(losses),

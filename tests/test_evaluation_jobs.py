@@ -1,0 +1,88 @@
+"""The jobs of an evaluation: their names, their order, and the second stage by hand numbers."""
+
+import json
+from itertools import product
+
+import numpy as np
+import pytest
+from helpers import run_files
+
+from common.config import Config
+from common.configfile import from_dict
+from workers.evaluation import jobs
+from workers.evaluation.jobs import TimingJob, UnrollJob
+
+THETA = np.array([0.3, 0.5], np.float32)
+RATES = (1e-4, 0.0316228, 10.0)
+LOSSES = {1000: (2.0, 1.0, 3.0), 1001: (2.0, 3.0, 1.5)}  # of Adam, by task
+
+
+def configuration(*baselines: str) -> Config:
+    evaluation = {"tasks": 2, "initialisations": 3, "baselines": list(baselines), "rate_count": 3}
+    task = {"family": "quadratic", "inner_steps": 40}
+    return from_dict({"task": task, "curriculum": {"start": 10, "end": 20}, "evaluation": evaluation})
+
+
+def first_results():
+    adam = [
+        run_files.constant_result("adam", task, losses[k], rate=RATES[k])
+        for (task, losses), k in product(LOSSES.items(), range(3))
+    ]
+    own = {"theta_sha256": jobs.digest_of(THETA), "version": 5}
+    return [*adam, *(run_files.constant_result("learned", task, 1.0, **own) for task in LOSSES)]
+
+
+def test_job_names_identify_the_result() -> None:
+    config = configuration("adam", "sgd")
+    listed = jobs.first_stage(config, THETA, 5)
+    names = [job.name for job in listed]
+    assert len(set(names)) == len(names) == 2 * (1 + 2 * 3) + 1
+    assert names == [job.name for job in jobs.first_stage(config, THETA, 6)]
+    assert not set(names) & {job.name for job in jobs.learned_jobs(config, THETA + 1)}
+
+
+@pytest.mark.parametrize(
+    "job", [*jobs.first_stage(configuration("adam"), THETA, 5), TimingJob("AAAA", ("sgd",), "BBBB")]
+)
+def test_job_survives_json(job: jobs.Job) -> None:
+    record = json.loads(json.dumps(job.to_json()))
+    assert record["item"] == job.name and type(job).from_json(record) == job
+
+
+def test_name_of_an_unroll_is_the_one_on_disk() -> None:
+    assert UnrollJob("adam", 7, 2, rate=0.1, bound=1.0).name == "outer_test-7-2-adam-0.1-bounded"
+    learned = UnrollJob("learned", 7, theta=jobs.encode(THETA), outer_split="outer_train")
+    assert learned.name == f"outer_train-7-0-learned-{jobs.digest_of(THETA)[:16]}"
+
+
+def test_first_stage_groups_jobs_by_task() -> None:
+    listed = jobs.first_stage(configuration("adam"), THETA)
+    tasks = [job.task for job in listed if isinstance(job, UnrollJob)]
+    assert tasks == sorted(tasks) and set(tasks) == {1000, 1001}
+    assert isinstance(listed[-1], TimingJob)
+
+
+def test_theta_survives_encoding() -> None:
+    theta = np.random.default_rng(1).normal(size=9).astype(np.float32)
+    np.testing.assert_array_equal(jobs.decode(jobs.encode(theta)), theta)
+    assert jobs.digest_of(theta) != jobs.digest_of(theta[::-1])
+
+
+def test_fine_jobs_are_bounded_by_the_best_of_the_grid() -> None:
+    listed = jobs.fine_jobs(configuration("adam"), first_results())
+    assert [(job.task, job.rate, job.bound) for job in listed] == [
+        (task, rate, bound) for task, bound in ((1000, 1.0), (1001, 1.5)) for rate in (0.00177828, 0.562341)
+    ]
+
+
+def test_band_jobs_take_each_tasks_best_rate() -> None:
+    listed = jobs.band_jobs(configuration("adam"), first_results(), THETA)
+    adam = [(job.task, job.initialisation, job.rate) for job in listed if job.optimizer == "adam"]
+    assert adam == [(1000, 1, 0.0316228), (1000, 2, 0.0316228), (1001, 1, 10.0), (1001, 2, 10.0)]
+    learned = [job for job in listed if job.optimizer == "learned"]
+    assert {job.version for job in learned} == {5} and len(learned) == 4
+
+
+def test_second_stage_groups_jobs_by_task() -> None:
+    tasks = [job.task for job in jobs.second_stage(configuration("adam"), first_results(), THETA)]
+    assert tasks == sorted(tasks) and len(tasks) == 4 + 8

@@ -1,0 +1,152 @@
+"""The results of an evaluation: typed records of the lines of evaluation/unrolls.jsonl."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, Self, TypeVar
+
+from common import jsonlines
+from common.errors import UserError
+
+FILE = "unrolls.jsonl"
+Json = dict[str, Any]
+T = TypeVar("T")
+
+
+class BySplit(NamedTuple, Generic[T]):
+    """A value for each kind of images of a task's classes."""
+
+    train: T
+    valid: T
+    test: T
+
+    def of(self, split: str) -> T:
+        """The value of "train", "valid" or "test"."""
+        value: T = getattr(self, split)
+        return value
+
+
+SPLITS = BySplit._fields
+
+
+@dataclass(frozen=True)
+class UnrollResult:
+    """The learning curves of one optimizer on one task from one initialisation. Losses are in nats, clamped.
+
+    The loss of the objective is known after every step; its curve has the mean over the steps since the point before.
+    The other losses are measured at the points only.
+    """
+
+    name: str  # of the job
+    optimizer: str
+    theta_sha256: str | None  # of an optimizer that is not tuned by its rate
+    objective: str  # the split whose loss is known after every step
+    rate: float | None
+    task: int
+    initialisation: int
+    outer_split: str
+    version: int | None  # of a learned theta that comes from a run
+    steps: tuple[int, ...]  # [points] inner steps before each point
+    curves: BySplit[tuple[float, ...]]  # [points]
+    means: BySplit[float]  # over the whole unroll
+    final_test_accuracy: float | None
+    seconds_per_step: float
+    stopped: int | None = None  # the step after which it was cut short, as its mean could not end below the bound
+
+    def mean(self, split: str) -> float:
+        """The mean loss over the steps."""
+        return self.means.of(split)
+
+    def to_json(self) -> Json:
+        """A line of the file."""
+        return {
+            "item": self.name,
+            "theta_sha256": self.theta_sha256,
+            "objective": self.objective,
+            "optimizer": self.optimizer,
+            "rate": self.rate,
+            "task": self.task,
+            "initialisation": self.initialisation,
+            "outer_split": self.outer_split,
+            "version": self.version,
+            "steps": list(self.steps),
+            **{split: list(curve) for split, curve in self.curves._asdict().items()},
+            **{f"mean_{split}": mean for split, mean in self.means._asdict().items()},
+            "final_test_accuracy": self.final_test_accuracy,
+            "seconds_per_step": self.seconds_per_step,
+            "stopped": self.stopped,
+        }
+
+    @classmethod
+    def from_json(cls, line: Mapping[str, Any]) -> Self:
+        """The result of a line. Raises KeyError or TypeError for one that holds none."""
+        return cls(
+            name=line["item"],
+            optimizer=line["optimizer"],
+            theta_sha256=line["theta_sha256"],
+            objective=line["objective"],
+            rate=line["rate"],
+            task=line["task"],
+            initialisation=line["initialisation"],
+            outer_split=line["outer_split"],
+            version=line["version"],
+            steps=tuple(line["steps"]),
+            curves=BySplit(*(tuple(line[split]) for split in SPLITS)),
+            means=BySplit(*(float(line[f"mean_{split}"]) for split in SPLITS)),
+            final_test_accuracy=line["final_test_accuracy"],
+            seconds_per_step=line["seconds_per_step"],
+            stopped=line.get("stopped"),
+        )
+
+
+class TimingResult(NamedTuple):
+    """Seconds of one inner step by optimizer: the median over the rounds of the timing protocol, and the quartiles."""
+
+    name: str
+    seconds: Mapping[str, float]
+    quartiles: Mapping[str, tuple[float, float]]
+
+    def to_json(self) -> Json:
+        """A line of the same file; `outer_split` tells it from the lines of unrolls."""
+        return {
+            "item": self.name,
+            "optimizer": "timing",
+            "theta_sha256": None,
+            "outer_split": "none",
+            "version": None,
+            "seconds": dict(self.seconds),
+            "quartiles": {name: list(pair) for name, pair in self.quartiles.items()},
+        }
+
+    @classmethod
+    def from_json(cls, line: Mapping[str, Any]) -> Self:
+        quartiles = {name: (low, high) for name, (low, high) in line["quartiles"].items()}
+        return cls(line["item"], line["seconds"], quartiles)
+
+
+def parse(lines: Iterable[Mapping[str, Any]]) -> list[UnrollResult]:
+    """The unrolls among the lines, each with the seconds per step of the timing protocol where there is a timing.
+
+    Seconds that an unroll measured itself depend on what else the machine was doing.
+    """
+    lines = list(lines)
+    timing = next((TimingResult.from_json(line) for line in lines if line["optimizer"] == "timing"), None)
+    seconds = {} if timing is None else timing.seconds
+    unrolls = (UnrollResult.from_json(line) for line in lines if line["optimizer"] != "timing")
+    return [replace(u, seconds_per_step=seconds.get(u.optimizer, u.seconds_per_step)) for u in unrolls]
+
+
+def read(folder: Path) -> list[UnrollResult]:
+    """All unrolls of a run's evaluations, of each job the last one. Raises UserError for a corrupt file.
+
+    Args:
+      folder: `evaluation` of the run directory.
+    """
+    path = folder / FILE
+    try:
+        last = {(line["optimizer"], line["theta_sha256"], line["item"]): line for line in jsonlines.read(path)}
+        return parse(last.values())
+    except (LookupError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} is corrupt (a line is no result: {type(error).__name__} {error}): delete that line, and evaluate again"
+        ) from None
