@@ -1,4 +1,4 @@
-"""Inner problems: the protocol that every family of tasks fills, and the families that we ship."""
+"""Task families: what an inner problem trains. The interface, the families that are included, and those of users."""
 
 import importlib
 import sys
@@ -17,22 +17,50 @@ from common.networks import conv, dense
 
 
 class TaskFamily(NamedTuple):
-    """A family of inner problems. `data` is one task, of the same shapes for every task; a split is a plain string."""
+    """A distribution over tasks, as functions. A task is its `data`, a pytree with the same shapes for every task.
 
-    sample: Callable[
-        [np.random.Generator, str], Any
-    ]  # (random, "outer_train" | "outer_test") -> data; numpy, on the host
-    init: Callable[[jax.Array], Any]  # key -> w, a pytree
-    batch: Callable[[Any, jax.Array, str], Any]  # (data, key, "train" | "valid" | "test") -> batch
-    loss: Callable[[Any, Any], jax.Array]  # (w, batch) -> loss [], 0 or more
-    accuracy: Callable[[Any, Any], jax.Array] | None = None  # (w, batch) -> share of right answers []
+    `sample` runs on the host with NumPy; the other functions are traced by JAX, under grad, vmap and scan, so they must
+    not depend on values in Python. Weights `w` are a pytree of floating-point arrays in any structure.
+
+    Attributes:
+      sample: (random, outer_split) -> data. `outer_split` is "outer_train" or "outer_test"; a learned optimizer is trained
+        on the one and evaluated on the other.
+      init: (key) -> w, the initial weights.
+      batch: (data, key, split) -> batch, a random minibatch of the inner split "train", "valid" or "test", in any structure.
+      loss: (w, batch) -> scalar of shape [] in a floating-point dtype, at least 0: losses are clamped from above only.
+      accuracy: (w, batch) -> fraction of correct predictions, shape [], or None for tasks that have none.
+
+    A family of mean-estimation problems, whose loss is half the squared distance to a random target:
+
+    >>> family = TaskFamily(
+    ...     sample=lambda random, outer_split: {"target": random.normal(size=3).astype(np.float32)},
+    ...     init=lambda key: {"w": jnp.zeros(3)},
+    ...     batch=lambda data, key, split: data["target"],
+    ...     loss=lambda w, batch: 0.5 * jnp.sum((w["w"] - batch) ** 2),
+    ... )
+    >>> data = family.sample(np.random.default_rng(0), "outer_train")
+    >>> w = family.init(jax.random.key(0))
+    >>> batch = family.batch(data, jax.random.key(1), "train")
+    >>> gradient = jax.grad(family.loss)(w, batch)["w"]
+    >>> bool(jnp.allclose(gradient, -data["target"]))
+    True
+
+    `task.family = "module:function"` in a configuration names a function that returns one, given the `Config`
+    (docs/own_task.py).
+    """
+
+    sample: Callable[[np.random.Generator, str], Any]
+    init: Callable[[jax.Array], Any]
+    batch: Callable[[Any, jax.Array, str], Any]
+    loss: Callable[[Any, Any], jax.Array]
+    accuracy: Callable[[Any, Any], jax.Array] | None = None
 
 
 class Images(NamedTuple):
-    """The images of one inner split of one task. Classes are padded to the largest, `counts` says how far."""
+    """The images of one inner split of one task, by class, padded to the largest class of the dataset."""
 
-    pixels: np.ndarray  # [classes, max count, H * W * C] uint8
-    counts: np.ndarray  # [classes] float32
+    pixels: np.ndarray  # [classes, largest count, H * W * C] uint8
+    counts: np.ndarray  # [classes] float32, images of each class; the rest is padding
 
 
 SPLITS = ("train", "valid", "test")
@@ -40,7 +68,14 @@ IMAGE_FAMILIES = ("conv", "mlp")  # these need a dataset
 
 
 def make_task(config: Config, dataset: Dataset | None) -> TaskFamily:
-    """The family that `config.task` names; only image families need a dataset."""
+    """Returns the family that `config.task.family` names.
+
+    Args:
+      dataset: needed by the image families only.
+
+    Raises:
+      UserError: no dataset, too few classes, or a family of the user's that cannot be loaded.
+    """
     if config.task.family == "quadratic":
         return quadratic(config.task)
     if ":" in config.task.family:
@@ -51,7 +86,7 @@ def make_task(config: Config, dataset: Dataset | None) -> TaskFamily:
 
 
 def classifier(config: Config, dataset: Dataset) -> TaskFamily:
-    """Ten classes at random, all their images (section 4.2), and a small network to be trained on them."""
+    """Classification of `task.classes` random classes, with all their images (section 4.2)."""
     task = config.task
     classes = {split: outer_classes(dataset, split, config.dataset.seed) for split in ("outer_train", "outer_test")}
     for split, pool in classes.items():
@@ -71,7 +106,10 @@ def classifier(config: Config, dataset: Dataset) -> TaskFamily:
 def image_family(
     task: TaskConfig, image_shape: tuple[int, int, int], sample: Callable[[np.random.Generator, str], dict[str, Images]]
 ) -> TaskFamily:
-    """The network of `task` on the images that `sample` gives; batches draw a class, then one of its images."""
+    """The network of `task`, trained on the images that `sample` returns by split.
+
+    A batch of `task.batch_size` images draws a class uniformly, then one of its images.
+    """
     network, spec = make_network(task, image_shape)
 
     def batch(data: dict[str, Images], key: jax.Array, split: str) -> tuple[jax.Array, jax.Array]:
@@ -90,14 +128,14 @@ def image_family(
 
 
 def make_network(task: TaskConfig, image_shape: tuple[int, int, int]) -> tuple[Any, Any]:
-    """The module of the network (`init`, `logits`, `loss`) and its shape."""
+    """The module of the network, which has `init`, `logits` and `loss`, and the network's shape."""
     if task.family == "mlp":
         return dense, dense.DenseSpec(int(np.prod(image_shape)), task.units, task.classes)
     return conv, conv.ConvSpec(image_shape, task.units, task.strides, task.classes)
 
 
 def gather(dataset: Dataset, chosen: np.ndarray, split: str) -> Images:
-    """The images of the chosen classes, padded to the dataset's largest class."""
+    """The images of the chosen classes ([classes] int), padded to the largest class of the dataset."""
     parts = [dataset.images(int(c), split) for c in chosen]
     pixels = np.zeros((len(parts), dataset.max_count(split), int(np.prod(dataset.image_shape))), np.uint8)
     for row, part in zip(pixels, parts):
@@ -106,7 +144,10 @@ def gather(dataset: Dataset, chosen: np.ndarray, split: str) -> Images:
 
 
 def quadratic(config: TaskConfig) -> TaskFamily:
-    """loss = 1/2 sum_i a_i (w_i - c_i)^2, without noise: every outer loss under SGD is a polynomial in its rate."""
+    """loss = 1/2 sum_i a_i (w_i - c_i)^2, without noise: after t steps of SGD, a polynomial of degree 2t in its rate.
+
+    a is uniform in 0.5 .. 1.5, c is standard normal; `task.options.dimension` is their length (default 3).
+    """
     dimension = config.options.get("dimension", 3)
     if type(dimension) is not int or dimension < 1:
         raise UserError(f"task.options.dimension = {dimension!r}: a whole number of at least 1 is expected")
@@ -125,27 +166,31 @@ def quadratic(config: TaskConfig) -> TaskFamily:
     )
 
 
-ROOMS = ("common", "learner", "workers", "cluster")
+PACKAGES = ("common", "learner", "workers", "cluster")  # ours
 
 
 def user_family(config: Config) -> TaskFamily:
-    """A family of the user's own: `module:function`, called with the whole config, gives a `TaskFamily`.
+    """Calls the function that `task.family = "module:function"` names with the configuration; returns its TaskFamily.
 
-    Raises UserError when the module cannot be imported or shadows one of ours, or the function is not there.
+    The current directory is appended to the import path.
+
+    Raises:
+      UserError: the module cannot be imported or has the name of one of our packages, the function does not exist, or
+        it returns something else.
     """
     module_name, _, function_name = config.task.family.partition(":")
-    if module_name.split(".")[0] in ROOMS:
+    if module_name.split(".")[0] in PACKAGES:
         raise UserError(f"task.family: the module {module_name!r} would shadow ours: give it another name")
     if (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)  # appended, never prepended: a user's file must not replace a library
+        sys.path.append(here)  # appended, not prepended: a user's file must not shadow a library
     try:
         function = getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError) as error:
         raise UserError(
-            f"task.family = {config.task.family!r} cannot be loaded ({error}): run where {module_name}.py lies, or install it"
+            f"task.family = {config.task.family!r} cannot be loaded ({error}): run where {module_name}.py is, or install it"
         ) from error
     if not callable(function):
-        raise UserError(f"task.family: {config.task.family} is no function: name one that returns a TaskFamily")
+        raise UserError(f"task.family: {config.task.family} is not a function: name one that returns a TaskFamily")
     family = function(config)
     if not isinstance(family, TaskFamily):
         raise UserError(

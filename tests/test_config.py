@@ -1,7 +1,7 @@
 """Impossible values are rejected with a sentence; the digest covers what decides the meaning of a sample, and no more."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 import pytest
@@ -19,8 +19,9 @@ from common.config import (
     TaskConfig,
     WorkersConfig,
     digest,
+    stable_tree,
 )
-from common.config.key import entries
+from common.config.key import Section, entries
 from common.errors import UserError
 
 DIGESTED = ("task", "dataset", "optimizer", "estimator", "curriculum")
@@ -206,6 +207,33 @@ def test_digest_omits_later_keys_that_have_their_defaults():
     assert digest(later, "f") == digest(Config(), "f")
     changed = [replace(Config(), task=LaterTaskConfig(**values)) for values in ({"later": 4}, {"table": {"x": 1}})]
     assert len({digest(config, "f") for config in (later, *changed)}) == 3
+
+
+@dataclass(frozen=True)
+class LaterSection(Section):
+    NAME = "later"
+
+    size: int = 1
+
+
+@dataclass(frozen=True)
+class LaterConfig(Config):
+    """The configuration of a later release, with another section and another key outside of the sections."""
+
+    later: LaterSection = field(default_factory=LaterSection)
+    mode: str = "new"
+
+
+def test_stable_tree_of_the_format_is_complete():
+    assert stable_tree(Config()) == asdict(Config())
+
+
+@pytest.mark.parametrize(
+    "values, expected",
+    [({}, {}), ({"later": LaterSection(2)}, {"later": {"size": 2}}), ({"mode": "old"}, {"mode": "old"})],
+)
+def test_stable_tree_holds_later_values_that_are_changed(values, expected):
+    assert stable_tree(LaterConfig(**values)) == asdict(Config()) | expected
 
 
 def test_every_key_says_what_it_is():

@@ -1,5 +1,6 @@
 """Inner problems: what a task is made of, which images a batch may hold, and the quadratic's numbers."""
 
+import doctest
 from dataclasses import replace
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from common import task as task_module
 from common.config import Config, DatasetConfig, TaskConfig
 from common.data.dataset import outer_classes
 from common.errors import UserError
@@ -130,3 +132,8 @@ def test_the_quadratics_dimension_is_a_positive_whole_number(dimension):
     task = TaskConfig(family="quadratic", options={"dimension": dimension})
     with pytest.raises(UserError, match=r"task.options.dimension"):
         make_task(replace(Config(), task=task), None)
+
+
+def test_task_family_example_runs():
+    results = doctest.testmod(task_module)
+    assert results.attempted == 6 and results.failed == 0

@@ -84,10 +84,10 @@ def test_a_module_that_would_shadow_ours_is_refused(module):
 @pytest.mark.parametrize(
     "source, sentence",
     [
-        (None, r"cannot be loaded \(No module named 'mine'\): run where mine.py lies, or install it"),
+        (None, r"cannot be loaded \(No module named 'mine'\): run where mine.py is, or install it"),
         ("import a_module_that_is_not_there\n", "No module named 'a_module_that_is_not_there'"),
         ("other = 1\n", "no attribute 'tasks'"),
-        ("tasks = 1\n", "mine:tasks is no function"),
+        ("tasks = 1\n", "mine:tasks is not a function"),
         ("def tasks(config): return 7\n", "returned int, not a common.task.TaskFamily"),
         ("def tasks(config): return (1, 2, 3, 4)\n", "returned tuple"),
     ],

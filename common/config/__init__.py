@@ -3,7 +3,7 @@
 Defaults are of the quickstart's scale; `presets/paper.toml` holds the paper's. A violated rule raises UserError.
 """
 
-from common.config.identity import DIGESTED, digest
+from common.config.identity import DIGESTED, digest, stable_tree
 from common.config.inner import DatasetConfig, OptimizerConfig, TaskConfig
 from common.config.outer import CurriculumConfig, EstimatorConfig, OuterConfig
 from common.config.run import Config
@@ -22,4 +22,5 @@ __all__ = [
     "TaskConfig",
     "WorkersConfig",
     "digest",
+    "stable_tree",
 ]

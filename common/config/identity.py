@@ -2,56 +2,60 @@
 
 import hashlib
 import json
-from dataclasses import MISSING, Field, asdict, fields
+from collections.abc import Collection
+from dataclasses import MISSING, Field, asdict, fields, is_dataclass
 from typing import Any
 
 from common.config.run import Config
 
-# The digested keys at the time when the format was defined. Never add to it: a later key with its default value is left
-# out of the digest, so that the digest of existing runs stays as it is.
+# The keys at the time when the format was defined. Never add to it: a later key is left out while it has its default
+# value, so that the digests of existing runs, and the names of existing results, stay as they are.
 FORMAT = {
-    "task": ("family", "units", "strides", "classes", "batch_size", "inner_steps", "options"),
-    "dataset": (
-        "source",
-        "seed",
-        "image_size",
-        "classes",
-        "train_images",
-        "valid_images",
-        "test_images",
-        "valid_fraction",
-    ),
-    "optimizer": ("family", "hidden", "momentum_features", "time_features", "learning_rate", "momentum"),
-    "estimator": (
-        "use",
-        "es",
-        "objective",
-        "sigma",
-        "pairs",
-        "outer_batches",
-        "clamp",
-        "merge",
-        "cross_fit",
-        "probe_rate",
-    ),
-    "curriculum": ("start", "end", "updates", "jitter", "stagger"),
+    "task": "family units strides classes batch_size inner_steps options",
+    "dataset": "source path seed image_size classes train_images valid_images test_images valid_fraction",
+    "optimizer": "family hidden momentum_features time_features learning_rate momentum",
+    "estimator": "use es objective sigma pairs outer_batches clamp merge cross_fit probe_rate",
+    "curriculum": "start end updates jitter stagger",
+    "outer": "updates batch_samples optimizer learning_rate schedule options clip clip_value max_staleness "
+    "keep_checkpoints keep_every journal",
+    "workers": "count segment grace aggregate",
+    "evaluation": "tasks every initialisations baselines rate_low rate_high rate_count seed",
+    "metrics": "port address",
 }
-DIGESTED = tuple(FORMAT)
-LEFT_OUT = {"dataset": ("path",)}  # nodes may mount a class store elsewhere; its content is in the fingerprint
+ROOT = ("seed",)
+DIGESTED = ("task", "dataset", "optimizer", "estimator", "curriculum")
 
 
 def digest(config: Config, dataset_fingerprint: str) -> str:
-    """Sha256 (hex) of the digested sections and the content of the dataset. A worker with another digest is rejected."""
-    sections = {name: _digested(name, getattr(config, name)) for name in DIGESTED}
+    """Sha256 (hex) of the digested sections and the content of the dataset. A worker with another digest is rejected.
+
+    `dataset.path` is left out: nodes may mount a class store elsewhere.
+    """
+    tree = stable_tree(config)
+    sections = {name: tree[name] for name in DIGESTED}
+    del sections["dataset"]["path"]
     text = json.dumps([sections, dataset_fingerprint], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _digested(name: str, section: Any) -> dict[str, Any]:
-    values = asdict(section)
-    later = [f for f in fields(section) if f.name not in FORMAT[name]]
-    unchanged = {f.name for f in later if getattr(section, f.name) == _default(f)}
-    return {key: value for key, value in values.items() if key not in unchanged | {*LEFT_OUT.get(name, ())}}
+def stable_tree(config: Config) -> dict[str, Any]:
+    """The configuration as nested dictionaries, without later keys and sections that have their default values.
+
+    Whatever hashes a configuration must hash this.
+    """
+    return _stable(config, ROOT)
+
+
+def _stable(section: Any, known: Collection[str]) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for field, value in zip(fields(section), asdict(section).values()):
+        if is_dataclass(part := getattr(section, field.name)):
+            value = _stable(part, FORMAT.get(field.name, "").split())
+            if value or field.name in FORMAT:
+                tree[field.name] = value
+        elif field.name in known or part != _default(field):
+            tree[field.name] = value
+    return tree
 
 
 def _default(field: Field) -> Any:
