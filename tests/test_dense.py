@@ -1,5 +1,7 @@
 """The dense classifier against the same network in plain NumPy, float64."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,11 +11,13 @@ from common.networks import dense
 from common.networks.dense import DenseSpec
 
 SPEC = DenseSpec(12, (7, 5), 4)
+LOGITS, LOSS = (jax.jit(partial(function, SPEC)) for function in (dense.logits, dense.loss))
 
 
 def problem(dtype):
     rng = np.random.default_rng(0)
-    w = {k: jnp.asarray(rng.normal(size=v.shape), dtype) for k, v in dense.init(SPEC, jax.random.key(0)).items()}
+    shapes = jax.eval_shape(lambda key: dense.init(SPEC, key), jax.random.key(0))
+    w = {k: jnp.asarray(rng.normal(size=v.shape), dtype) for k, v in shapes.items()}
     return w, jnp.asarray(rng.integers(0, 256, (6, 12)), jnp.uint8), jnp.asarray(rng.integers(0, 4, 6))
 
 
@@ -30,19 +34,20 @@ def test_logits_and_loss_equal_plain_numpy():
     with jax.enable_x64(True):
         w, images, labels = problem(jnp.float64)
         scores, loss = reference(w, images, labels)
-        np.testing.assert_allclose(dense.logits(SPEC, w, images), scores, rtol=1e-12)
-        np.testing.assert_allclose(dense.loss(SPEC, w, images, labels), loss, rtol=1e-12)
+        np.testing.assert_allclose(LOGITS(w, images), scores, rtol=1e-12)
+        np.testing.assert_allclose(LOSS(w, images, labels), loss, rtol=1e-12)
 
 
 def test_float32_loss_stays_float32_near_float64():
     w, images, labels = problem(jnp.float32)
-    loss = dense.loss(SPEC, w, images, labels)
+    loss = LOSS(w, images, labels)
     assert loss.dtype == jnp.float32 and loss.shape == ()
     np.testing.assert_allclose(loss, reference(w, images, labels)[1], rtol=1e-5)
 
 
 def test_init_has_shapes_and_scale_of_fan_in():
-    w = dense.init(DenseSpec(768, (20,), 10), jax.random.key(0))
+    init = jax.jit(partial(dense.init, DenseSpec(768, (20,), 10)))
+    w = init(jax.random.key(0))
     assert {k: v.shape for k, v in w.items()} == {
         "dense0_kernel": (20, 768),
         "dense0_bias": (20,),
@@ -52,7 +57,7 @@ def test_init_has_shapes_and_scale_of_fan_in():
     assert not np.any(w["dense0_bias"]) and not np.any(w["dense1_bias"])
     assert np.abs(w["dense0_kernel"]).max() <= 2 / np.sqrt(768)
     assert np.std(w["dense0_kernel"]) == pytest.approx(0.8796 / np.sqrt(768), rel=0.02)
-    other = dense.init(DenseSpec(768, (20,), 10), jax.random.key(1))
+    other = init(jax.random.key(1))
     assert not np.array_equal(w["dense0_kernel"], other["dense0_kernel"])
 
 
