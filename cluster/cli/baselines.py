@@ -4,11 +4,10 @@ import json
 
 import click
 
-from cluster.cli import options
+from cluster.cli import STARTED, options
 from cluster.cli.evaluate import assess
 from cluster.cli.options import Place
 from cluster.cli.subject import Request, Subject, find_tasks
-from cluster.cli.train import process_start
 from cluster.jobs.evaluation import Progress, tune
 from cluster.jobs.job import Pool
 
@@ -23,7 +22,7 @@ def command(target: str, overrides: tuple[str, ...], place: Place, as_json: bool
 
     RUN|CONFIG is a run, a TOML file or a preset.
     """
-    began = process_start()
+    began = STARTED
 
     def compute(subject: Subject, pool: Pool, progress: Progress) -> None:
         tune(subject.run, subject.config, pool, progress)

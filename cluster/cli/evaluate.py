@@ -7,12 +7,11 @@ from typing import Any
 
 import click
 
-from cluster.cli import console, options
+from cluster.cli import STARTED, console, options
 from cluster.cli.console import counter
 from cluster.cli.interrupt import Interrupt
 from cluster.cli.options import Place
 from cluster.cli.subject import Request, Subject, find_learned, make_pool
-from cluster.cli.train import process_start
 from cluster.jobs.evaluation import Progress, evaluate, summary_of
 from cluster.jobs.job import Pool
 from cluster.report.page import write_report
@@ -36,7 +35,7 @@ def command(target: str, config: str | None, overrides: tuple[str, ...], place: 
 
     RUN|THETA is a run, a theta file, or the name of a shipped optimizer.
     """
-    began = process_start()
+    began = STARTED
     request = Request(target, overrides, place, config)
 
     def compute(subject: Subject, pool: Pool, progress: Progress) -> None:

@@ -1,17 +1,15 @@
 """`outertrain train`: a whole run on this machine: outer-training, evaluation on unseen tasks, report."""
 
 import json
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from cluster.cli import console, options
+from cluster.cli import STARTED, console, options
 from cluster.cli.console import counter
 from cluster.cli.interrupt import Interrupt, Interrupted
 from cluster.launchers.host import RunHost, RunStatus
@@ -52,7 +50,7 @@ def command(*, in_process: bool, evaluate: bool, as_json: bool, **request: Any) 
 
 def train(request: Request, mode: Mode) -> int:
     """Returns the exit code. Raises Interrupted when the user stops it; the run then has a checkpoint."""
-    began = process_start()
+    began = STARTED
     run, undo, note = open_run(request)
     config = run.config()
     with ExitStack() as stack:
@@ -155,13 +153,6 @@ def conclude(run: RunDirectory, config: Config, began: float, show: console.Disp
 
 
 def first_update(run: RunDirectory, began: float) -> float | None:
-    """Seconds from the start of this command to the first outer update it made; None when it made none."""
+    """Seconds from the start of this command to its first outer update; None when it made none."""
     times = [record.time for record in read_history(run.path) if record.time >= began]
     return min(times) - began if times else None
-
-
-def process_start() -> float:
-    """When this process was started, in unix seconds."""
-    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
-    age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / 100
-    return time.time() - age if sys.platform == "linux" else time.time()
