@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from cluster.report.table import table
+from cluster.report.table import aligned, final_table, table
 from workers.evaluation.comparison import Baseline, Comparison
 from workers.evaluation.tuning import Setting
 
 
-def test_every_way_of_tuning_has_its_line() -> None:
+def test_table_has_a_line_for_each_way_of_tuning() -> None:
     adam = Baseline(
         optimizer="adam",
         per_task=np.array([1.0, 2.0]),
@@ -26,3 +26,11 @@ def test_every_way_of_tuning_has_its_line() -> None:
         "adam       the same, grid twice as fine  1.4000  0.750  1/2",
         "adam       best single rate              2.0000  0.525  2/2",
     ]
+
+
+def test_final_table_without_comparison_names_the_command() -> None:
+    assert final_table(None, "night") == "not evaluated yet: outertrain evaluate night"
+
+
+def test_aligned_pads_columns_and_keeps_markup() -> None:
+    assert aligned([("a", "[b]"), ("longer", ""), ("", ":x:")]) == ["a       [b]", "longer", "        :x:"]

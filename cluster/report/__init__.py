@@ -1,1 +1,1 @@
-"""Results for people: the HTML page, its plots, tables, and exported optimizers."""
+"""What a run leaves behind: the page with its pictures, the table, and the exported optimizer."""

@@ -213,7 +213,7 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
     ]
     titles += ["e  learned optimizer: slice"] if slices else []
     titles += [f"f  plane, T = {steps}" for steps in planes[0]["steps"]] if planes else []
-    figure, panels = plotting.picture(2, (len(titles) + 1) // 2, titles)
+    figure, panels = plotting.panels(2, (len(titles) + 1) // 2, titles)
     _draw_toy(panels, of_kind(rows, "fig2", "toy")[0])
     _draw_adam(panels[3], next(r for r in of_kind(rows, "fig2", "adam") if "projection" in r))
     if slices:

@@ -217,7 +217,7 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
         "c  gradient of each truncation",
         "d  loss of the whole problem",
     ]
-    figure, panels = plotting.picture(2, 2, titles)
+    figure, panels = plotting.panels(2, 2, titles)
     windows = sorted({r["window"] for r in of_kind(rows, "fig3", "train")})
     for r in sorted(of_kind(rows, "fig3", "train"), key=lambda r: r["window"]):
         colour = plotting.shade(windows.index(r["window"]), len(windows))

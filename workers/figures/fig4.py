@@ -121,7 +121,7 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
 
     cases = list(dict.fromkeys(r["when"] for r in of_kind(rows, "fig4", "pairs")))
     titles = ["along outer-training", *(f"over the window, theta {when}" for when in cases)]
-    figure, panels = plotting.picture(2, 2, titles)
+    figure, panels = plotting.panels(2, 2, titles)
     for k, history in enumerate(histories(rows)):
         for name in ("rp", "es"):
             band = np.array(history[f"var_{name}"], float)

@@ -181,7 +181,7 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> Verdict:
 def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
     from common import plotting
 
-    figure, panels = plotting.picture(1, 2, [f"{objective} objective" for objective in OBJECTIVES])
+    figure, panels = plotting.panels(1, 2, [f"{objective} objective" for objective in OBJECTIVES])
     for axes, objective in zip(panels, OBJECTIVES):
         best = best_seed(rows, objective)
         for split, style in zip(SPLITS, ("-", "--")):

@@ -193,7 +193,7 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
         "d  test loss over seconds",
     ]
     titles += ["e  task by task, train loss", "f  task by task, test loss"]
-    figure, panels = plotting.picture(3, 2, titles)
+    figure, panels = plotting.panels(3, 2, titles)
     for k, (tuned_for, shown) in enumerate(TUNED_FOR.items()):
         for axes, scale in zip(panels[2 * k : 2 * k + 2], ("steps", "seconds")):
             _draw_curves(axes, rows, tuned_for, shown, scale)

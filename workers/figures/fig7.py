@@ -184,7 +184,7 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
         where for where in dict.fromkeys(r["where"] for r in of_kind(rows, "fig7", "curve")) if where != "digits"
     ]
     titles = ["digits, train loss", "digits, test loss", *(f"{where}, train loss" for where in elsewhere)]
-    figure, panels = plotting.picture((len(titles) + 2) // 3, 3, titles)
+    figure, panels = plotting.panels((len(titles) + 2) // 3, 3, titles)
     for axes, (where, loss) in zip(
         panels, [("digits", "train"), ("digits", "test"), *((w, "train") for w in elsewhere)]
     ):

@@ -141,7 +141,7 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
     from common import plotting
 
     table = scores(rows)
-    figure, panels = plotting.picture(
+    figure, panels = plotting.panels(
         1, 2, ["mean loss at the end of outer-training", "outer loss while training, merged and its parts"]
     )
     for k, values in enumerate(table.values()):

@@ -116,7 +116,7 @@ def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
     from common import plotting
 
     titles = ["loss along outer-training", "variance of rp over that of es", "the same loss over seconds"]
-    figure, panels = plotting.picture(1, 3, titles)
+    figure, panels = plotting.panels(1, 3, titles)
     versions = of_kind(rows, "probing", "train")[0]["kept"]
     for rate, colour, label in ((WITH, "#D55E00", "rp in every sample"), (WITHOUT, "#0072B2", "rp in a tenth")):
         found = [r for r in of_kind(rows, "probing", "train") if r["rate"] == rate]

@@ -1,29 +1,29 @@
-"""The report: complete for a finished run, honest for an unfinished one, self-contained, and careful with files."""
+"""The report page: complete for a finished run, partial for an unfinished one, self-contained."""
 
 import base64
 import re
 from html.parser import HTMLParser
-from io import BytesIO
 from pathlib import Path
 
-import numpy as np
 import pytest
 from helpers import run_files
 
-from cluster.report import plots
-from cluster.report.canvas import column, smooth
-from cluster.report.page import gather, write_report
-from cluster.report.plots import PLOTS, Material
+from cluster.report.evaluation_plots import EVALUATION_PLOTS
+from cluster.report.material import gather
+from cluster.report.page import training_seconds, write_report
+from cluster.report.training_plots import TRAINING_PLOTS
 from common.config import Config
 from common.errors import UserError
-from common.update_record import UNKNOWN, Quantiles
+from common.update_record import UNKNOWN
 from learner.lineage import Position, claim
+from workers.evaluation.comparison import read_evaluation
 
 PNG = b"\x89PNG\r\n"
+PLOTS = (*EVALUATION_PLOTS, *TRAINING_PLOTS)
 
 
 class Page(HTMLParser):
-    """Tags, references and text of a page; void elements need no end."""
+    """Tags, references and text of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -58,13 +58,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def test_a_finished_run_has_every_picture(finished: Path) -> None:
+def test_report_of_a_finished_run_has_every_picture(finished: Path) -> None:
     names = {p.stem for p in (finished / "report").glob("*.png")}
     assert names == {plot.name for plot in PLOTS}
     assert all((finished / "report" / f"{n}.png").read_bytes().startswith(PNG) for n in names)
 
 
-def test_the_page_is_well_formed_and_needs_nothing_else(finished: Path) -> None:
+def test_page_is_well_formed_and_self_contained(finished: Path) -> None:
     page = Page((finished / "report" / "index.html").read_text())
     assert page.open == [] and page.references == []
     assert len(page.images) == len(PLOTS)
@@ -72,7 +72,7 @@ def test_the_page_is_well_formed_and_needs_nothing_else(finished: Path) -> None:
     assert "night <1>" in page.text
 
 
-def test_the_page_tells_the_numbers_of_the_comparison(finished: Path) -> None:
+def test_page_shows_the_numbers_of_the_comparison(finished: Path) -> None:
     material = gather(finished, Config())
     assert material.comparison is not None
     adam = next(b for b in material.comparison.baselines if b.optimizer == "adam")
@@ -85,33 +85,33 @@ def test_the_page_tells_the_numbers_of_the_comparison(finished: Path) -> None:
     assert "30outer updates" in text and "accepted24098.8%" in text
 
 
-def test_a_run_that_has_only_begun_has_a_page(tmp_path: Path) -> None:
+def test_report_of_a_run_without_updates_says_so(tmp_path: Path) -> None:
     page = write_report(run_files.write_run(tmp_path / "r", [], [], Config()))
     text = Page(page.read_text()).text
     assert "No outer update has been recorded yet" in text and "outertrain evaluate" in text
     assert list(page.parent.glob("*.png")) == []
 
 
-def test_a_run_of_one_update_that_was_never_evaluated(tmp_path: Path) -> None:
+def test_report_of_one_update_has_the_pictures_it_can_draw(tmp_path: Path) -> None:
     lonely = [record._replace(var_rp=UNKNOWN) for record in run_files.history(1)]
     page = write_report(run_files.write_run(tmp_path / "r", lonely, [], Config()))
     names = {p.stem for p in page.parent.glob("*.png")}
     assert names == {"outer_loss", "outer_loss_time", "variances", "weights", "windows", "staleness", "norms"}
 
 
-def test_what_a_dead_learner_wrote_past_the_checkpoint_is_left_out(tmp_path: Path) -> None:
+def test_gather_leaves_out_updates_past_the_checkpoint(tmp_path: Path) -> None:
     lines = run_files.history(4)
     run = run_files.write_run(tmp_path / "r", [*lines, *(line._replace(epoch=2) for line in lines[2:3])], [], Config())
     claim(run / "epochs", Position(1, 2), 0.0)
     assert [(r.epoch, r.version) for r in gather(run, Config()).history] == [(1, 1), (1, 2), (2, 3)]
 
 
-def test_no_run_is_a_sentence(tmp_path: Path) -> None:
+def test_report_of_no_run_is_a_user_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds no run \(config.toml is missing\)"):
         write_report(tmp_path)
 
 
-def test_a_report_that_cannot_be_written_is_a_sentence_and_touches_nothing(tmp_path: Path) -> None:
+def test_report_that_cannot_be_written_leaves_the_run_as_it_is(tmp_path: Path) -> None:
     run = run_files.write_run(tmp_path / "r", [], [], Config())
     (run / "report").write_text("a file in the way")
     before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
@@ -120,57 +120,20 @@ def test_a_report_that_cannot_be_written_is_a_sentence_and_touches_nothing(tmp_p
     assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
 
 
-def test_every_axis_has_a_label(finished: Path) -> None:
-    material = gather(finished, Config())
-    for plot in PLOTS:
-        figure = plot.draw(material)
-        assert figure is not None
-        for axes in figure.axes:
-            assert axes.get_xlabel() and axes.get_ylabel(), plot.name
-
-
-def test_time_is_shown_in_a_unit_of_its_size(finished: Path) -> None:
-    history = run_files.history(5)
-    for scale, unit in ((1, "seconds"), (100, "minutes"), (3000, "hours")):
-        longer = [record._replace(seconds=record.seconds * scale) for record in history]
-        figure = plots.outer_loss_time(Material(longer, [], None, "train"))
-        assert figure is not None and figure.axes[0].get_xlabel().endswith(f"({unit})")
-
-
-def test_differences_are_positive_where_the_learned_optimizer_is_better(finished: Path) -> None:
-    figure = plots.differences(gather(finished, Config()))
-    assert figure is not None
-    assert [t.get_text() for t in figure.axes[0].get_legend().get_texts()] == [
-        "Adam (4 of 4 won)",
-        "SGD + momentum (4 of 4 won)",
-    ]
-    corners = np.concatenate([patch.get_path().vertices for patch in figure.axes[0].patches])
-    assert corners[corners[:, 1] > 0, 0].min() >= 0 and corners[:, 1].max() <= 4
-
-
-def test_variances_up_to_the_largest_number_can_be_drawn() -> None:
-    largest = float(np.finfo(float).max)
-    history = run_files.history(6)
-    norms = history[3].norms._replace(gradient=largest)
-    history[3] = history[3]._replace(var_rp=Quantiles(*[largest] * 5), norms=norms)
-    for draw in (plots.variances, plots.norms):
-        figure = draw(Material(history, [], None, "train"))
-        assert figure is not None
-        figure.savefig(BytesIO(), format="png")
-
-
-def test_the_running_median_ignores_outliers_and_gaps() -> None:
-    values = np.array([1.0, 1.0, 100.0, 1.0, np.nan, 1.0, 1.0])
-    assert smooth(values).tolist() == [1.0] * 7
-
-
-def test_a_column_of_something_not_measured_is_nan() -> None:
-    known, other = run_files.history(2)
-    cells = column([known, other._replace(var_rp=UNKNOWN)], lambda r: r.var_rp.q50)
-    assert cells[0] == known.var_rp.q50 and np.isnan(cells[1])
-
-
-def test_the_page_holds_the_run_s_own_numbers_not_a_machine_s(finished: Path) -> None:
+def test_page_contains_no_path_and_no_link(finished: Path) -> None:
     text = (finished / "report" / "index.html").read_text()
     assert str(finished.parent) not in text
     assert re.search(r"https?://", text) is None
+
+
+def test_page_shows_the_evaluation_it_is_given(tmp_path: Path) -> None:
+    run = run_files.write_run(tmp_path / "r", [], run_files.unrolls(tasks=3), Config())
+    evaluation = read_evaluation(run / "evaluation", Config(), "e" * 64)
+    text = Page(write_report(run, evaluation).read_text()).text
+    assert "learned (version 100)" in text and "learned (version 200)" not in text
+
+
+def test_training_seconds_add_the_incarnations_of_the_learner() -> None:
+    first, second = run_files.history(2)
+    restarted = first._replace(epoch=2, seconds=3.0)
+    assert training_seconds([first, second, restarted]) == second.seconds + 3.0

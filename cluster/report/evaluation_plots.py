@@ -1,0 +1,105 @@
+"""The report's pictures of the evaluation on unseen tasks."""
+
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from cluster.report.material import Material, Plot
+from common.plotting import COLOURS, INK, NAMES, legend_above, log_if_wide, single
+from workers.evaluation.comparison import LEARNED
+from workers.evaluation.curves import best_unrolls, mean_curves
+
+
+def evaluations(material: Material) -> Figure | None:
+    """Mean loss on unseen tasks over training; None if it was evaluated only once."""
+    groups: dict[int, list[float]] = {}
+    for u in material.unrolls:
+        first = u.outer_split == "outer_test" and u.initialisation == 0
+        if u.optimizer == LEARNED and first and u.version is not None:
+            groups.setdefault(u.version, []).append(u.mean(material.objective))
+    if len(groups) < 2:
+        return None
+    figure, axes = single("outer updates", f"mean {material.objective} loss, unseen tasks (nats)")
+    x = sorted(groups)
+    axes.plot(x, [np.mean(groups[v]) for v in x], "o-", color=COLOURS[LEARNED], markersize=4, label=LEARNED)
+    for b in material.comparison.baselines if material.comparison else ():
+        axes.axhline(b.per_task.mean(), color=COLOURS[b.optimizer], linestyle="--", label=NAMES[b.optimizer])
+    legend_above(axes)
+    return figure
+
+
+def learning_curves(split: str, axis: str) -> Callable[[Material], Figure | None]:
+    """Loss over inner "steps" or over "seconds", band: 25 to 75 % over initialisations (Figures 6a and 6b)."""
+
+    def draw(material: Material) -> Figure | None:
+        comparison = material.comparison
+        if comparison is None:
+            return None
+        figure, axes = single({"steps": "inner steps", "seconds": "seconds"}[axis], f"{split} loss (nats)")
+        for name in (LEARNED, *(b.optimizer for b in comparison.baselines)):
+            x, losses = mean_curves(best_unrolls(material.unrolls, name, comparison), split, axis)
+            axes.plot(x, np.median(losses, axis=0), color=COLOURS[name], label=NAMES[name])
+            low, high = np.percentile(losses, [25, 75], axis=0)
+            axes.fill_between(x, low, high, color=COLOURS[name], alpha=0.2, linewidth=0)
+        axes.set_xlim(left=0)
+        log_if_wide(axes)
+        legend_above(axes)
+        return figure
+
+    return draw
+
+
+def differences(material: Material) -> Figure | None:
+    """Distribution over tasks of the difference of the means (Figure 6c). Positive: better than the baseline."""
+    if material.comparison is None:
+        return None
+    figure, axes = single("baseline loss - learned loss (nats)", "tasks")
+    gaps = {b.optimizer: b.per_task - material.comparison.learned for b in material.comparison.baselines}
+    edges = _edges(np.concatenate(list(gaps.values()))).tolist()
+    for name, gap in gaps.items():
+        axes.hist(gap, edges, histtype="stepfilled", color=COLOURS[name], alpha=0.25)
+        axes.hist(gap, edges, histtype="step", color=COLOURS[name], linewidth=1.5, label=_wins(name, gap))
+    axes.axvline(0, color=INK, linewidth=1)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    legend_above(axes)
+    return figure
+
+
+def _wins(name: str, gap: np.ndarray) -> str:
+    return f"{NAMES[name]} ({int((gap > 0).sum())} of {len(gap)} won)"
+
+
+def _edges(values: np.ndarray) -> np.ndarray:
+    """Bin edges over all values and zero, such that zero is an edge."""
+    low, high = min(values.min(), 0.0), max(values.max(), 0.0)
+    width = max((high - low) / 16, 1e-6)
+    return width * np.arange(np.floor(low / width), np.ceil(high / width) + 1)
+
+
+_BAND = (
+    "Mean over the tasks run from every initialisation, baselines at the best rate of each task; line: median, band: "
+    "25 to 75 % over initialisations."
+)
+
+EVALUATION_PLOTS: Final = (
+    Plot("train_steps", "Training loss over steps", _BAND, learning_curves("train", "steps")),
+    Plot("train_seconds", "Training loss over time", _BAND, learning_curves("train", "seconds")),
+    Plot("valid_steps", "Validation loss over steps", _BAND, learning_curves("valid", "steps")),
+    Plot("valid_seconds", "Validation loss over time", _BAND, learning_curves("valid", "seconds")),
+    Plot("test_steps", "Test loss over steps", _BAND, learning_curves("test", "steps")),
+    Plot(
+        "differences",
+        "Differences by task",
+        "Right of zero: the learned optimizer has the lower mean loss, compared with the best rate of the task.",
+        differences,
+    ),
+    Plot(
+        "evaluations",
+        "Evaluation during outer-training",
+        "Mean loss on unseen tasks over outer updates; dashed: baselines at the best rate of each task.",
+        evaluations,
+    ),
+)

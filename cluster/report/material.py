@@ -1,0 +1,38 @@
+"""What a report draws from, and what a picture of it is."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from common.config import Config
+from common.update_record import UpdateRecord
+from learner.history import read_history
+from workers.evaluation.comparison import Comparison, Evaluation, read_evaluation
+from workers.evaluation.results import UnrollResult
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Material(NamedTuple):
+    """What a report draws from."""
+
+    history: Sequence[UpdateRecord]
+    unrolls: Sequence[UnrollResult]
+    comparison: Comparison | None
+    objective: str  # of the run: "train" or "valid"
+
+
+class Plot(NamedTuple):
+    """A picture of a report, with one axes, so that a narrow screen can stack them."""
+
+    name: str  # of its file
+    title: str
+    caption: str
+    draw: "Callable[[Material], Figure | None]"  # None: the run has no data for it yet
+
+
+def gather(run_dir: Path, config: Config, evaluation: Evaluation | None = None) -> Material:
+    """Args: evaluation: of the run; by default read from its directory."""
+    unrolls, comparison = evaluation or read_evaluation(run_dir / "evaluation", config)
+    return Material(read_history(run_dir), unrolls, comparison, config.estimator.objective)
