@@ -1,7 +1,7 @@
-"""Records on disk: msgpack behind a sha256, replaced atomically.
+"""Records on disk: msgpack behind a sha256, replaced atomically. No pickle.
 
-A record is nested dicts, lists, strings, numbers, bytes, None and NumPy arrays. A file is whole or it is `Damaged`:
-cut short, one bit flipped, or foreign, it never loads. No pickle.
+A record is nested dicts, lists, strings, numbers, bytes, None and NumPy arrays. A file that is truncated, altered by one
+bit, or foreign is a `CorruptRecord` and never loads.
 """
 
 import hashlib
@@ -21,21 +21,23 @@ _ARRAY = 1
 _DTYPES = frozenset(["<f2", "<f4", "<f8", "|i1", "<i2", "<i4", "<i8", "|u1", "<u2", "<u4", "<u8", "|b1"])
 
 
-class Damaged(UserError):
-    """The file or the bytes are not a record that we wrote."""
+class CorruptRecord(UserError):
+    """The file or the bytes are not a record written by `save` or `pack`."""
 
 
 def pack(record: Any) -> bytes:
-    """`record` as bytes that `unpack` takes. Raises TypeError on what a record cannot hold."""
+    """`record` as bytes, for `unpack`. Raises TypeError for a value that a record cannot hold."""
     return msgpack.packb(record, default=_encode)
 
 
 def unpack(data: bytes, name: str = "the record") -> Any:
-    """Raises Damaged."""
+    """The record in `data`, which errors call `name`. Raises CorruptRecord."""
     try:
         return msgpack.unpackb(data, ext_hook=_decode, strict_map_key=False)
     except (ValueError, TypeError, msgpack.UnpackException) as error:
-        raise Damaged(f"{name} cannot be read ({error or type(error).__name__}): use another copy of it") from None
+        raise CorruptRecord(
+            f"{name} cannot be read ({error or type(error).__name__}): use another copy of it"
+        ) from None
 
 
 def _encode(value: Any) -> msgpack.ExtType:
@@ -56,17 +58,17 @@ def _decode(code: int, data: bytes) -> np.ndarray:
     return np.frombuffer(content, kind).reshape(shape)
 
 
-def save(path: Path, record: Any, reached: Callable[[str], None] = files.no_failpoint) -> int:
-    """Replaces `path` by `record` (`common.files.replace`), and returns the bytes written. Raises OSError."""
+def save(path: Path, record: Any, failpoint: Callable[[str], None] = files.no_failpoint) -> int:
+    """Replaces the file `path` by `record` (`common.files.replace`). Returns the bytes written. Raises OSError."""
     body = pack(record)
-    return files.replace(path, MAGIC + hashlib.sha256(body).digest() + body, reached)
+    return files.replace(path, MAGIC + hashlib.sha256(body).digest() + body, failpoint)
 
 
 def load(path: Path) -> Any:
     """The record in `path`.
 
     Raises:
-      Damaged: foreign, cut short or altered, named with the reason.
+      CorruptRecord: foreign, truncated or altered; the message names the file and the reason.
       UserError: it cannot be read at all.
     """
     try:
@@ -75,11 +77,11 @@ def load(path: Path) -> Any:
         raise UserError(f"cannot read {path} ({error.strerror}): check the path and its permissions") from None
     if not data.startswith(MAGIC):
         foreign = not MAGIC.startswith(data[: len(MAGIC)])
-        why = "it is not a file of outertrain" if foreign else "it is cut short"
-        raise Damaged(f"{path} is not a usable record ({why}): use another copy or an older checkpoint")
+        why = "it is not a file of outertrain" if foreign else "it is truncated"
+        raise CorruptRecord(f"{path} is not a usable record ({why}): use another copy or an older checkpoint")
     body = data[_HEADER:]
     if hashlib.sha256(body).digest() != data[len(MAGIC) : _HEADER]:
-        raise Damaged(
-            f"{path} is damaged (its sha256 differs, {len(data)} bytes): use another copy or an older checkpoint"
+        raise CorruptRecord(
+            f"{path} is corrupt (its sha256 differs, {len(data)} bytes): use another copy or an older checkpoint"
         )
     return unpack(body, str(path))

@@ -10,7 +10,7 @@ def no_failpoint(step: str) -> None:
     """Default of `replace`'s hook: no failpoint is set."""
 
 
-def replace(path: Path, content: bytes | str, reached: Callable[[str], None] = no_failpoint) -> int:
+def replace(path: Path, content: bytes | str, failpoint: Callable[[str], None] = no_failpoint) -> int:
     """Replaces the file at `path`, and returns the bytes written.
 
     When this returns, the file survives a power cut; whenever it is interrupted, the old file is still complete. A
@@ -18,7 +18,7 @@ def replace(path: Path, content: bytes | str, reached: Callable[[str], None] = n
 
     Args:
       content: bytes, or text that is written as UTF-8.
-      reached: is told the name of each step before and after it (failpoints).
+      failpoint: called with the name of each step before and after it.
 
     Raises:
       OSError: from the file system; `path` holds either its old content or the new one, complete.
@@ -26,26 +26,26 @@ def replace(path: Path, content: bytes | str, reached: Callable[[str], None] = n
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        _write(temporary, data, reached)
-        reached("before_rename")
+        _write(temporary, data, failpoint)
+        failpoint("before_rename")
         os.replace(temporary, path)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
-    reached("after_rename")
+    failpoint("after_rename")
     sync_folder(path.parent)
     return len(data)
 
 
-def _write(temporary: Path, data: bytes, reached: Callable[[str], None]) -> None:
-    reached("before_write")
+def _write(temporary: Path, data: bytes, failpoint: Callable[[str], None]) -> None:
+    failpoint("before_write")
     with open(temporary, "wb") as file:
         file.write(data)
         file.flush()
-        reached("after_write")
-        reached("before_fsync")
+        failpoint("after_write")
+        failpoint("before_fsync")
         os.fsync(file.fileno())
-    reached("after_fsync")
+    failpoint("after_fsync")
 
 
 def sync_folder(folder: Path) -> None:

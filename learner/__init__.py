@@ -1,1 +1,1 @@
-"""Turns samples into parameters. Knows theta as a vector, and no task. Imports `common` only."""
+"""The learner: merges samples into outer updates of theta, a vector whose task it does not know. Imports `common` only."""

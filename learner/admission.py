@@ -1,69 +1,57 @@
-"""Whether a sample is taken: a pure judgement on its run, its numbers, its parameters' place in history, and its name.
+"""Admission: every payload is parsed, judged, counted, and remembered by name if it is accepted.
 
+The judgement (`admit`) is pure: the sample's run, its numbers, the place of its parameters in the lineage, its name.
 Staleness is a difference of versions, never of clocks. Its mean is about workers / batch (Little's law); a limit
-rejects long windows and slow workers first, which biases what is learned, so there is none by default.
+rejects long windows and slow workers first, which biases the outer gradient, so there is none by default.
 """
 
+import logging
 import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from common.config import Config
-from common.messages import GradientSample, Verdict
+from common.messages import GradientSample, Malformed, Verdict, max_bytes, unpack_sample
 from common.moments import Moments
-from learner.deduplication import Ledger
+from learner.deduplication import Deduplicator
+from learner.observer import Observer
 
-_LARGEST_NOISE = 8.0  # standard deviations; an honest draw beyond it has probability 1e-15
+log = logging.getLogger(__name__)
+_LARGEST_NOISE = 8.0  # standard deviations; a Gaussian draw beyond it has probability 1e-15
 _SLACK = 1 + 1e-4  # float32 rounding of the workers
 
 
 class Limits(NamedTuple):
-    """What a sample of this run can look like."""
+    """What the samples of one run can look like."""
 
-    digest: str
+    config: Config
+    digest: str  # of the configuration and the data
     size: int  # P
-    objective: str
-    pairs: int  # S; a multiple of it is an aggregate
-    batch_samples: int
-    inner_steps: int
-    clamp: float
-    es_bound: float  # of |es|; infinite without noise
-    needs_rp: bool
-    has_es: bool
-    max_staleness: int  # versions; -1: no limit
+    loss: float  # the clamp
+    es: float  # of |es|; infinite without noise
 
 
-class Standing(NamedTuple):
-    """Where the learner stands in its run's history."""
+class Head(NamedTuple):
+    """The learner's position in its run's lineage."""
 
     epoch: int
     version: int
-    lineage: Mapping[int, int]  # earlier epochs that this one descends from -> the last version of each that counts
-    closed: Verdict | None = None  # what good samples get instead of being accepted
+    ancestors: Mapping[int, int]  # earlier epochs that this one descends from -> the last version of each that counts
+    closed: Verdict | None = None  # what valid samples get instead of being accepted
 
 
 def limits(config: Config, digest: str, size: int) -> Limits:
-    estimator = config.estimator
-    noisy = estimator.sigma > 0
-    return Limits(
-        digest=digest,
-        size=size,
-        objective=estimator.objective,
-        pairs=estimator.pairs,
-        batch_samples=config.outer.batch_samples,
-        inner_steps=config.task.inner_steps,
-        clamp=estimator.clamp * _SLACK,
-        es_bound=_LARGEST_NOISE * estimator.clamp / (2 * estimator.sigma) * _SLACK if noisy else np.inf,
-        needs_rp=estimator.use == "rp",
-        has_es=noisy,
-        max_staleness=config.outer.max_staleness,
-    )
+    """The limits of a run whose theta has `size` coordinates."""
+    clamp, sigma = config.estimator.clamp, config.estimator.sigma
+    es = _LARGEST_NOISE * clamp / (2 * sigma) * _SLACK if sigma > 0 else np.inf
+    return Limits(config, digest, size, clamp * _SLACK, es)
 
 
-def admit(sample: GradientSample, bounds: Limits, standing: Standing, ledger: Ledger) -> Verdict:
-    """The verdict on a well-formed sample. Nothing is changed; the caller notes what it takes."""
+def admit(sample: GradientSample, bounds: Limits, head: Head, taken: Deduplicator) -> Verdict:
+    """The verdict on a well-formed sample. Changes nothing: the caller remembers what it accepts."""
     if sample.digest != bounds.digest:
         return Verdict.wrong_run
     if not _fits(sample, bounds):
@@ -72,65 +60,99 @@ def admit(sample: GradientSample, bounds: Limits, standing: Standing, ledger: Le
         return Verdict.non_finite
     if not _possible(sample, bounds):
         return Verdict.malformed
-    if sample.epoch == standing.epoch and sample.version > standing.version:
+    if sample.epoch == head.epoch and sample.version > head.version:
         return Verdict.malformed
-    if staleness(sample, standing) is None:
+    if staleness(sample, head) is None:
         return Verdict.wrong_epoch
-    if ledger.has(sample.worker, sample.sequence):
+    if taken.is_duplicate(sample.worker, sample.sequence):
         return Verdict.duplicate
-    return _late(sample, bounds, standing, ledger)
+    limit = bounds.config.outer.max_staleness
+    if 0 <= limit < head.version - sample.version or taken.may_be_duplicate(sample.worker, sample.version):
+        return Verdict.stale
+    return head.closed or Verdict.accepted
 
 
-def staleness(sample: GradientSample, standing: Standing) -> int | None:
-    """Versions since the sample's parameters; None when they are not part of the learner's history."""
-    newest = standing.version if sample.epoch == standing.epoch else standing.lineage.get(sample.epoch, -1)
-    return standing.version - sample.version if sample.version <= newest else None
+def staleness(sample: GradientSample, head: Head) -> int | None:
+    """Versions since the sample's parameters; None when these are not on the learner's lineage."""
+    newest = head.version if sample.epoch == head.epoch else head.ancestors.get(sample.epoch, -1)
+    return head.version - sample.version if sample.version <= newest else None
 
 
 def samples_in(sample: GradientSample, pairs: int) -> int:
-    """How many workers' samples it stands for: 1, or more in an aggregate."""
+    """How many workers' samples of `pairs` pairs it stands for: 1, or more in an aggregate."""
     return len(sample.windows) // pairs
-
-
-def _late(sample: GradientSample, bounds: Limits, standing: Standing, ledger: Ledger) -> Verdict:
-    behind = standing.version - sample.version
-    if 0 <= bounds.max_staleness < behind or ledger.forgotten(sample.worker, sample.version):
-        return Verdict.stale
-    return standing.closed or Verdict.accepted
 
 
 def _fits(sample: GradientSample, bounds: Limits) -> bool:
     """Whether its counts and lengths are those of this run."""
-    pairs = len(sample.windows)
+    estimator, pairs = bounds.config.estimator, len(sample.windows)
+    has_es, needs_rp = estimator.sigma > 0, estimator.use == "rp"
     steps = zip(sample.starts, sample.windows, strict=True)
     return (
         len(sample.es.mean) == bounds.size
-        and pairs % bounds.pairs == 0
-        and samples_in(sample, bounds.pairs) <= bounds.batch_samples
-        and sample.objective == bounds.objective
-        and sample.es.count == (pairs if bounds.has_es else 0)
-        and (sample.rp.count == pairs or (bounds.has_es and not bounds.needs_rp))
-        and all(start + window <= bounds.inner_steps for start, window in steps)
+        and pairs % estimator.pairs == 0
+        and samples_in(sample, estimator.pairs) <= bounds.config.outer.batch_samples
+        and sample.objective == estimator.objective
+        and sample.es.count == (pairs if has_es else 0)
+        and (sample.rp.count == pairs or (has_es and not needs_rp))
+        and all(start + window <= bounds.config.task.inner_steps for start, window in steps)
     )
 
 
 def _finite(sample: GradientSample) -> bool:
-    """rp may be non-finite where es is there to fall back on."""
-    sure = sample.es if sample.es.count else sample.rp
+    """rp may be non-finite where the merge can fall back to es."""
+    bounded = sample.es if sample.es.count else sample.rp
     losses = all(map(math.isfinite, sample.loss_plus + sample.loss_minus))
-    return losses and bool(np.isfinite(sure.mean).all() and np.isfinite(sure.m2).all())
+    return losses and bool(np.isfinite(bounded.mean).all() and np.isfinite(bounded.m2).all())
 
 
 def _possible(sample: GradientSample, bounds: Limits) -> bool:
     """Whether clamped losses and Gaussian noise can give these numbers."""
-    if max(*sample.loss_plus, *sample.loss_minus) > bounds.clamp:
+    if max(*sample.loss_plus, *sample.loss_minus) > bounds.loss:
         return False
     if (sample.rp.m2 < 0).any():
         return False
-    return not sample.es.count or _within(sample.es, bounds.es_bound)
+    return not sample.es.count or _within(sample.es, bounds.es)
 
 
 def _within(es: Moments, bound: float) -> bool:
     """Means within the bound, and squared deviations that `count` values within it can have."""
     means = -bound <= es.mean.min() and es.mean.max() <= bound
     return bool(means and es.m2.min() >= 0 and es.m2.max() <= es.count * bound * bound)
+
+
+class Admission:
+    """The stateful part. `parse` may run in many threads; `judge` needs the learner's lock."""
+
+    def __init__(self, bounds: Limits, taken: Deduplicator, observer: Observer) -> None:
+        self.verdicts: Counter[str] = Counter()
+        self.taken = taken
+        self._bounds, self._observer = bounds, observer
+        self._max_bytes = max_bytes(bounds.size)
+
+    def parse(self, payload: bytes) -> tuple[GradientSample | None, str]:
+        """The sample, or None and the reason."""
+        try:
+            return unpack_sample(payload, self._max_bytes), ""
+        except Malformed as error:
+            return None, str(error)
+
+    def judge(self, sample: GradientSample | None, reason: str, size: int, head: Head) -> Verdict:
+        """The verdict on what `parse` returned for a payload of `size` bytes. An accepted sample is remembered."""
+        if sample is None:
+            verdict, behind = Verdict.malformed, None
+        else:
+            verdict, behind = admit(sample, self._bounds, head, self.taken), staleness(sample, head)
+            reason = f"{verdict.sentence} It came from worker {sample.worker}."
+            if verdict is Verdict.accepted:
+                self.taken.accept(sample.worker, sample.sequence, head.version)
+        self._count(verdict, reason)
+        self._observer.observe_verdict(verdict.value, size, sample, behind)
+        return verdict
+
+    def _count(self, verdict: Verdict, reason: str) -> None:
+        """Logs the 1st, 2nd, 4th, 8th ... rejection of each kind: a flood of them must not fill the disk."""
+        self.verdicts[verdict.value] += 1
+        count = self.verdicts[verdict.value]
+        if verdict is not Verdict.accepted and count & (count - 1) == 0:
+            log.warning("rejected as %s (%d so far): %s", verdict.value, count, reason)

@@ -1,8 +1,8 @@
-"""An aggregator: the learner's interface, before the learner. It merges samples of its workers, and sends one for many.
+"""An aggregator: merges the samples of many workers into one and sends that to the learner. It has the learner's interface.
 
-For thousands of workers: one on each machine. The merge is exact up to rounding (common/moments.py). Not for few
-workers: a sample waits until its group is full, and an aggregator that dies takes the samples that it holds along.
-What it cannot merge with a clear conscience goes through to the learner as it is, whose verdict is the answer.
+For thousands of workers: one aggregator on each machine. The merge is exact up to rounding (`common.moments`). Do not
+use it for few workers: a sample waits until its group is full, and an aggregator that dies loses the samples that it
+holds. Samples that it cannot validate are forwarded unchanged, and get the learner's verdict.
 """
 
 import threading
@@ -21,60 +21,65 @@ from common.messages import (
     unpack_reply,
     unpack_sample,
 )
-from learner.admission import Standing, admit, limits
-from learner.deduplication import Ledger
+from learner.admission import Head, admit, limits
+from learner.deduplication import Deduplicator
 
 Exchange = Callable[[bytes | None, int, int], bytes]
 
 
 class Aggregator:
-    """Groups samples computed with the same parameters, at most `size` of them. Threads may call `exchange` at once."""
+    """Groups samples that were computed with the same parameters, at most `size` of them. `exchange` is thread-safe."""
 
     def __init__(self, config: Config, uid: str, exchange: Exchange, size: int):
-        """`uid` is unique over all lives of all aggregators and workers; `size` is at most `outer.batch_samples`."""
+        """A group of `size` samples, at most `outer.batch_samples`, is sent as one sample of worker `uid`.
+
+        Args:
+          uid: unique over all incarnations of all aggregators and workers.
+          exchange: of the learner.
+        """
         self._config, self._uid, self._upstream = config, uid, exchange
         self._size = min(size, config.outer.batch_samples)
-        self._ledger = Ledger()
+        self._taken = Deduplicator()
         self._group: list[GradientSample] = []
         self._sequence = 0
         self._newest: Reply | None = None  # with theta
         self._lock, self._sending = threading.Lock(), threading.Lock()
 
     def exchange(self, payload: bytes | None, epoch: int, version: int) -> bytes:
-        """As `Learner.exchange`; a sample that is held counts as accepted."""
+        """As `Learner.exchange`. A sample that is held gets the verdict `accepted`."""
         if payload is None or self._newest is None:
             self._ask(None)
         if payload is None:
-            return self._answer(None, epoch, version)
+            return self._reply(None, epoch, version)
         with self._lock:
-            verdict, ready = self._take(payload)
+            verdict, ready = self._accept(payload)
         for group in ready:
             self._send(group)
         if verdict is None:
             return self._upstream(payload, epoch, version)
-        return self._answer(verdict, epoch, version)
+        return self._reply(verdict, epoch, version)
 
-    def _take(self, payload: bytes) -> tuple[Verdict | None, list[list[GradientSample]]]:
-        """The verdict, None where the learner is to give it, and the groups that are to be sent now."""
+    def _accept(self, payload: bytes) -> tuple[Verdict | None, list[list[GradientSample]]]:
+        """The verdict, or None where the learner has to judge, and the groups that are complete."""
         assert self._newest is not None and self._newest.theta is not None
         size = len(self._newest.theta) // 4
         try:
             sample = unpack_sample(payload, max_bytes(size))
         except Malformed:
             return None, []
-        standing = Standing(self._newest.epoch, self._newest.version, {})
-        verdict = admit(sample, limits(self._config, self._newest.digest, size), standing, self._ledger)
+        head = Head(self._newest.epoch, self._newest.version, {})
+        verdict = admit(sample, limits(self._config, self._newest.digest, size), head, self._taken)
         if verdict is Verdict.duplicate:
             return verdict, []
         if verdict is not Verdict.accepted:
             return None, []
-        self._ledger.take(sample.worker, sample.sequence, sample.version)
+        self._taken.accept(sample.worker, sample.sequence, sample.version)
         return verdict, self._add(sample)
 
     def _add(self, sample: GradientSample) -> list[list[GradientSample]]:
-        """A group ends when it is full, or when samples of other parameters come."""
+        """A group is complete when it is full, or when a sample of other parameters arrives."""
         ready = []
-        if self._group and self._group[0][2:4] != sample[2:4]:  # epoch and version
+        if self._group and _parameters(self._group[0]) != _parameters(sample):
             ready.append(self._group)
             self._group = []
         self._group.append(sample)
@@ -84,30 +89,37 @@ class Aggregator:
         return ready
 
     def _send(self, group: list[GradientSample]) -> None:
-        """One after another: the learner takes a number that comes after a higher one for a repetition."""
+        """One group at a time: to the learner, a sequence number that arrives after a higher one is a duplicate."""
         with self._sending:
             self._sequence += 1
             self._ask(pack_sample(merged(group, self._uid, self._sequence)))
 
     def _ask(self, payload: bytes | None) -> None:
-        """Sends what there is, and takes in the newest parameters."""
+        """Sends the payload, if any, and stores the newest parameters."""
         known = (-1, -1) if self._newest is None else (self._newest.epoch, self._newest.version)
         reply = unpack_reply(self._upstream(payload, *known))
         with self._lock:
             old = self._newest
-            if reply.theta is None and old is not None and old[1:3] == reply[1:3]:
+            if reply.theta is None and old is not None and _parameters(old) == _parameters(reply):
                 reply = reply._replace(theta=old.theta)
-            if reply.theta is not None and (old is None or old[1:3] <= reply[1:3]):
+            if reply.theta is not None and (old is None or _parameters(old) <= _parameters(reply)):
                 self._newest = reply
 
-    def _answer(self, verdict: Verdict | None, epoch: int, version: int) -> bytes:
+    def _reply(self, verdict: Verdict | None, epoch: int, version: int) -> bytes:
         assert self._newest is not None
         reply = self._newest._replace(verdict=verdict)
-        return pack_reply(reply._replace(theta=None) if (epoch, version) == reply[1:3] else reply)
+        return pack_reply(reply._replace(theta=None) if (epoch, version) == _parameters(reply) else reply)
+
+
+def _parameters(record: GradientSample | Reply) -> tuple[int, int]:
+    return record.epoch, record.version
 
 
 def merged(group: Sequence[GradientSample], uid: str, sequence: int) -> GradientSample:
-    """One sample for many of the same parameters, in the order of their names. Counts add up, durations are means."""
+    """One sample that stands for a group computed with the same parameters, merged in the order of their names.
+
+    Its duration is the mean of theirs.
+    """
     ordered = sorted(group, key=lambda s: (s.worker, s.sequence))
     size = len(ordered[0].es.mean)
     return ordered[0]._replace(

@@ -58,7 +58,7 @@ def describe(stamp: Stamp, samples: Sequence[GradientSample], pairs: int, merged
         es_pairs=merged.es.count,
         norms=Norms(*map(_bounded, (step.gradient_norm, step.update_norm, norm(step.theta.astype(np.float64))))),
         clipped=step.clipped,
-        refused=step.refused,
+        refused=step.rejected,
     )
 
 

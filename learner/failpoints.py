@@ -1,6 +1,7 @@
-"""Named points at which a fault test stops the learner: killed as by SIGKILL, or raising.
+"""Failpoints: named points at which a fault test stops the learner, killed as by SIGKILL or by an exception.
 
-`OUTERTRAIN_FAILPOINT=name[:nth[:action]]`, action `kill` (default) or `raise`; the nth time the point is reached.
+`OUTERTRAIN_FAILPOINT=name[:nth[:action]]` with action `kill` (the default) or `raise`, at the nth time that the point
+is reached.
 """
 
 import os
@@ -10,7 +11,7 @@ from collections.abc import Callable, Mapping
 from common.errors import UserError
 from common.files import no_failpoint
 
-Reached = Callable[[str], None]
+Failpoint = Callable[[str], None]  # called with the name of each point that is reached
 
 POINTS = (
     "before_merge",
@@ -32,8 +33,8 @@ class FailpointReached(Exception):
     """Raised by a failpoint whose action is `raise`."""
 
 
-def from_environment(environment: Mapping[str, str] = os.environ) -> Reached:
-    """The failpoint that the environment asks for; without one, a function that does nothing."""
+def from_environment(environment: Mapping[str, str] = os.environ) -> Failpoint:
+    """The failpoint that the environment names, or one that does nothing. Raises UserError for an unknown one."""
     text = environment.get("OUTERTRAIN_FAILPOINT", "")
     if not text:
         return no_failpoint
@@ -42,12 +43,12 @@ def from_environment(environment: Mapping[str, str] = os.environ) -> Reached:
     nth, action = nth or "1", action or "kill"
     if name not in POINTS or not nth.isdigit() or action not in ("kill", "raise"):
         raise UserError(
-            f"OUTERTRAIN_FAILPOINT={text!r} is no failpoint: write name[:nth[:kill or raise]] with a name of {', '.join(POINTS)}"
+            f"OUTERTRAIN_FAILPOINT={text!r} is not a failpoint: write name[:nth[:kill or raise]] with a name of {', '.join(POINTS)}"
         )
-    return _Failpoint(name, int(nth), action)
+    return _Armed(name, int(nth), action)
 
 
-class _Failpoint:
+class _Armed:
     def __init__(self, name: str, nth: int, action: str) -> None:
         self.name, self.left, self.action = name, nth, action
 

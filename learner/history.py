@@ -8,7 +8,7 @@ from pathlib import Path
 
 from common import jsonlines
 from common.update_record import UpdateRecord
-from learner.lineage import Position, counts, lineage
+from learner.lineage import Position, contains, lineage
 
 FILE = "history.jsonl"
 
@@ -51,5 +51,5 @@ def records(lines: Iterable[jsonlines.Record]) -> Iterator[UpdateRecord]:
 
 def on_lineage(found: Iterable[UpdateRecord], chain: Mapping[int, int]) -> list[UpdateRecord]:
     """Those records that lie on the lineage `chain`, by version."""
-    by_version = {r.version: r for r in found if counts(chain, Position(r.epoch, r.version))}
+    by_version = {r.version: r for r in found if contains(chain, Position(r.epoch, r.version))}
     return [by_version[version] for version in sorted(by_version)]

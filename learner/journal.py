@@ -1,8 +1,8 @@
-"""The journal: every applied payload, so that theta can be computed again, bit for bit, by the code that made it.
+"""The journal: every applied payload, so that the same code can replay a run and get the same theta, bit for bit.
 
 `journal/e<epoch>-start.jnl` holds the configuration and the state that an epoch starts from,
-`journal/e<epoch>-v<version>.jnl` the payloads of the update that made this version, in the order of their merge. About
-4.5 MB per batch of 128; never deleted by us. For tests and for the suspicious, not for every run.
+`journal/e<epoch>-v<version>.jnl` the payloads of the update that made this version, in the order of their merge. Costs
+about 4.5 MB per batch of 128, and nothing is ever deleted: for tests and audits, not for every run.
 """
 
 from collections import deque
@@ -17,20 +17,20 @@ from common.config import Config
 from common.messages import unpack_sample
 from learner import state as states
 from learner.lineage import NO_END, Position, lineage
+from learner.merge import Rule
 from learner.outer_optimizer import OuterOptimizer
-from learner.record import state_in
 
-_WAITING_BYTES = 64 * 2**20  # of payloads kept while the disk is full; beyond them the oldest entries are lost
+_WAITING_BYTES = 64 * 2**20  # of payloads queued while the disk is full; beyond it the oldest entries are lost
 
 
 class Journal:
-    """Writes entries in order; those that a full disk refused go first when there is room again."""
+    """Writes entries in order. After a failed write they stay queued, and are written first when there is space again."""
 
     def __init__(self, folder: Path, epoch: int) -> None:
         folder.mkdir(exist_ok=True)
         self._folder, self._epoch = folder, epoch
         self._waiting: deque[tuple[Path, dict[str, Any]]] = deque()
-        self._bytes = 0  # of the payloads that wait
+        self._bytes = 0  # of the queued payloads
 
     def start(self, config: Config, segments: np.ndarray, state: dict[str, Any]) -> None:
         """Raises OSError."""
@@ -38,7 +38,7 @@ class Journal:
         checkpoint.save(_start(self._folder, self._epoch), record)
 
     def add(self, version: int, payloads: Sequence[bytes]) -> None:
-        """Notes an update for the next `flush`."""
+        """Queues an update for the next `flush`."""
         entry = {"epoch": self._epoch, "version": version, "payloads": list(payloads)}
         self._waiting.append((_entry(self._folder, Position(self._epoch, version)), entry))
         self._bytes += _size(entry)
@@ -46,7 +46,7 @@ class Journal:
             self._forget()
 
     def flush(self) -> None:
-        """Writes what waits. Raises OSError; the rest then waits for the next one."""
+        """Writes what is queued. Raises OSError; the rest then stays queued."""
         while self._waiting:
             checkpoint.save(*self._waiting[0])
             self._forget()
@@ -60,54 +60,56 @@ def _size(entry: dict[str, Any]) -> int:
 
 
 class Replay(NamedTuple):
-    """What the journal says."""
+    """The result of a replay."""
 
     state: states.State
     names: list[tuple[str, int]]  # of all applied samples, in order
 
 
 class Inconsistent(Exception):
-    """The journal contradicts itself: a gap, or a life that starts from another theta than its parent ended with."""
+    """The journal is inconsistent: an epoch does not start from the theta that its parent ended with, or there is none."""
 
 
 def replay(run: Path, until: int = NO_END) -> Replay:
-    """Applies the journal of the run's lineage up to version `until`, or to its end.
+    """Replays the journal of the run's lineage up to version `until`, or to its end.
 
     Raises:
       Inconsistent: the journal cannot explain the run.
-      UserError: an entry is damaged.
+      UserError: an entry is missing or corrupt.
     """
     folder, chain = run / "journal", lineage(run / "epochs")
     done: Replay | None = None
     for epoch in sorted(chain):
         if chain[epoch] == NO_END and not _start(folder, epoch).exists():
-            break  # claimed, and not begun
+            break  # claimed, but never begun
         record = checkpoint.load(_start(folder, epoch))
         config = configfile.from_dict(configfile.parse(record["config"], "the journal's configuration"))
-        life = _Life(config, record["segments"])
-        state = life.resume(record["state"])
+        incarnation = _Incarnation(config, record["segments"])
+        state = incarnation.resume(record["state"])
         if done is not None and (state.version, state.theta.tobytes()) != (
             done.state.version,
             done.state.theta.tobytes(),
         ):
             raise Inconsistent(f"epoch {epoch} does not start where its parent ended (version {done.state.version})")
-        done = life.go(folder, epoch, Replay(state, [] if done is None else done.names), min(chain[epoch], until))
+        done = incarnation.replay(
+            folder, epoch, Replay(state, [] if done is None else done.names), min(chain[epoch], until)
+        )
     if done is None:
         raise Inconsistent(f"{run} has no journal")
     return done
 
 
-class _Life:
-    """One epoch's configuration, and its updates."""
+class _Incarnation:
+    """One epoch: its configuration and its updates."""
 
     def __init__(self, config: Config, segments: np.ndarray) -> None:
         self._config, self._optimizer = config, OuterOptimizer(config.outer)
-        self._rule = states.rule_of(config, segments)
+        self._rule = Rule(config.estimator, segments)
 
     def resume(self, record: dict[str, Any]) -> states.State:
-        return state_in(record, states.initial(self._config, record["theta"], self._optimizer))[0]
+        return states.from_record(record, states.initial(self._config, record["theta"], self._optimizer))[0]
 
-    def go(self, folder: Path, epoch: int, done: Replay, last: int) -> Replay:
+    def replay(self, folder: Path, epoch: int, done: Replay, last: int) -> Replay:
         state, names = done
         while state.version < last:
             path = _entry(folder, Position(epoch, state.version + 1))

@@ -1,31 +1,26 @@
-"""The learner: takes samples, steps when a batch is full, and answers with parameters. No Ray, no task, no network.
+"""The learner: takes samples, updates theta when a batch is full, and replies with parameters. No Ray, task or network.
 
     exchange(sample or nothing, epoch and version known) -> verdict, parameters if newer, whether to stop
 
-The exchange that fills a batch also updates. What is decided stands in `learner.state` and `learner.admission`; here
-are the lock, the batch, and the order of events: merge, update, checkpoint, publish, reply.
+The exchange that fills a batch also performs the update. The decisions are pure functions of `learner.state` and
+`learner.admission`; here are the lock, the batch, and the order of events: merge, update, checkpoint, publish, reply.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from common.config import Config
-from common.files import no_failpoint
 from common.messages import GradientSample, Parameters, Reply, Verdict, encode_theta, pack_reply
-from learner import record
 from learner import state as states
-from learner.admission import Standing, limits, samples_in
-from learner.deduplication import Ledger
+from learner.admission import Admission, Head, limits, samples_in
+from learner.deduplication import Deduplicator
 from learner.describe import Stamp, describe
-from learner.failpoints import Reached
-from learner.intake import Intake
-from learner.keeper import Durable, Keeper
-from learner.observer import Observer, Silent
+from learner.hooks import Hooks
+from learner.merge import Rule
 from learner.outer_optimizer import OuterOptimizer
 from learner.state import State
 from learner.store import Store
@@ -33,71 +28,61 @@ from learner.store import Store
 log = logging.getLogger(__name__)
 
 
-class Surroundings(NamedTuple):
-    """What a learner is given besides its run; each part can be another one in a test."""
+class Setup(NamedTuple):
+    """What a run is trained with."""
 
-    observer: Observer = Silent()
-    clock: Callable[[], float] = time.time  # unix seconds
-    beside: Callable[[], dict[str, bytes]] = dict  # kept in each checkpoint next to the learner's own state
-    reached: Reached = no_failpoint
+    config: Config
+    digest: str  # of the configuration and the data
+    segments: np.ndarray  # [P] int, which tensor each coordinate belongs to
 
 
 class Published(NamedTuple):
-    """What replies are made of. Immutable and replaced at once, so that readers take no lock."""
+    """What replies are made of. Immutable and replaced as a whole, so that readers need no lock."""
 
     parameters: Parameters
     probe_rate: float
 
 
 class Learner:
-    """One life of the learner of one run (made by `learner.recovery`). Threads may call `exchange` at the same time."""
+    """One incarnation of the learner of a run, created by `learner.recovery`. `exchange` is thread-safe."""
 
-    def __init__(
-        self,
-        config: Config,
-        digest: str,
-        segments: np.ndarray,
-        state: State,
-        ledger: Ledger,
-        store: Store,
-        around: Surroundings,
-    ) -> None:
-        self._config, self._digest, self._store, self._around = config, digest, store, around
-        self._optimizer, self._rule = OuterOptimizer(config.outer), states.rule_of(config, segments)
-        self._bounds = limits(config, digest, len(state.theta))
-        self._intake = Intake(self._bounds, ledger, around.observer)
-        self._began = around.clock()
-        self._keeper = Keeper(Durable(state.version, self._began), around.observer, around.clock)
+    def __init__(self, setup: Setup, state: State, taken: Deduplicator, store: Store, hooks: Hooks) -> None:
+        config = setup.config
+        self._config, self._digest, self._store, self._hooks = config, setup.digest, store, hooks
+        self._optimizer, self._rule = OuterOptimizer(config.outer), Rule(config.estimator, setup.segments)
+        self._admission = Admission(limits(config, setup.digest, len(state.theta)), taken, hooks.observer)
+        self._began = hooks.clock()
         self._state, self._batch, self._held = state, list[tuple[GradientSample, bytes]](), 0
         self._lock = threading.Lock()
-        self._draining = self._superseded = self._answered = False
+        self._draining = self._superseded = self._replied = False
         self._publish()
 
     def exchange(self, payload: bytes | None, epoch: int, version: int) -> bytes:
-        """The protocol of common/messages.py: judges the payload, answers what the caller does not hold yet."""
-        if self._answered:
-            self._around.reached("after_reply")
+        """The protocol of `common.messages`: judges the payload, replies with what the caller does not hold yet."""
+        if self._replied:
+            self._hooks.failpoint("after_reply")
         verdict = None if payload is None else self._receive(payload)
         (at_epoch, at_version, theta), probe_rate = self._published
         known = (epoch, version) == (at_epoch, at_version)
         reply = Reply(verdict, at_epoch, at_version, self._digest, None if known else theta, self.stopping, probe_rate)
-        self._around.reached("before_reply")
-        self._answered = True
+        self._hooks.failpoint("before_reply")
+        self._replied = True
         return pack_reply(reply)
 
     def snapshot(self) -> dict[str, Any]:
-        """The record of a checkpoint, from which another learner of this run goes on (`learner.recovery`)."""
-        return record.make(self._store.epoch, self._digest, self._state, self._intake.ledger, self._around.beside())
+        """The record of a checkpoint, from which another learner of this run resumes (`learner.recovery`)."""
+        epoch, auxiliary = self._store.epoch, self._hooks.auxiliary()
+        return states.to_record(epoch, self._digest, self._state, self._admission.taken, auxiliary)
 
     def drain(self) -> None:
-        """From now on every reply tells its worker to leave; samples that still come are taken."""
+        """From now on every reply tells its worker to stop; samples that still arrive are accepted."""
         self._draining = True
 
     def persist(self) -> None:
-        """Writes what the disk had no room for, if there is room now. Otherwise nothing is left to write."""
+        """Tries again to write a checkpoint of the present version, if it is not durable yet."""
         with self._lock:
-            if self._keeper.durable.version < self._state.version:
-                self._keeper.keep(self._state.version, lambda: self._store.save(self.snapshot()))
+            if self._store.durable.version < self._state.version:
+                self._store.save(self.snapshot())
 
     @property
     def finished(self) -> bool:
@@ -106,12 +91,12 @@ class Learner:
 
     @property
     def stopping(self) -> bool:
-        """Whether workers are to leave."""
+        """Whether workers are told to stop."""
         return self._draining or self._superseded or self.finished
 
     def status(self) -> dict[str, Any]:
-        """Plain values, as `outertrain status` shows them; no lock."""
-        now, durable = self._around.clock(), self._keeper.durable
+        """Plain values for `outertrain status`. Takes no lock."""
+        now, durable = self._hooks.clock(), self._store.durable
         return {
             "epoch": self._published.parameters.epoch,
             "version": self._published.parameters.version,
@@ -121,8 +106,8 @@ class Learner:
             "superseded": self._superseded,
             "batch": self._held,
             "batch_samples": self._config.outer.batch_samples,
-            "verdicts": dict(self._intake.verdicts),
-            "workers_known": len(self._intake.ledger),
+            "verdicts": dict(self._admission.verdicts),
+            "workers_known": len(self._admission.taken),
             "probe_rate": self._published.probe_rate,
             "seconds": now - self._began,
             "durable_version": durable.version,
@@ -132,59 +117,62 @@ class Learner:
         }
 
     def _receive(self, payload: bytes) -> Verdict:
-        sample, reason = self._intake.read(payload)
+        sample, reason = self._admission.parse(payload)
         size = len(payload) if isinstance(payload, bytes) else 0
         with self._lock:
-            if sample is not None and self._held + samples_in(sample, self._bounds.pairs) >= self._bounds.batch_samples:
+            if sample is not None and self._held + self._samples_in(sample) >= self._config.outer.batch_samples:
                 self._look_for_successor()
-            verdict = self._intake.judge(sample, reason, size, self._standing())
+            verdict = self._admission.judge(sample, reason, size, self._head())
             if verdict is Verdict.accepted and sample is not None:
-                self._take(sample, payload)
-                self._around.observer.set_batch(self._held, self._published.probe_rate)
+                self._accept(sample, payload)
+                self._hooks.observer.set_batch(self._held, self._published.probe_rate)
             return verdict
 
-    def _take(self, sample: GradientSample, payload: bytes) -> None:
+    def _accept(self, sample: GradientSample, payload: bytes) -> None:
         self._batch.append((sample, payload))
-        self._held += samples_in(sample, self._bounds.pairs)
-        if self._held >= self._bounds.batch_samples:
+        self._held += self._samples_in(sample)
+        if self._held >= self._config.outer.batch_samples:
             batch, self._batch, self._held = self._batch, [], 0
             self._update(batch)
 
-    def _standing(self) -> Standing:
+    def _samples_in(self, sample: GradientSample) -> int:
+        return samples_in(sample, self._config.estimator.pairs)
+
+    def _head(self) -> Head:
         closed = Verdict.wrong_epoch if self._superseded else Verdict.stale if self.finished else None
-        return Standing(self._store.epoch, self._state.version, self._store.ancestors, closed)
+        return Head(self._store.epoch, self._state.version, self._store.ancestors, closed)
 
     def _look_for_successor(self) -> None:
-        """Before a sample that would fill the batch: nothing is applied and acknowledged that nobody will read."""
+        """Called before a sample fills the batch: nothing is applied and acknowledged that nobody will read."""
         if not self._superseded and self._store.superseded():
             log.warning("a later learner has taken over this run: this one (epoch %d) stops", self._store.epoch)
             self._superseded = True
 
     def _update(self, batch: list[tuple[GradientSample, bytes]]) -> None:
-        """Samples merge in the order of their names, which fixes every bit of the result."""
-        began, reached = time.perf_counter(), self._around.reached
+        """Samples are merged in the order of their names, which determines every bit of the result."""
+        began, failpoint = time.perf_counter(), self._hooks.failpoint
         batch.sort(key=lambda pair: (pair[0].worker, pair[0].sequence))
         samples = [sample for sample, _ in batch]
-        reached("before_merge")
+        failpoint("before_merge")
         merged = states.merge_batch(self._state, samples, self._rule)
-        reached("after_merge")
-        reached("before_update")
+        failpoint("after_merge")
+        failpoint("before_update")
         state, step = states.advance(self._state, merged, self._optimizer)
-        reached("after_update")
-        if step.refused:
-            log.warning("the step to version %d left the range of float32: theta stays as it was", state.version)
+        failpoint("after_update")
+        if step.rejected:
+            log.warning("the step to version %d left the range of float32: theta is unchanged", state.version)
         self._state = state
-        made = describe(self._stamp(), samples, self._bounds.pairs, merged, step)
-        self._store.add(made, [payload for _, payload in batch])
-        self._keeper.keep(state.version, lambda: self._store.save(self.snapshot()))
+        record = describe(self._stamp(), samples, self._config.estimator.pairs, merged, step)
+        self._store.add(record, [payload for _, payload in batch])
+        self._store.save(self.snapshot())
         self._publish()
-        self._around.observer.observe_update(made, self._bounds.objective, time.perf_counter() - began)
+        self._hooks.observer.observe_update(record, self._config.estimator.objective, time.perf_counter() - began)
 
     def _stamp(self) -> Stamp:
-        now = self._around.clock()
-        return Stamp(self._store.epoch, self._state.version, now, now - self._began, dict(self._intake.verdicts))
+        now = self._hooks.clock()
+        return Stamp(self._store.epoch, self._state.version, now, now - self._began, dict(self._admission.verdicts))
 
     def _publish(self) -> None:
         parameters = Parameters(self._store.epoch, self._state.version, encode_theta(self._state.theta))
         self._published = Published(parameters, states.probe_rate(self._state, self._config))
-        self._around.observer.set_position(self._store.epoch, self._state.version)
+        self._hooks.observer.set_position(self._store.epoch, self._state.version)

@@ -1,8 +1,8 @@
-"""The epoch fence: which life of the learner this is, and which earlier lives count.
+"""The epoch fence: which incarnation of the learner this is, and which earlier ones are its ancestors.
 
-A learner that starts takes the next epoch by creating `epochs/e<number>.json`, which fails if it exists; the record
-names the checkpoint that it starts from, its parent. Following the parents from the newest record gives the one
-lineage that is ever read: what an older epoch wrote past its child's parent is ignored, whoever still writes it.
+A learner that starts claims the next epoch by an exclusive create of `epochs/e<number>.json`, which fails if it exists;
+the record names its parent, the checkpoint that it starts from. Following the parents from the newest record gives the
+one lineage that is ever read: what an older epoch wrote past its child's parent is ignored, even if it still writes.
 """
 
 import json
@@ -22,14 +22,24 @@ _NAME = re.compile(r"e(\d+)\.json")
 
 
 class Position(NamedTuple):
-    """A point in a run's history: where checkpoints and parameters stand."""
+    """A point in a run's history, which names checkpoints and parameters."""
 
     epoch: int
     version: int
 
 
 def claim(folder: Path, parent: Position | None, time: float) -> int:
-    """Takes the next epoch and returns its number. Raises OSError, or UserError if storage cannot keep the fence."""
+    """Claims the next epoch and returns its number.
+
+    Args:
+      folder: `epochs/` of the run.
+      parent: the checkpoint that the epoch starts from; None for a new run.
+      time: in unix seconds.
+
+    Raises:
+      OSError: the record cannot be written.
+      UserError: the storage has no exclusive create.
+    """
     _check_exclusive_create(folder)
     number = max(_numbers(folder), default=0) + 1
     facts = {"parent": parent, "time": time, "host": socket.gethostname(), "pid": os.getpid()}
@@ -40,21 +50,23 @@ def claim(folder: Path, parent: Position | None, time: float) -> int:
 
 
 def release(folder: Path, number: int) -> None:
-    """Gives back an epoch that its learner could not begin, so that it supersedes nobody."""
+    """Releases an epoch that its learner could not begin, so that it supersedes no other."""
     with suppress(OSError):
         _path(folder, number).unlink(missing_ok=True)
 
 
 def superseded(folder: Path, number: int) -> bool:
-    """Whether a later learner has taken over. One look at the file system."""
+    """Whether a later learner has taken over. Costs one `stat`."""
     return _path(folder, number + 1).exists()
 
 
 def lineage(folder: Path, head: int | None = None) -> dict[int, int]:
-    """Each epoch that counts -> the last of its versions that counts, newest epoch first; empty for a new run.
+    """Each epoch of the lineage -> the last of its versions that counts, newest epoch first; empty for a new run.
 
-    It ends in epoch `head`, or in the newest: what readers see.
-    An epoch without a readable record was claimed and never lived: it does not count.
+    Args:
+      folder: `epochs/` of the run.
+      head: the last epoch of the lineage; None: the newest, which is what readers see. An epoch without a readable
+        record was claimed and never begun, and is ignored.
     """
     records = {n: r for n in _numbers(folder) if (r := _read(folder, n)) is not None}
     chain: dict[int, int] = {}
@@ -66,8 +78,8 @@ def lineage(folder: Path, head: int | None = None) -> dict[int, int]:
     return chain
 
 
-def counts(chain: Mapping[int, int], position: Position) -> bool:
-    """Whether the position lies on the lineage."""
+def contains(chain: Mapping[int, int], position: Position) -> bool:
+    """Whether the position lies on the lineage `chain`."""
     return position.version <= chain.get(position.epoch, -1)
 
 
@@ -82,7 +94,7 @@ def _numbers(folder: Path) -> list[int]:
 
 
 def _create(path: Path, text: str) -> bool:
-    """False when it exists. The first to create a file is the only one."""
+    """Whether this call created the file; False when it existed."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     except FileExistsError:
@@ -119,5 +131,5 @@ def _check_exclusive_create(folder: Path) -> None:
         probe.unlink(missing_ok=True)
     if twice:
         raise UserError(
-            f"the storage of {folder} lets two processes create the same file, so two learners could not be told apart: put the run directory on a local disk or on NFS version 4"
+            f"the storage of {folder} lets two processes create the same file, so a second learner could not be detected: put the run directory on a local disk or on NFS version 4"
         )

@@ -4,17 +4,17 @@
 
 The variances are those of the means: sample variances with a floor of 1e-8, each divided by its estimator's own count.
 An estimator whose variance is unknown (fewer than two observations) has weight 0. When neither variance is known, the
-merge equals es: a clamped loss bounds it, and nothing bounds rp. An rp that exploded (not finite, or beyond 1e15, where
-it says nothing about a gradient that clamp / sigma bounds) is an observation of infinite variance: its coordinates are
-those of es for this batch.
+merge equals es: a clamped loss bounds es, and nothing bounds rp. An rp that exploded (not finite, or beyond 1e15, where
+it says nothing about a gradient that clamp / sigma bounds) is an observation of infinite variance: its coordinates fall
+back to es for this batch.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from common.messages import GradientSample
+from common.config import EstimatorConfig
 from common.moments import Moments, combine_all, variance
 
 FLOOR = 1e-8  # of a sample variance (the authors' release)
@@ -24,36 +24,59 @@ EXPLODED = 1e15  # |rp| from which it counts as infinite; a variance 20 orders a
 class Rule(NamedTuple):
     """How to merge."""
 
-    use: str  # "merged", "rp", "es"
-    granularity: str  # "coordinate", "tensor", "scalar"
-    cross_fit: bool
+    estimator: EstimatorConfig  # `use`, `merge` and `cross_fit`
     segments: np.ndarray  # [P] int, which tensor each coordinate belongs to
 
 
+class Estimates(Protocol):
+    """The two estimators of a sample, such as a `GradientSample`."""
+
+    @property
+    def rp(self) -> Moments: ...
+
+    @property
+    def es(self) -> Moments: ...
+
+
 class Merged(NamedTuple):
-    """One batch's gradient, and what a person wants to see of how it came about."""
+    """The gradient of one batch, and the quantities that it was computed from."""
 
     gradient: np.ndarray  # [P] float64, finite
     weight_rp: np.ndarray  # [P]
     rp: Moments  # of the whole batch
     es: Moments
-    fallback: int  # coordinates where rp exploded and es stands in
+    fallback: int  # coordinates where rp exploded and es replaces it
 
 
-def merge(samples: Sequence[GradientSample], rule: Rule, past_rp: np.ndarray | None = None) -> Merged:
-    """Merges a batch whose samples stand in the order of their names.
+def merge(samples: Sequence[Estimates], rule: Rule, past_rp: np.ndarray | None = None) -> Merged:
+    """The gradient of a batch: equation 1 of the paper.
 
     Args:
-      samples: a batch; equal batches in equal order give equal bits.
+      samples: the batch, sorted by name; equal batches in equal order give equal bits.
       rule: how to merge.
-      past_rp: [P] per-pair variance of rp from earlier batches. It replaces the batch's own where only some samples
-        carry rp (`learner.rp_skipping`): few observations of a heavy tail look calm just when they are not.
+      past_rp: [P] variance of rp of one pair from earlier batches. It replaces the batch's own where only some samples
+        carry rp (`learner.rp_skipping`): a few observations of a heavy tail look calm exactly when they are not.
+
+    Example:
+      Two samples, one coordinate. The mean of rp is 2 with sample variance 2, the mean of es is 5 with variance 18, so
+      rp has the weight 18 / (2 + 18).
+
+      >>> from collections import namedtuple
+      >>> import numpy as np
+      >>> from common import moments
+      >>> from common.config import EstimatorConfig
+      >>> from learner.merge import Rule, merge
+      >>> Sample = namedtuple("Sample", "rp es")
+      >>> samples = [Sample(moments.of(np.array([[rp]])), moments.of(np.array([[es]]))) for rp, es in [(1, 2), (3, 8)]]
+      >>> merged = merge(samples, Rule(EstimatorConfig(), np.array([0])))
+      >>> merged.weight_rp.round(12).tolist(), merged.gradient.round(12).tolist()
+      ([0.9], [2.3])
     """
-    size = len(rule.segments)
+    estimator, size = rule.estimator, len(rule.segments)
     pairs = [(_trusted(s.rp), s.es) for s in samples]
     rp, es = _combined(pairs, size)
     with np.errstate(over="ignore", invalid="ignore"):
-        if rule.use == "merged" and rule.cross_fit:
+        if estimator.use == "merged" and estimator.cross_fit:
             gradient, weight = _cross_fitted(pairs, rule, past_rp)
         else:
             weight = _weights(rp, es, rp, es, rule, past_rp)
@@ -74,7 +97,7 @@ def calm(rp: Moments) -> bool:
 
 
 def _trusted(rp: Moments) -> Moments:
-    """`rp` with NaN where it exploded, which every sum then carries on."""
+    """`rp` with NaN where it exploded, which propagates through every sum."""
     if calm(rp):
         return rp
     bad = exploded(rp)
@@ -88,20 +111,20 @@ def _combined(pairs: Sequence[tuple[Moments, Moments]], size: int) -> tuple[Mome
 def _cross_fitted(
     samples: Sequence[tuple[Moments, Moments]], rule: Rule, past_rp: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Each half, every other one in the order of the names, weighted by the variances of the other half.
+    """Each half of the batch, every other sample, weighted by the variances of the other half.
 
-    So the weights do not know the means that they weigh, which removes a bias towards calm halves; nor do they see an
-    outlier coming: not for long windows without clipping.
+    The weights are then independent of the means that they weigh, which removes a bias towards the calmer half; but
+    they do not see an outlier of their own half: do not use this for long windows without clipping.
     """
     size = len(rule.segments)
     halves = [_combined(half, size) for half in (samples[0::2], samples[1::2])]
     gradient, weight = np.zeros(size), np.zeros(size)
     pairs = sum(max(rp.count, es.count) for rp, es in halves)
     for own, other in (halves, halves[::-1]):
-        share = max(own[0].count, own[1].count) / pairs
+        fraction = max(own[0].count, own[1].count) / pairs
         weights = _weights(*own, *other, rule, past_rp)
-        weight += share * weights
-        gradient += share * _blend(weights, *own)
+        weight += fraction * weights
+        gradient += fraction * _blend(weights, *own)
     return gradient, weight
 
 
@@ -109,8 +132,8 @@ def _weights(
     rp: Moments, es: Moments, rp_spread: Moments, es_spread: Moments, rule: Rule, past_rp: np.ndarray | None
 ) -> np.ndarray:
     """Weight of rp [P] for the means of `rp` and `es`, with sample variances of the `_spread` moments."""
-    if rp.count == 0 or es.count == 0 or rule.use != "merged":
-        prefers_rp = es.count == 0 or rule.use == "rp"
+    if rp.count == 0 or es.count == 0 or rule.estimator.use != "merged":
+        prefers_rp = es.count == 0 or rule.estimator.use == "rp"
         return np.where(np.isfinite(rp.mean), float(prefers_rp and rp.count > 0), 0.0)
     per_pair_rp = variance(rp_spread, FLOOR) if past_rp is None else np.maximum(past_rp, FLOOR)
     per_pair_rp = np.where(np.isfinite(rp.mean), per_pair_rp, np.inf)
@@ -120,7 +143,7 @@ def _weights(
 
 
 def inverse_variance(var_rp: np.ndarray, var_es: np.ndarray) -> np.ndarray:
-    """Equation 1 for variances anywhere in 0 .. inf: infinite has weight 0, and es goes before rp."""
+    """Equation 1 for variances in 0 .. inf: an infinite one has weight 0; if both are infinite, es has weight 1."""
     with np.errstate(over="ignore"):
         total = np.where(np.isinf(var_rp) | np.isinf(var_es), 1.0, var_rp + var_es)
     weight = np.where(np.isinf(var_es), 1.0, var_es / total)
@@ -128,16 +151,17 @@ def inverse_variance(var_rp: np.ndarray, var_es: np.ndarray) -> np.ndarray:
 
 
 def _pool(variances: np.ndarray, rule: Rule) -> np.ndarray:
-    """Total variance of each tensor, or of all coordinates, given to each of its coordinates.
+    """Total variance of each tensor, or of all coordinates, assigned to each of its coordinates.
 
-    One infinite variance makes its whole tensor's infinite: what exploded in one coordinate is not trusted next to it.
+    One infinite variance makes that of its whole tensor infinite: if rp explodes in one coordinate, its neighbours are
+    not trusted either.
     """
-    if rule.granularity == "coordinate":
+    if rule.estimator.merge == "coordinate":
         return variances
-    groups = rule.segments if rule.granularity == "tensor" else np.zeros(len(variances), int)
+    groups = rule.segments if rule.estimator.merge == "tensor" else np.zeros(len(variances), int)
     return np.bincount(groups, variances)[groups]
 
 
 def _blend(weight: np.ndarray, rp: Moments, es: Moments) -> np.ndarray:
-    """weight * rp + (1 - weight) * es, where a weight of 0 silences even inf and NaN."""
+    """weight * rp + (1 - weight) * es, where a weight of 0 removes even inf and NaN."""
     return np.where(weight > 0, weight * rp.mean, 0.0) + (1 - weight) * es.mean

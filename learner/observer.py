@@ -1,4 +1,4 @@
-"""What the learner tells its surroundings; `cluster.monitoring.metrics.LearnerMetrics` is one such listener, `Silent` another."""
+"""The observer of a learner: what it publishes about itself, such as to `cluster.monitoring.metrics.LearnerMetrics`."""
 
 from typing import Protocol
 
@@ -7,6 +7,8 @@ from common.update_record import UpdateRecord
 
 
 class Observer(Protocol):
+    """Called by the learner; must return at once, and never raise."""
+
     def set_position(self, epoch: int, version: int) -> None: ...
 
     def observe_verdict(
@@ -22,8 +24,8 @@ class Observer(Protocol):
     def checkpoint_failed(self) -> None: ...
 
 
-class Silent:
-    """Nobody listens."""
+class NullObserver:
+    """An observer that ignores everything."""
 
     def set_position(self, epoch: int, version: int) -> None:
         pass

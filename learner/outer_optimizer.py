@@ -19,23 +19,25 @@ class Step(NamedTuple):
     theta: np.ndarray  # [P] float32
     outer: Any  # the optax state
     gradient_norm: float  # before clipping
-    clipped: float  # share of coordinates that clipping changed
+    clipped: float  # fraction of coordinates that clipping changed
     update_norm: float
-    refused: bool  # the step left the range of float32: theta and the state stay as they were
+    rejected: bool  # the step left the range of float32: theta and the optax state are unchanged
 
 
 def optimizer(config: OuterConfig) -> optax.GradientTransformation:
     """The optax optimizer of the configuration; clipping is not part of it.
 
     Raises:
-      UserError: no such optimizer (the nearest is named), an option that it lacks, a value that it refuses, or an
-      optimizer that needs more than a gradient.
+      UserError: the optimizer does not exist (the nearest name is suggested), does not have such an option, rejects its
+      value, or needs more than a gradient.
     """
     factory = _factory(config.optimizer)
     known = [name for name in inspect.signature(factory).parameters if name != "learning_rate"]
     for name in config.options:
         if name not in known:
-            raise UserError(f"outer.options.{name} is no option of optax.{config.optimizer}: {_nearest(name, known)}")
+            raise UserError(
+                f"outer.options.{name} is not an option of optax.{config.optimizer}: {_nearest(name, known)}"
+            )
     try:
         made = factory(learning_rate=_schedule(config), **config.options)
         _try_out(made)
@@ -49,7 +51,7 @@ def optimizer(config: OuterConfig) -> optax.GradientTransformation:
 def _factory(name: str) -> Any:
     names = [n for n in dir(optax) if _is_optimizer(n)]
     if name not in names:
-        raise UserError(f"outer.optimizer = {name!r} is no optimizer of optax: {_nearest(name, names)}")
+        raise UserError(f"outer.optimizer = {name!r} is not an optimizer of optax: {_nearest(name, names)}")
     return getattr(optax, name)
 
 
@@ -71,7 +73,7 @@ def _schedule(config: OuterConfig) -> Any:
 
 
 def _try_out(made: optax.GradientTransformation) -> None:
-    """An abstract step: finds what the factory lets pass, such as options of a wrong type, without computing."""
+    """An abstract step, which computes nothing: finds errors that the factory does not, such as a wrong type."""
     theta = jax.ShapeDtypeStruct((2,), np.float32)
     state = jax.eval_shape(made.init, theta)
     jax.eval_shape(made.update, theta, state, theta)
@@ -91,18 +93,21 @@ class OuterOptimizer:
         return optax.apply_updates(theta, update), outer
 
     def init(self, theta: np.ndarray) -> Any:
+        """The optax state for theta [P]."""
         with jax.default_device(self._device):
             return _host(self._made.init(np.asarray(theta, np.float32)))
 
     def step(self, gradient: np.ndarray, outer: Any, theta: np.ndarray) -> Step:
         """One step from theta [P] float32 along `gradient` [P] float64, finite."""
-        clipped, share = clip(gradient, self._clip, self._limit)
+        clipped, fraction = clip(gradient, self._clip, self._limit)
         with np.errstate(over="ignore"), jax.default_device(self._device):
             moved, state = _host(self._step(clipped.astype(np.float32), outer, theta))
         finite = all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((moved, state)))
         if not finite:
             moved, state = theta, outer
-        return Step(moved, state, norm(gradient), share, norm(np.subtract(moved, theta, dtype=np.float64)), not finite)
+        return Step(
+            moved, state, norm(gradient), fraction, norm(np.subtract(moved, theta, dtype=np.float64)), not finite
+        )
 
 
 def _host(tree: Any) -> Any:
@@ -110,13 +115,17 @@ def _host(tree: Any) -> Any:
 
 
 def norm(vector: np.ndarray) -> float:
-    """Euclidean norm, without overflow on the way; infinite only if it is beyond float64 itself."""
+    """Euclidean norm, without intermediate overflow: infinite only if the norm itself is beyond float64."""
     largest = float(np.abs(vector).max(initial=0.0))
     return largest * float(np.sqrt(np.square(vector / largest).sum())) if largest > 0 else 0.0
 
 
 def clip(gradient: np.ndarray, how: str, limit: float) -> tuple[np.ndarray, float]:
-    """`gradient` [P] clipped ("none", "elementwise", "global_norm"), and the share of coordinates that changed."""
+    """`gradient` [P] clipped by `how`, and the fraction of coordinates that this changed.
+
+    Args:
+      how: "none", "elementwise" (each coordinate to -limit .. limit) or "global_norm" (the whole to a norm of `limit`).
+    """
     if how == "elementwise":
         return np.clip(gradient, -limit, limit), float((np.abs(gradient) > limit).mean())
     length = norm(gradient)
@@ -128,7 +137,7 @@ def clip(gradient: np.ndarray, how: str, limit: float) -> tuple[np.ndarray, floa
 
 
 def leaves(outer: Any) -> list[np.ndarray]:
-    """The optax state as a row of arrays, for a checkpoint."""
+    """The optax state as a list of arrays, for a checkpoint."""
     return [np.asarray(leaf) for leaf in jax.tree.leaves(outer)]
 
 

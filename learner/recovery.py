@@ -1,4 +1,4 @@
-"""Starting a learner on a run directory: take the next epoch, go on from the newest checkpoint, or from theta."""
+"""Starts a learner on a run directory: claims the next epoch, and resumes from the newest checkpoint, or from theta."""
 
 import logging
 from pathlib import Path
@@ -8,16 +8,16 @@ import numpy as np
 
 from common.config import Config
 from common.errors import UserError
-from learner import checkpoints, lineage, record
-from learner.deduplication import Ledger
-from learner.learner import Learner, Surroundings
+from learner import checkpoints, lineage
+from learner.deduplication import Deduplicator
+from learner.hooks import NO_HOOKS, Hooks
+from learner.learner import Learner, Setup
 from learner.lineage import Position
 from learner.outer_optimizer import OuterOptimizer
-from learner.state import State, initial
+from learner.state import State, from_record, initial, to_record
 from learner.store import Store
 
 log = logging.getLogger(__name__)
-ALONE = Surroundings()
 
 
 def open_learner(
@@ -26,9 +26,9 @@ def open_learner(
     digest: str,
     theta: np.ndarray,
     segments: np.ndarray,
-    around: Surroundings = ALONE,
+    hooks: Hooks = NO_HOOKS,
 ) -> tuple[Learner, dict[str, bytes]]:
-    """A learner that goes on where the run stands, and what was kept beside its checkpoint.
+    """A learner that resumes where the run stands, and the auxiliary data of its checkpoint.
 
     Args:
       run: an existing run directory.
@@ -38,26 +38,25 @@ def open_learner(
 
     Raises:
       UserError: the checkpoint belongs to another task or network, the configuration names no possible optimizer, or
-      the storage cannot be used. What the run directory held is as it was.
+      the storage cannot be used. The run directory is left as it was.
     """
     fresh = initial(config, theta, OuterOptimizer(config.outer))
     found = _newest(run, digest, len(fresh.theta))
-    state, ledger, beside = fresh, Ledger(), dict[str, bytes]()
+    state, taken, auxiliary = fresh, Deduplicator(), dict[str, bytes]()
     if found is not None:
-        state, ledger, beside = _restored(found[1], fresh)
-    number = 0
+        state, taken, auxiliary = _restored(found[1], fresh)
+    epoch = 0
     try:
-        number = lineage.claim(run / "epochs", None if found is None else found[0], around.clock())
-        store = Store(run, number, config, around.reached)
-        learner = Learner(config, digest, segments, state, ledger, store, around)
-        store.begin(config, segments, record.make(store.epoch, digest, state, ledger, beside))
+        epoch = lineage.claim(run / "epochs", None if found is None else found[0], hooks.clock())
+        store = Store(run, epoch, config, hooks)
+        store.begin(config, segments, to_record(epoch, digest, state, taken, auxiliary))
     except OSError as error:
-        lineage.release(run / "epochs", number)
+        lineage.release(run / "epochs", epoch)
         raise UserError(
-            f"cannot write in {run} ({error.strerror}): make room or give permission, and start again"
+            f"cannot write in {run} ({error.strerror}): free disk space or grant write permission, and start again"
         ) from None
-    log.info("epoch %d starts at version %d", store.epoch, state.version)
-    return learner, beside
+    log.info("epoch %d starts at version %d", epoch, state.version)
+    return Learner(Setup(config, digest, segments), state, taken, store, hooks), auxiliary
 
 
 def _newest(run: Path, digest: str, size: int) -> tuple[Position, dict[str, Any]] | None:
@@ -66,7 +65,7 @@ def _newest(run: Path, digest: str, size: int) -> tuple[Position, dict[str, Any]
         if checkpoints.positions(run / "checkpoints"):
             raise UserError(f"no checkpoint of {run} is usable: restore one from a copy, or start a new run")
         return None
-    theta = record.theta_in(found[1], "the newest checkpoint")
+    theta = checkpoints.theta_in(found[1], "the newest checkpoint")
     if found[1].get("digest") != digest or len(theta) != size:
         raise UserError(
             f"{run} was started with another task, dataset, optimizer, estimator or curriculum: use the run's own configuration and data, or start a new run"
@@ -74,8 +73,8 @@ def _newest(run: Path, digest: str, size: int) -> tuple[Position, dict[str, Any]
     return found
 
 
-def _restored(found: dict[str, Any], fresh: State) -> tuple[State, Ledger, dict[str, bytes]]:
-    state, fitted = record.state_in(found, fresh)
-    if not fitted:
-        log.warning("outer.optimizer is another one than in the checkpoint: its state starts afresh")
-    return state, Ledger.load(found["ledger"]), dict(found["beside"])
+def _restored(record: dict[str, Any], fresh: State) -> tuple[State, Deduplicator, dict[str, bytes]]:
+    state, fits = from_record(record, fresh)
+    if not fits:
+        log.warning("outer.optimizer differs from that of the checkpoint: its state is initialised again")
+    return state, Deduplicator.load(record["ledger"]), dict(record["beside"])

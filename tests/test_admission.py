@@ -6,15 +6,15 @@ from common import moments
 from common.config import Config, EstimatorConfig
 from common.messages import Verdict
 from common.moments import Moments
-from learner.admission import Standing, admit, limits, samples_in, staleness
-from learner.deduplication import Ledger
+from learner.admission import Head, admit, limits, samples_in, staleness
+from learner.deduplication import Deduplicator
 
-HERE = Standing(epoch=3, version=20, lineage={2: 15, 1: 9})
+HERE = Head(epoch=3, version=20, ancestors={2: 15, 1: 9})
 BOUND = 8 * 10 / (2 * 0.1)  # 8 clamp / (2 sigma) = 400
 
 
-def judge(made, settings=None, standing=HERE, ledger=None):
-    return admit(made, limits(settings or config(), DIGEST, SIZE), standing, ledger or Ledger())
+def judge(made, settings=None, head=HERE, taken=None):
+    return admit(made, limits(settings or config(), DIGEST, SIZE), head, taken or Deduplicator())
 
 
 def current(**fields):
@@ -146,25 +146,25 @@ def test_without_noise_there_is_no_es():
 
 
 def test_a_name_counts_once():
-    ledger = Ledger()
-    ledger.take("w0", 5, 20)
-    verdicts = [judge(current(sequence=n), ledger=ledger) for n in (4, 5, 6)]
+    taken = Deduplicator()
+    taken.accept("w0", 5, 20)
+    verdicts = [judge(current(sequence=n), taken=taken) for n in (4, 5, 6)]
     assert verdicts == [Verdict.duplicate, Verdict.duplicate, Verdict.accepted]
 
 
 def test_an_unknown_worker_that_may_have_been_forgotten_is_stale():
-    ledger = Ledger(limit=1)
-    ledger.take("a", 0, 18)
-    ledger.take("b", 0, 20)
-    assert judge(current(worker="c", version=18), ledger=ledger) is Verdict.stale
-    assert judge(current(worker="c", version=19), ledger=ledger) is Verdict.accepted
+    taken = Deduplicator(limit=1)
+    taken.accept("a", 0, 18)
+    taken.accept("b", 0, 20)
+    assert judge(current(worker="c", version=18), taken=taken) is Verdict.stale
+    assert judge(current(worker="c", version=19), taken=taken) is Verdict.accepted
 
 
 def test_a_closed_learner_says_why():
     for verdict in (Verdict.stale, Verdict.wrong_epoch):
         closed = HERE._replace(closed=verdict)
-        assert judge(current(), standing=closed) is verdict
-        assert judge(current(digest="e" * 64), standing=closed) is Verdict.wrong_run
+        assert judge(current(), head=closed) is verdict
+        assert judge(current(digest="e" * 64), head=closed) is Verdict.wrong_run
 
 
 def test_an_aggregate_stands_for_many_samples():
@@ -177,4 +177,4 @@ def test_an_aggregate_stands_for_many_samples():
 
 def test_the_bound_follows_clamp_and_sigma():
     tight = Config(estimator=EstimatorConfig(clamp=2.0, sigma=0.5))
-    assert limits(tight, DIGEST, SIZE).es_bound == pytest.approx(8 * 2 / (2 * 0.5), rel=1e-3)
+    assert limits(tight, DIGEST, SIZE).es == pytest.approx(8 * 2 / (2 * 0.5), rel=1e-3)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common import checkpoint, files
-from common.checkpoint import Damaged
+from common.checkpoint import CorruptRecord
 from common.errors import UserError
 
 RECORD = {
@@ -52,10 +52,10 @@ def test_every_truncation_is_detected(tmp_path):
     data = path.read_bytes()
     for length in range(0, len(data), 7):
         path.write_bytes(data[:length])
-        with pytest.raises(Damaged, match=r"a\.ckpt"):
+        with pytest.raises(CorruptRecord, match=r"a\.ckpt"):
             checkpoint.load(path)
     path.write_bytes(data + b"\0")
-    with pytest.raises(Damaged, match="sha256"):
+    with pytest.raises(CorruptRecord, match="sha256"):
         checkpoint.load(path)
 
 
@@ -67,7 +67,7 @@ def test_every_flipped_bit_is_detected(tmp_path):
         flipped = bytearray(data)
         flipped[position] ^= 1 << position % 8
         path.write_bytes(flipped)
-        with pytest.raises(Damaged):
+        with pytest.raises(CorruptRecord):
             checkpoint.load(path)
 
 
@@ -85,7 +85,7 @@ def test_a_missing_file_is_a_user_error(tmp_path):
 
 @given(st.binary(max_size=60))
 def test_unpacking_bytes_gives_a_record_or_damaged(data):
-    with contextlib.suppress(Damaged):
+    with contextlib.suppress(CorruptRecord):
         checkpoint.unpack(data)
 
 
@@ -99,7 +99,7 @@ def test_unpacking_bytes_gives_a_record_or_damaged(data):
     ],
 )
 def test_hostile_bytes_are_damaged(data):
-    with pytest.raises(Damaged):
+    with pytest.raises(CorruptRecord):
         checkpoint.unpack(data)
 
 

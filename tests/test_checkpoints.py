@@ -43,7 +43,7 @@ def test_a_damaged_one_is_passed_over_and_named(tmp_path, caplog):
         place, record = newest(tmp_path, CHAIN)
     assert place == (1, 8) and record == {"at": [1, 8]}
     assert [str(path_of(tmp_path, Position(1, v))) in r.message for v, r in zip((10, 9), caplog.records, strict=True)]
-    assert all("the checkpoint before it is used" in r.message for r in caplog.records)
+    assert all("falling back to the checkpoint before it" in r.message for r in caplog.records)
 
 
 def test_retention_keeps_the_newest_of_the_lineage(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from helpers.learner import SEGMENTS, SIZE, sample
 
 from common import moments
+from common.config import EstimatorConfig
 from common.facts import Facts
 from common.messages import GradientSample
 from common.update_record import UNKNOWN, Quantiles, Staleness, UpdateRecord, Windows
@@ -16,7 +17,7 @@ from learner.describe import Stamp, describe, quantiles
 from learner.merge import Rule, merge
 from learner.outer_optimizer import Step
 
-RULE = Rule("merged", "coordinate", False, SEGMENTS)
+RULE = Rule(EstimatorConfig(merge="coordinate"), SEGMENTS)
 STEP = Step(np.full(SIZE, 2.0, np.float32), None, 3.0, 0.5, 0.25, False)
 STAMP = Stamp(1, 8, 1.7e9 + 0.5, 12.25, {"accepted": 24, "stale": 1})
 GOLDEN = Path(__file__).parent / "helpers" / "golden_history.jsonl"

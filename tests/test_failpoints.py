@@ -40,5 +40,5 @@ def test_it_kills_as_sigkill_does():
 
 @pytest.mark.parametrize("text", ["nowhere", "before_merge:x", "before_merge:1:explode", "before_merge:-1", ":1"])
 def test_a_word_that_names_no_point_is_refused(text):
-    with pytest.raises(UserError, match=r"is no failpoint: write name\[:nth"):
+    with pytest.raises(UserError, match=r"is not a failpoint: write name\[:nth"):
         point(text)

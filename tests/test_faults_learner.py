@@ -106,7 +106,7 @@ def test_every_damaged_checkpoint_is_detected_and_named(tmp_path, caplog):
             place, record = checkpoints.newest(folder, chain)
             assert place == (1, 1) and record["version"] == 1
             [warning] = caplog.records
-            assert str(path) in warning.message and "the checkpoint before it is used" in warning.message
+            assert str(path) in warning.message and "falling back to the checkpoint before it" in warning.message
     path.write_bytes(data)
     assert checkpoints.newest(folder, chain)[0] == (1, 2)
 

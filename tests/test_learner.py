@@ -218,14 +218,14 @@ def test_theta_is_published_only_when_it_is_durable(tmp_path):
     """Seen from another thread's view: at each step of the write, a reply still brings the version before."""
     learner, seen = None, []
 
-    def reached(point):
+    def failpoint(point):
         if learner is not None and point in POINTS[4:10] and threading.current_thread().name == "main":
             other = threading.Thread(target=lambda: seen.append(ask(learner).version))
             other.start()
             other.join()
 
     threading.current_thread().name = "main"
-    learner = start(tmp_path, reached=reached)
+    learner = start(tmp_path, failpoint=failpoint)
     assert feed(learner, 4)[-1].version == 1
     assert seen == [0] * 6
 
@@ -289,7 +289,7 @@ def test_an_aggregate_that_fills_the_batch_is_not_applied_by_a_superseded_learne
 
 def test_the_points_of_an_update_come_in_order(tmp_path):
     points = []
-    learner = start(tmp_path, reached=points.append)
+    learner = start(tmp_path, failpoint=points.append)
     feed(learner, 3)
     points.clear()
     feed(learner, 1, first=3)
@@ -300,11 +300,11 @@ def test_the_points_of_an_update_come_in_order(tmp_path):
 def test_a_raising_failpoint_costs_the_batch_and_no_more(tmp_path):
     armed = [False]
 
-    def reached(point):
+    def failpoint(point):
         if armed[0] and point == "before_merge":
             raise FailpointReached(point)
 
-    learner = start(tmp_path, reached=reached)
+    learner = start(tmp_path, failpoint=failpoint)
     feed(learner, 3)
     armed[0] = True
     with pytest.raises(FailpointReached):

@@ -5,8 +5,8 @@ import threading
 import pytest
 
 from common.errors import UserError
-from learner import lineage as epoch
-from learner.lineage import NO_END, Position, claim, counts, lineage, superseded
+from learner import lineage as epochs
+from learner.lineage import NO_END, Position, claim, contains, lineage, superseded
 
 
 def test_epochs_are_taken_in_turn(tmp_path):
@@ -38,14 +38,14 @@ def test_no_two_learners_get_one_epoch(tmp_path):
         numbers.append(claim(tmp_path / f"{0}", None, 0.0))
 
     (tmp_path / "0").mkdir()
-    real = epoch._check_exclusive_create
-    epoch._check_exclusive_create = lambda folder: None  # its probe is named by process, and these are threads
+    real = epochs._check_exclusive_create
+    epochs._check_exclusive_create = lambda folder: None  # its probe is named by process, and these are threads
     try:
         threads = [threading.Thread(target=start) for _ in range(8)]
         [t.start() for t in threads]
         [t.join() for t in threads]
     finally:
-        epoch._check_exclusive_create = real
+        epochs._check_exclusive_create = real
     assert sorted(numbers) == list(range(1, 9))
 
 
@@ -55,7 +55,7 @@ def write(folder, number, parent):
 
 def test_a_new_run_has_no_lineage(tmp_path):
     assert lineage(tmp_path / "none") == {} == lineage(tmp_path)
-    assert not counts({}, Position(1, 0))
+    assert not contains({}, Position(1, 0))
 
 
 def test_the_lineage_follows_parents_from_the_newest_record(tmp_path):
@@ -66,7 +66,7 @@ def test_the_lineage_follows_parents_from_the_newest_record(tmp_path):
     assert lineage(tmp_path, head=2) == {2: NO_END, 1: 10}
     on = [Position(4, 99), Position(3, 15), Position(1, 12), Position(1, 0)]
     off = [Position(3, 16), Position(2, 10), Position(2, 11), Position(1, 13), Position(5, 0)]
-    assert all(counts(chain, p) for p in on) and not any(counts(chain, p) for p in off)
+    assert all(contains(chain, p) for p in on) and not any(contains(chain, p) for p in off)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_foreign_files_are_not_epochs(tmp_path):
 
 def test_storage_without_exclusive_create_is_refused(tmp_path, monkeypatch):
     real = os.open
-    monkeypatch.setattr(epoch.os, "open", lambda path, flags, *rest: real(path, flags & ~os.O_EXCL, *rest))
+    monkeypatch.setattr(epochs.os, "open", lambda path, flags, *rest: real(path, flags & ~os.O_EXCL, *rest))
     with pytest.raises(UserError, match=r"lets two processes create the same file.*put the run directory on"):
         claim(tmp_path, None, 0.0)
     assert os.listdir(tmp_path) == []
@@ -106,7 +106,7 @@ def test_a_record_that_could_not_be_written_leaves_no_epoch(tmp_path, monkeypatc
         raise OSError(28, "No space left on device")
 
     claim(tmp_path, None, 0.0)
-    monkeypatch.setattr(epoch.os, "fsync", refuse)
+    monkeypatch.setattr(epochs.os, "fsync", refuse)
     with pytest.raises(OSError, match="No space"):
         claim(tmp_path, Position(1, 1), 0.0)
     assert os.listdir(tmp_path) == ["e0001.json"]
@@ -114,7 +114,7 @@ def test_a_record_that_could_not_be_written_leaves_no_epoch(tmp_path, monkeypatc
 
 def test_an_epoch_that_was_given_back_supersedes_nobody(tmp_path):
     claim(tmp_path, None, 0.0)
-    epoch.release(tmp_path, claim(tmp_path, None, 0.0))
+    epochs.release(tmp_path, claim(tmp_path, None, 0.0))
     assert not superseded(tmp_path, 1)
-    epoch.release(tmp_path, 7)
+    epochs.release(tmp_path, 7)
     assert claim(tmp_path, None, 0.0) == 2

@@ -5,13 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common import moments
+from common.config import EstimatorConfig
 from learner.merge import EXPLODED, FLOOR, Rule, calm, exploded, inverse_variance, merge
 
 SCALAR, TENSOR, COORDINATE = "scalar", "tensor", "coordinate"
 
 
 def rule(use="merged", granularity=COORDINATE, cross_fit=False, segments=SEGMENTS):
-    return Rule(use, granularity, cross_fit, np.asarray(segments))
+    return Rule(EstimatorConfig(use=use, merge=granularity, cross_fit=cross_fit), np.asarray(segments, int))
 
 
 def batch(rp, es):

@@ -30,7 +30,7 @@ def test_a_step_descends():
     np.testing.assert_array_equal(step.theta, [0, -2, 5])
     assert step.theta.dtype == np.float32
     assert (step.gradient_norm, step.update_norm) == pytest.approx((20**0.5, 5**0.5))
-    assert (step.clipped, step.refused) == (0, False)
+    assert (step.clipped, step.rejected) == (0, False)
 
 
 def test_adam_as_the_release_sets_it():
@@ -102,7 +102,7 @@ def test_norms_at_the_ends_of_float64():
 def test_a_step_that_leaves_float32_is_refused(name, gradient):
     """Adam's second moment overflows first: kept, it would stop the coordinate for ever."""
     good, bad, after = run(outer(name, learning_rate=10.0), [[1.0] * 3, [1.0, gradient, 1.0], [1.0] * 3])
-    assert bad.refused and not after.refused
+    assert bad.rejected and not after.refused
     np.testing.assert_array_equal(bad.theta, good.theta)
     assert bad.update_norm == 0 and after.update_norm > 0
     assert all(np.isfinite(leaf).all() for leaf in leaves(bad.outer))
@@ -126,11 +126,11 @@ def test_another_optimizers_state_does_not_fit():
 @pytest.mark.parametrize(
     ("config", "sentence"),
     [
-        (outer("adan_w"), "outer.optimizer = 'adan_w' is no optimizer of optax: did you mean adan"),
+        (outer("adan_w"), "outer.optimizer = 'adan_w' is not an optimizer of optax: did you mean adan"),
         (outer("qqqqqq"), "use one of .*adam, .*sgd"),
-        (outer("clip"), "no optimizer of optax"),
-        (outer("adam", options={"beta1": 0.5}), "outer.options.beta1 is no option of optax.adam: did you mean"),
-        (outer("adam", options={"learning_rate": 0.5}), "outer.options.learning_rate is no option"),
+        (outer("clip"), "not an optimizer of optax"),
+        (outer("adam", options={"beta1": 0.5}), "outer.options.beta1 is not an option of optax.adam: did you mean"),
+        (outer("adam", options={"learning_rate": 0.5}), "outer.options.learning_rate is not an option"),
         (outer("adam", options={"b1": "high"}), "optax.adam does not work with outer.options = .*'high'.*correct"),
         (outer("lbfgs"), "optax.lbfgs does not work"),
     ],

@@ -46,10 +46,10 @@ def test_a_life_that_never_stepped_is_a_link_of_the_lineage(tmp_path):
 
 def test_what_was_kept_beside_comes_back_even_after_a_life_that_never_stepped(tmp_path):
     """The second life dies before its first update: its first checkpoint must still hold what the first life kept."""
-    feed(start(tmp_path, beside=lambda: {"w0": b"trajectory"}), 4)
+    feed(start(tmp_path, auxiliary=lambda: {"w0": b"trajectory"}), 4)
     for _ in range(3):
-        _, beside = open_learner(tmp_path, config(), DIGEST, THETA, SEGMENTS)
-        assert beside == {"w0": b"trajectory"}
+        _, auxiliary = open_learner(tmp_path, config(), DIGEST, THETA, SEGMENTS)
+        assert auxiliary == {"w0": b"trajectory"}
 
 
 def test_a_resumed_run_ends_as_one_that_was_never_stopped(tmp_path):
@@ -67,7 +67,7 @@ def test_the_last_whole_checkpoint_counts(tmp_path, caplog):
     path.write_bytes(path.read_bytes()[:100])
     with caplog.at_level(logging.WARNING):
         assert ask(start(tmp_path)).version == 2
-    assert f"{path} is damaged" in caplog.text
+    assert f"{path} is corrupt" in caplog.text
     assert lineage.lineage(tmp_path / "epochs")[1] == 2
 
 
@@ -103,7 +103,7 @@ def test_a_changed_optimizer_starts_afresh_and_says_so(tmp_path, caplog):
     feed(start(tmp_path, config(optimizer="adam")), 4)
     with caplog.at_level(logging.WARNING):
         learner = start(tmp_path, config(optimizer="sgd"))
-    assert "outer.optimizer is another one than in the checkpoint" in caplog.text
+    assert "outer.optimizer differs from that of the checkpoint" in caplog.text
     assert feed(learner, 4, first=4)[-1].version == 2
 
 
@@ -116,7 +116,9 @@ def test_storage_that_refuses_is_one_sentence(tmp_path, monkeypatch, code):
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(lineage, "_create", refuse)
-    with pytest.raises(UserError, match=rf"cannot write in .* \({os.strerror(code)}\): make room or give permission"):
+    with pytest.raises(
+        UserError, match=rf"cannot write in .* \({os.strerror(code)}\): free disk space or grant write permission"
+    ):
         start(tmp_path)
     assert listing(tmp_path) == before
 

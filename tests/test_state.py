@@ -3,16 +3,18 @@ import pytest
 from helpers.learner import SEGMENTS, SIZE, THETA, config, sample
 
 from common import checkpoint, moments
-from learner import record, rp_skipping
-from learner.deduplication import Ledger
+from learner import rp_skipping
+from learner.checkpoints import theta_in
+from learner.deduplication import Deduplicator
+from learner.merge import Rule
 from learner.outer_optimizer import OuterOptimizer
-from learner.state import advance, initial, merge_batch, probe_rate, rule_of
+from learner.state import advance, from_record, initial, merge_batch, probe_rate, to_record
 
 
 def setting(estimator=None, **outer):
     settings = config(estimator, **{"optimizer": "sgd", "clip": "none", "learning_rate": 1.0, **outer})
     made = OuterOptimizer(settings.outer)
-    return settings, made, initial(settings, THETA, made), rule_of(settings, SEGMENTS)
+    return settings, made, initial(settings, THETA, made), Rule(settings.estimator, SEGMENTS)
 
 
 def step(state, samples, rule, made):
@@ -46,7 +48,7 @@ def test_a_refused_step_still_counts_as_a_version():
     _, made, state, rule = setting({"use": "es"}, learning_rate=1e37)
     merged = merge_batch(state, [constant(300.0, 0)], rule)
     moved, taken = advance(state, merged, made)
-    assert taken.refused and moved.version == 1
+    assert taken.rejected and moved.version == 1
     np.testing.assert_array_equal(moved.theta, THETA)
 
 
@@ -64,12 +66,12 @@ def test_rp_is_skipped_when_its_weight_was_negligible_and_weighed_by_its_past():
     assert probe_rate(state, settings) == 0.25
     sparse = [constant(0.0, 1000), *(wild(2000 + j, rp=False) for j in range(3))]
     merged = merge_batch(state, sparse, rule)
-    past = rp_skipping.past_variance(state.probing)
+    past = rp_skipping.past_variance(state.skipping)
     expected = (moments.variance(merged.es) / 4) / (moments.variance(merged.es) / 4 + past / 1)
     np.testing.assert_allclose(merged.weight_rp, expected, rtol=1e-12)
     dense = [wild(3000 + j) for j in range(4)]
     np.testing.assert_array_equal(
-        merge_batch(state, dense, rule).weight_rp, merge_batch(state._replace(probing=None), dense, rule).weight_rp
+        merge_batch(state, dense, rule).weight_rp, merge_batch(state._replace(skipping=None), dense, rule).weight_rp
     )
 
 
@@ -78,7 +80,7 @@ def test_rp_is_skipped_when_its_weight_was_negligible_and_weighed_by_its_past():
 )
 def test_nothing_is_remembered_where_nothing_can_be_skipped(estimator):
     settings, _, state, _ = setting(estimator)
-    assert state.probing is None
+    assert state.skipping is None
     assert probe_rate(state, settings) == 1.0
 
 
@@ -87,16 +89,16 @@ def test_a_state_survives_a_checkpoint_bit_for_bit(rate):
     settings, made, state, rule = setting({"probe_rate": rate}, optimizer="adam")
     for k in range(3):
         state = step(state, [wild(2 * k), wild(2 * k + 1)], rule, made)
-    stored = checkpoint.unpack(checkpoint.pack(record.make(1, "d", state, Ledger(), {"turn": b"1"})))
-    restored, fitted = record.state_in(stored, initial(settings, np.zeros(SIZE), made))
+    stored = checkpoint.unpack(checkpoint.pack(to_record(1, "d", state, Deduplicator(), {"turn": b"1"})))
+    restored, fitted = from_record(stored, initial(settings, np.zeros(SIZE), made))
     assert fitted and stored["beside"] == {"turn": b"1"} and restored.version == 3
     after = [step(s, [wild(90), wild(91)], rule, made) for s in (state, restored)]
     assert after[0].theta.tobytes() == after[1].theta.tobytes()
-    assert (restored.probing is None) == (rate == 1.0)
+    assert (restored.skipping is None) == (rate == 1.0)
     if rate < 1:
-        assert restored.probing.recent == state.probing.recent
+        assert restored.skipping.recent == state.skipping.recent
         for name in ("older", "newer"):
-            one, other = getattr(restored.probing, name), getattr(state.probing, name)
+            one, other = getattr(restored.skipping, name), getattr(state.skipping, name)
             assert one.count == other.count and one.m2.tobytes() == other.m2.tobytes()
 
 
@@ -104,7 +106,7 @@ def test_another_optimizer_starts_afresh_with_the_same_theta():
     _, made, state, rule = setting(optimizer="adam")
     state = step(state, [wild(0), wild(1)], rule, made)
     _, sgd, fresh, _ = setting(optimizer="sgd")
-    restored, fitted = record.state_in(record.make(1, "d", state, Ledger(), {}), fresh)
+    restored, fitted = from_record(to_record(1, "d", state, Deduplicator(), {}), fresh)
     assert not fitted and restored.version == 1
     assert restored.theta.tobytes() == state.theta.tobytes()
     assert step(restored, [wild(2), wild(3)], rule, sgd).version == 2
@@ -114,5 +116,5 @@ def test_another_optimizer_starts_afresh_with_the_same_theta():
     "content", [None, {}, {"theta": b"1234"}, {"theta": np.zeros(3)}, {"theta": np.zeros((1, 3), np.float32)}]
 )
 def test_a_record_without_theta_is_damaged(content):
-    with pytest.raises(checkpoint.Damaged, match=r"x\.ckpt holds no parameters"):
-        record.theta_in(content, "x.ckpt")
+    with pytest.raises(checkpoint.CorruptRecord, match=r"x\.ckpt holds no parameters"):
+        theta_in(content, "x.ckpt")

@@ -19,7 +19,7 @@ from common.task import IMAGE_FAMILIES, make_task
 from common.update_record import UpdateRecord
 from learner import failpoints
 from learner.history import read_newest
-from learner.learner import Surroundings
+from learner.hooks import Hooks
 from learner.recovery import open_learner
 
 log = logging.getLogger(__name__)
@@ -42,9 +42,9 @@ class RecentMetrics(LearnerMetrics):
 class LearnerService:
     """A run's learner, from one start to its end or crash."""
 
-    def __init__(self, run: RunDirectory, beside: Callable[[], dict[str, bytes]] = dict):
+    def __init__(self, run: RunDirectory, auxiliary: Callable[[], dict[str, bytes]] = dict):
         """Args:
-        beside: auxiliary state to keep in each checkpoint (`learner.learner.Surroundings`).
+        auxiliary: state to keep in each checkpoint (`learner.hooks.Hooks`).
 
         Raises:
           UserError: the configuration, the data, the run directory or the port cannot be used.
@@ -61,10 +61,10 @@ class LearnerService:
             self._targets = targets.write_targets(  # before opening the run, which takes an epoch
                 run.path, run.name, "learner", self._endpoint.address, self._endpoint.port
             )
-            around = Surroundings(self._metrics, beside=beside, reached=failpoints.from_environment())
+            hooks = Hooks(self._metrics, auxiliary=auxiliary, failpoint=failpoints.from_environment())
             identity = digest(config, dataset.fingerprint if dataset else "")
-            self.learner, self.beside = open_learner(
-                run.path, config, identity, initial_theta(config), family.segments, around
+            self.learner, self.auxiliary = open_learner(
+                run.path, config, identity, initial_theta(config), family.segments, hooks
             )
         except BaseException:
             self._endpoint.close()

@@ -21,7 +21,8 @@ from common.data.dataset import open_dataset
 from common.optimizer import initial_theta, make_family
 from common.task import IMAGE_FAMILIES
 from learner.history import read_history
-from learner.learner import Learner, Surroundings
+from learner.hooks import Hooks
+from learner.learner import Learner
 from learner.recovery import open_learner
 from workers.figures.figure import Trained
 from workers.worker import Worker
@@ -109,7 +110,7 @@ class InProcessRun(InProcessJobs):
             stack.callback(self._log.close)
             self._service = LearnerService(run, self._round_robin.snapshot)
             stack.callback(self._service.close)
-            self._round_robin.start(self._service.learner, self._service.beside)
+            self._round_robin.start(self._service.learner, self._service.auxiliary)
             self._stack = stack.pop_all()
 
     def __exit__(self, *_: object) -> None:
@@ -151,6 +152,6 @@ def open_training(config: Config, folder: Path) -> RoundRobin:
     dataset = open_dataset(config.dataset) if config.task.family in IMAGE_FAMILIES else None
     identity, segments = digest(config, dataset.fingerprint if dataset else ""), make_family(config.optimizer).segments
     training = RoundRobin(config)
-    surroundings = Surroundings(beside=training.snapshot)
-    training.start(*open_learner(folder, config, identity, initial_theta(config), segments, surroundings))
+    hooks = Hooks(auxiliary=training.snapshot)
+    training.start(*open_learner(folder, config, identity, initial_theta(config), segments, hooks))
     return training

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from common import checkpoint, configfile
-from common.checkpoint import Damaged
+from common.checkpoint import CorruptRecord
 from common.config import OptimizerConfig
 
 SUFFIX = ".theta"
@@ -55,6 +55,6 @@ def load(path: Path) -> Pretrained:
     record = checkpoint.load(path)
     theta = record.get("theta") if isinstance(record, dict) and record.get("kind") == "theta" else None
     if not isinstance(theta, np.ndarray) or theta.dtype != np.float32 or theta.ndim != 1:
-        raise Damaged(f"{path} is no theta file: make one of a run with outertrain export RUN -o FILE")
+        raise CorruptRecord(f"{path} is no theta file: make one of a run with outertrain export RUN -o FILE")
     optimizer = configfile.from_dict({"optimizer": record["optimizer"]}).optimizer
     return Pretrained(theta, optimizer, record["origin"])

@@ -10,7 +10,8 @@ from common import moments
 from common.config import Config, EstimatorConfig, OuterConfig
 from common.facts import Facts
 from common.messages import GradientSample, Reply, pack_sample, unpack_reply
-from learner.learner import Learner, Surroundings
+from learner.hooks import Hooks
+from learner.learner import Learner
 from learner.recovery import open_learner
 
 DIGEST = "d" * 64
@@ -55,9 +56,9 @@ def run_directory(path: Path) -> Path:
     return path
 
 
-def start(path: Path, settings: Config | None = None, theta: np.ndarray = THETA, **around: Any) -> Learner:
+def start(path: Path, settings: Config | None = None, theta: np.ndarray = THETA, **hooks: Any) -> Learner:
     segments = SEGMENTS if len(theta) == SIZE else np.zeros(len(theta), int)
-    return open_learner(run_directory(path), settings or config(), DIGEST, theta, segments, Surroundings(**around))[0]
+    return open_learner(run_directory(path), settings or config(), DIGEST, theta, segments, Hooks(**hooks))[0]
 
 
 def send(learner: Learner, made: GradientSample, known: Sequence[int] = (-1, -1)) -> Reply:

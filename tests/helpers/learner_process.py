@@ -70,7 +70,7 @@ def serve(run: Path, outer: dict[str, Any], size: int) -> None:
     from helpers.learner import config, start
     from learner.failpoints import from_environment
 
-    learner = start(run, config(**outer), np.zeros(size, np.float32), reached=from_environment())
+    learner = start(run, config(**outer), np.zeros(size, np.float32), failpoint=from_environment())
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     sink.write(b"ready")
     sink.flush()
