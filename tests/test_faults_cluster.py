@@ -231,7 +231,7 @@ def load(pid: int, seconds: float) -> float:
 def test_a_job_survives_the_loss_of_its_workers(surroundings: Path, cluster: Cluster) -> None:
     with launched(surroundings, "busy", 4) as scene:
         results = job.Results(scene.run.evaluation / "job.jsonl")
-        items = [{"item": f"i{k}"} for k in range(40)]
+        jobs = [job.Job.from_json({"item": f"i{k}"}) for k in range(40)]
         killed = []
 
         def progress(done: int, total: int) -> None:
@@ -240,10 +240,10 @@ def test_a_job_survives_the_loss_of_its_workers(surroundings: Path, cluster: Clu
                 os.kill(pid, signal.SIGKILL)
                 killed.append(uid)
 
-        job.run(items, results, RayPool(scene.handles.fleet), progress)
+        job.run(jobs, results, RayPool(scene.handles.fleet), progress)
         assert len(killed) == 2
         lines = [json.loads(line)["item"] for line in results.path.read_text().splitlines()]
-        assert sorted(lines) == sorted(item["item"] for item in items)
+        assert sorted(lines) == sorted(one.name for one in jobs)
         scene.go_on()
 
 

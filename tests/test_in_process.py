@@ -11,7 +11,7 @@ import pytest
 from cluster.cli import console
 from cluster.cli.interrupt import Interrupt
 from cluster.cli.train import follow
-from cluster.jobs.evaluation import FILE, Interim
+from cluster.jobs.evaluation import FILE, InterimEvaluation
 from cluster.launchers.in_process import InProcessRun, open_training, train_for_figure
 from cluster.runs import directory
 from cluster.runs.directory import load_theta
@@ -114,7 +114,7 @@ def test_run_evaluated_during_training_is_unchanged() -> None:
     wanted = config(evaluation={"every": 5, "tasks": 2})
     run = directory.create("watched", wanted)
     with InProcessRun(run, wanted) as host:
-        interim = Interim(run, wanted, host.pool())
+        interim = InterimEvaluation(run, wanted, host.pool())
         follow(host, wanted, interim, Interrupt(), console.PlainDisplay())
     rows = jsonlines.read(run.evaluation / FILE)
     assert {(row["optimizer"], row["version"], row["task"]) for row in rows} == {

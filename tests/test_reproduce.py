@@ -8,7 +8,8 @@ import pytest
 
 from cluster.cli.interrupt import Interrupted
 from cluster.jobs import figures, job
-from cluster.jobs.job import InProcessPool, Results
+from cluster.jobs.figures import Setting
+from cluster.jobs.job import InProcessPool, Job, Results
 from cluster.launchers import process_pool
 from cluster.launchers.process_pool import LocalPool
 from workers.figures import catalogue, fig2
@@ -56,7 +57,7 @@ def run(names, folder, computed=None, stop_after=None):
         if computed is not None and len(computed) == stop_after:
             raise Interrupted
 
-    figures.reproduce(names, "mini", folder, InProcessPool(perform), progress)
+    figures.reproduce(names, Setting("mini", folder), InProcessPool(perform), progress)
 
 
 def test_a_figure_and_what_it_needs(toys, tmp_path):
@@ -92,7 +93,7 @@ def test_processes_compute_items_and_lost_ones_are_replaced(tmp_path):
         assert computed(pool, broken).reason == "its process exited with code 1"
         done = computed(pool, items[0])
         workers = list(pool._free)
-    assert done.row == json.loads(json.dumps(process_pool.perform(items[0], tmp_path)))
+    assert done.result == json.loads(json.dumps(process_pool.perform(items[0], tmp_path)))
     assert not any(worker.process.is_alive() for worker in workers)
 
 
@@ -102,8 +103,8 @@ def test_a_process_that_died_while_it_was_idle_costs_an_attempt_and_no_item(tmp_
         pool._free[0].process.kill()
         pool._free[0].process.join()
         results = Results(tmp_path / "rows.jsonl")
-        job.run(items, results, pool, lambda done, total: None)
-    assert [*results.rows] == [item["item"] for item in items]
+        job.run(map(Job.from_json, items), results, pool, lambda done, total: None)
+    assert [*results.by_name] == [item["item"] for item in items]
 
 
 def test_where_the_images_lie_is_no_part_of_what_an_item_is():
@@ -115,7 +116,7 @@ def test_where_the_images_lie_is_no_part_of_what_an_item_is():
 
 def computed(pool, item):
     assert pool.room() == 1
-    pool.submit(item)
+    pool.submit(Job.from_json(item))
     assert pool.room() == 0
     while not (done := pool.collect()):
         pass

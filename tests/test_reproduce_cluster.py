@@ -15,6 +15,7 @@ from helpers.cluster import start_cluster
 from helpers.tasks import TINY
 
 from cluster.cli.main import main
+from cluster.jobs.job import Job
 from cluster.launchers import ray_cluster
 from cluster.launchers.launched_pool import Finished, launching
 from learner.history import read_history
@@ -25,11 +26,11 @@ LONGER = (*TINY, "outer.batch_samples=2", "outer.updates=400")
 
 
 def test_a_training_is_launched_with_its_settings_or_gone_on_with() -> None:
-    one = item("fig5", "train", "label", ("mini", "seed=3"))
+    one = Job.from_json(item("fig5", "train", "label", ("mini", "seed=3")))
     first = launching(one, 5, resume=False)
-    assert first[:4] == ["launch", "--name", one["item"], "mini"]
+    assert first[:4] == ["launch", "--name", one.name, "mini"]
     assert {"--set=seed=3", "--set=outer.keep_every=2", "--workers=5"} <= set(first)  # mini has 200 updates
-    assert launching(one, None, resume=True) == ["launch", "--name", one["item"], "--resume"]
+    assert launching(one, None, resume=True) == ["launch", "--name", one.name, "--resume"]
 
 
 def test_a_training_has_theta_at_the_last_kept_version_before_each() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError
 
-from cluster.jobs.job import Done, Item
+from cluster.jobs.job import Ended, Job
 from cluster.monitoring.fleet_status import FleetStatus
 from common.errors import UserError, last_line
 
@@ -28,32 +28,32 @@ class RayPool:
         self._fleet = fleet
         self._workers: Mapping[str, Any] = {}  # handles by uid
         self._refreshed, self._replied = -REFRESH_S, time.monotonic()
-        self._submitted: dict[Any, tuple[str, Item]] = {}  # by reference of the result: worker uid, job
+        self._submitted: dict[Any, tuple[str, Job]] = {}  # by reference of the result: worker uid, job
 
     def room(self) -> int:
         self._refresh()
         return PER_WORKER * len(self._workers) - sum(uid in self._workers for uid, _ in self._submitted.values())
 
-    def submit(self, item: Item) -> None:
+    def submit(self, job: Job) -> None:
         load = Counter(uid for uid, _ in self._submitted.values())
         uid = min(self._workers, key=lambda uid: load[uid])
-        self._submitted[self._workers[uid].perform.remote(item)] = (uid, item)
+        self._submitted[self._workers[uid].perform.remote(job.spec)] = (uid, job)
 
-    def collect(self) -> list[Done]:
+    def collect(self) -> list[Ended]:
         if not self._submitted:
             time.sleep(0.2)  # no worker is running
             return []
         ready, _ = ray.wait(list(self._submitted), num_returns=1, timeout=0.5)
-        return [self._done(reference) for reference in ready]
+        return [self._ended(reference) for reference in ready]
 
-    def _done(self, reference: Any) -> Done:
-        uid, item = self._submitted.pop(reference)
+    def _ended(self, reference: Any) -> Ended:
+        uid, job = self._submitted.pop(reference)
         try:
-            return Done(item, ray.get(reference))
+            return Ended(job, ray.get(reference))
         except RayError as error:
             self._workers = {name: handle for name, handle in self._workers.items() if name != uid}
             cancelled = isinstance(getattr(error, "cause", None), CancelledError)
-            return Done(item, None, "" if cancelled else last_line(self._reason() or str(error)))
+            return Ended(job, None, "" if cancelled else last_line(self._reason() or str(error)))
 
     def _reason(self) -> str | None:
         """The last traceback of a worker, which the fleet has."""

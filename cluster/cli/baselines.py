@@ -4,12 +4,12 @@ import json
 
 import click
 
-from cluster.cli import STARTED, options
+from cluster.cli import options
 from cluster.cli.evaluate import assess
 from cluster.cli.options import Place
 from cluster.cli.subject import Request, Subject, find_tasks
-from cluster.jobs.evaluation import Progress, tune
-from cluster.jobs.job import Pool
+from cluster.jobs.evaluation import tune
+from cluster.jobs.job import Pool, Progress
 
 
 @click.command(cls=options.ListCommand)
@@ -22,12 +22,11 @@ def command(target: str, overrides: tuple[str, ...], place: Place, as_json: bool
 
     RUN|CONFIG is a run, a TOML file or a preset.
     """
-    began = STARTED
 
     def compute(subject: Subject, pool: Pool, progress: Progress) -> None:
         tune(subject.run, subject.config, pool, progress)
 
-    facts = assess(find_tasks(Request(target, overrides, place)), place, compute, "tuning", began)
+    facts = assess(find_tasks(Request(target, overrides, place)), place, compute, "tuning")
     if as_json:
         print(json.dumps(facts), flush=True)
     return 0

@@ -12,8 +12,8 @@ from cluster.cli.console import counter
 from cluster.cli.interrupt import Interrupt
 from cluster.cli.options import Place
 from cluster.cli.subject import Request, Subject, find_learned, make_pool
-from cluster.jobs.evaluation import Progress, evaluate, summary_of
-from cluster.jobs.job import Pool
+from cluster.jobs.evaluation import Learned, evaluate, summary_of
+from cluster.jobs.job import Pool, Progress
 from cluster.report.page import write_report
 from cluster.report.table import final_table
 from cluster.runs.directory import EVALUATION, exclusive
@@ -35,20 +35,19 @@ def command(target: str, config: str | None, overrides: tuple[str, ...], place: 
 
     RUN|THETA is a run, a theta file, or the name of a shipped optimizer.
     """
-    began = STARTED
     request = Request(target, overrides, place, config)
 
     def compute(subject: Subject, pool: Pool, progress: Progress) -> None:
         assert subject.theta is not None
-        evaluate(subject.run, subject.config, subject.theta, subject.version, pool, progress)
+        evaluate(subject.run, subject.config, Learned(subject.theta, subject.version), pool, progress)
 
-    facts = assess(find_learned(request), place, compute, "evaluating", began)
+    facts = assess(find_learned(request), place, compute, "evaluating")
     if as_json:
         print(json.dumps(facts), flush=True)
     return 0
 
 
-def assess(subject: Subject, place: Place, compute: Compute, activity: str, began: float) -> dict[str, Any]:
+def assess(subject: Subject, place: Place, compute: Compute, activity: str) -> dict[str, Any]:
     """Computes what is missing of an evaluation, writes the report, prints the table and returns what --json prints.
 
     Raises Interrupted when the user stops it.
@@ -66,7 +65,7 @@ def assess(subject: Subject, place: Place, compute: Compute, activity: str, bega
             "run": run.name,
             "version": subject.version,
             "seconds_to_first_update": None,
-            "seconds_total": time.time() - began,
+            "seconds_total": time.time() - STARTED,
             **summary_of(evaluation.comparison, config, subject.theta),
             "report": str(run.page),
         }

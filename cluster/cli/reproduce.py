@@ -10,7 +10,7 @@ import click
 
 from cluster.cli import console
 from cluster.cli.interrupt import Interrupt
-from cluster.jobs.figures import reproduce
+from cluster.jobs.figures import Setting, reproduce
 from cluster.jobs.job import Pool
 from common.data.class_store import read_header
 from common.errors import UserError
@@ -70,7 +70,7 @@ def command(
             show.counting(name, done, total)
             interrupt.check()
 
-        reproduce(names, scale, output, pool, progress, store)
+        reproduce(names, Setting(scale, output, store), pool, progress)
         show.say(f"pictures and outcomes in {output}")
 
 

@@ -21,7 +21,7 @@ from common.errors import UserError
 from learner.history import read_history
 
 if TYPE_CHECKING:
-    from cluster.jobs.evaluation import Interim
+    from cluster.jobs.evaluation import InterimEvaluation
 
 
 class Mode(NamedTuple):
@@ -87,13 +87,12 @@ def held(run: RunDirectory, mode: Mode, config: Config) -> Iterator[None]:
 def work(run: RunDirectory, config: Config, mode: Mode, interrupt: Interrupt, show: console.Display) -> None:
     """Trains and evaluates. Raises Interrupted."""
     with make_host(run, config, in_process=mode.in_process) as host:
-        from cluster.jobs.evaluation import Interim, evaluate
+        from cluster.jobs.evaluation import InterimEvaluation, Learned, evaluate
 
-        interim = Interim(run, config, host.pool())
+        interim = InterimEvaluation(run, config, host.pool())
         follow(host, config, interim, interrupt, show)
         if mode.evaluate and config.evaluation.tasks > 0:
-            theta, version = load_theta(run)
-            evaluate(run, config, theta, version, host.pool(), counter("evaluating", interrupt, show))
+            evaluate(run, config, Learned(*load_theta(run)), host.pool(), counter("evaluating", interrupt, show))
 
 
 def make_host(run: RunDirectory, config: Config, *, in_process: bool) -> RunHost:
@@ -109,7 +108,9 @@ def make_host(run: RunDirectory, config: Config, *, in_process: bool) -> RunHost
     return LocalRun(run, config)
 
 
-def follow(host: RunHost, config: Config, interim: "Interim", interrupt: Interrupt, show: console.Display) -> None:
+def follow(
+    host: RunHost, config: Config, interim: "InterimEvaluation", interrupt: Interrupt, show: console.Display
+) -> None:
     """Displays the progress of the training until all its updates are done. Raises Interrupted."""
     going = True
     while going:

@@ -1,1 +1,1 @@
-"""Named, idempotent, resumable jobs that run behind training: evaluation, random search, figures."""
+"""Named, idempotent, resumable jobs, which have lower priority than training: evaluation, random search, figures."""

@@ -1,71 +1,79 @@
-"""The evaluation of a run, as a job: the learned optimizer and its baselines on unseen tasks."""
+"""The evaluation of a run as jobs: the learned optimizer and its baselines on unseen tasks."""
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from cluster.jobs import job
-from cluster.jobs.job import Pool, Results
+from cluster.jobs.job import Job, JobQueue, Pool, Progress, Results
 from cluster.runs.directory import RunDirectory, load_theta
 from common.config import Config
 from workers.evaluation import jobs
 from workers.evaluation.comparison import Comparison, summarise
-from workers.evaluation.jobs import Job, digest_of
-from workers.evaluation.results import FILE, parse
+from workers.evaluation.jobs import digest_of
+from workers.evaluation.results import FILE, UnrollResult, parse
 
-Progress = Callable[[int, int], None]  # (items done, items in all); an exception it raises ends the job
 NUMBERS = ("tasks", "learned_mean", "baseline_mean", "baseline_per_task_mean", "ratio", "wins")
 
 
-def evaluate(
-    run: RunDirectory,
-    config: Config,
-    theta: np.ndarray,
-    version: int | None,
-    pool: Pool,
-    progress: Progress,
-) -> None:
-    """Makes every unroll that is missing.
+class Learned(NamedTuple):
+    """A learned optimizer that is evaluated."""
 
-    The second stage depends on what the first has shown (which learning rate is each task's best).
-    """
-    results = Results(run.evaluation / FILE)
-    first = jobs.first_stage(config, theta, version)
-    job.run(_records(first), results, pool, progress)
-    done = parse(results.rows[one.name] for one in first)
-    job.run(_records(jobs.second_stage(config, done, theta)), results, pool, progress)
+    theta: np.ndarray  # [P] float32
+    version: int | None  # None: not from a run
+
+
+def evaluate(run: RunDirectory, config: Config, learned: Learned, pool: Pool, progress: Progress) -> None:
+    """Computes all missing unrolls of the learned optimizer and the baselines."""
+    _two_stages(
+        run,
+        jobs.first_stage(config, *learned),
+        lambda done: jobs.second_stage(config, done, learned.theta),
+        pool,
+        progress,
+    )
 
 
 def tune(run: RunDirectory, config: Config, pool: Pool, progress: Progress) -> None:
-    """Makes the baselines' unrolls alone."""
+    """Computes all missing unrolls of the baselines."""
+    _two_stages(run, jobs.baseline_jobs(config), lambda done: jobs.fine_jobs(config, done), pool, progress)
+
+
+def _two_stages(
+    run: RunDirectory,
+    first: Sequence[jobs.Job],
+    second: Callable[[list[UnrollResult]], Iterable[jobs.Job]],
+    pool: Pool,
+    progress: Progress,
+) -> None:
+    """The second stage depends on the results of the first: which learning rate is the best of each task."""
     results = Results(run.evaluation / FILE)
-    first = jobs.baseline_jobs(config)
-    job.run(_records(first), results, pool, progress)
-    done = parse(results.rows[one.name] for one in first)
-    job.run(_records(jobs.fine_jobs(config, done)), results, pool, progress)
+    listed = _listed(first)
+    job.run(listed, results, pool, progress)
+    job.run(_listed(second(parse(results.of(listed)))), results, pool, progress)
 
 
-def _records(listed: Iterable[Job]) -> list[job.Item]:
-    return [one.to_json() for one in listed]
+def _listed(typed: Iterable[jobs.Job]) -> list[Job]:
+    return [Job.from_json(one.to_json()) for one in typed]
 
 
-class Interim:
-    """Evaluations of the learned optimizer while training goes on, every `evaluation.every` outer updates."""
+class InterimEvaluation:
+    """Evaluates the learned optimizer during training, every `evaluation.every` outer updates."""
 
     def __init__(self, run: RunDirectory, config: Config, pool: Pool):
         self._run, self._config, self._due = run, config, 0
-        self._job = job.Job([], Results(run.evaluation / FILE), pool)
+        self._queue = JobQueue([], Results(run.evaluation / FILE), pool)
 
     def step(self, version: int) -> None:
-        """Called now and then with the learner's version; a moment's work when there is something to do."""
+        """Submits and stores what it can; takes a moment. To be called repeatedly with the version of the learner."""
         every = self._config.evaluation.every
         if every and version >= self._due:
             theta, newest = load_theta(self._run)
-            self._job.add(_records(jobs.learned_jobs(self._config, theta, newest)))
+            self._queue.add(_listed(jobs.learned_jobs(self._config, theta, newest)))
             self._due = (newest // every + 1) * every
-        if not self._job.finished:
-            self._job.step()
+        if not self._queue.finished:
+            self._queue.step()
 
 
 def summary_of(comparison: Comparison | None, config: Config, theta: np.ndarray | None) -> dict[str, Any]:

@@ -1,59 +1,62 @@
-"""`outertrain reproduce`: the figures of the paper, stage by stage; a figure that was cut off goes on where it was.
+"""The figures of the paper as jobs, stage by stage; an interrupted figure is resumed.
 
-DIR/fig3.jsonl (a row per item), DIR/fig3.png, DIR/fig3.json (the claim, whether it holds, and the sentence).
+DIR/fig3.jsonl (the result of each job), DIR/fig3.png, DIR/fig3.json (the claim, whether it holds, and the sentence).
 """
 
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cluster.jobs import job
-from cluster.jobs.job import Pool, Results, Row
+from cluster.jobs.job import Job, Json, Pool, Results
+from common import files
 from workers.figures import catalogue
 from workers.figures.figure import placed
 
-Progress = Callable[[str, int, int], None]  # (figure, items done, items in all); an exception it raises ends the job
+FigureProgress = Callable[[str, int, int], None]  # (figure, jobs done, jobs in all); an exception ends the command
 
 
-def reproduce(
-    names: Sequence[str], scale: str, folder: Path, pool: Pool, progress: Progress, data: str | None = None
-) -> None:
-    """Computes what is missing of the figures and of those that they need.
+class Setting(NamedTuple):
+    """What is computed, and where the results are written."""
+
+    scale: str
+    folder: Path
+    data: str | None = None  # the class store of a scale that needs one; a path that exists on every node
+
+
+def reproduce(names: Sequence[str], setting: Setting, pool: Pool, progress: FigureProgress) -> None:
+    """Computes what is missing of the figures and of those they depend on."""
+    complete: dict[str, list[Json]] = {}
+    for name in catalogue.order(names):
+        before = [result for other in catalogue.needs(name) for result in complete[other]]
+        complete[name] = results_of(name, before, setting, pool, progress)
+        conclude(name, [*before, *complete[name]], setting.folder)
+
+
+def results_of(name: str, before: list[Json], setting: Setting, pool: Pool, progress: FigureProgress) -> list[Json]:
+    """The results of a complete figure, stage by stage. Results in its file from other settings or scales stay there.
 
     Args:
-      data: the class store of a scale that needs one, where every process finds it.
+      before: the results of the figures it depends on.
     """
-    complete: dict[str, list[Row]] = {}
-    for name in catalogue.order(names):
-        before = [row for other in catalogue.needs(name) for row in complete[other]]
-        rows = rows_of(name, scale, before, Results(folder / f"{name}.jsonl"), pool, progress, data)
-        complete[name] = rows
-        conclude(name, [*before, *rows], folder)
-
-
-def rows_of(
-    name: str, scale: str, before: list[Row], results: Results, pool: Pool, progress: Progress, data: str | None = None
-) -> list[Row]:
-    """The rows of a complete figure, stage by stage.
-
-    What the file holds of other settings or another scale is left alone.
-    """
-    rows: list[Row] = []
+    stored = Results(setting.folder / f"{name}.jsonl")
+    results: list[Json] = []
     while True:
-        items = catalogue.items(name, scale, [*before, *rows])
-        if data is not None:
-            items = [placed(item, data) for item in items]
-        if [item["item"] for item in items] == [row["item"] for row in rows]:
-            return rows
-        job.run(items, results, pool, lambda done, total: progress(name, done, total))
-        rows = [results.rows[item["item"]] for item in items]
+        specs = catalogue.items(name, setting.scale, [*before, *results])
+        if setting.data is not None:
+            specs = [placed(spec, setting.data) for spec in specs]
+        jobs = [Job.from_json(spec) for spec in specs]
+        if [one.name for one in jobs] == [result[job.NAME] for result in results]:
+            return results
+        job.run(jobs, stored, pool, lambda done, total: progress(name, done, total))
+        results = stored.of(jobs)
 
 
-def conclude(name: str, rows: Sequence[Row], folder: Path) -> dict[str, Any]:
-    """Picture and verdict, from the rows of a complete figure."""
-    verdict = catalogue.verdict(name, rows)
+def conclude(name: str, results: Sequence[Json], folder: Path) -> dict[str, Any]:
+    """Writes the picture and the outcome of a complete figure; returns the outcome."""
+    verdict = catalogue.verdict(name, results)
     record = {"figure": name, "claim": catalogue.claim(name), **verdict._asdict()}
-    (folder / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
-    catalogue.draw(name, rows).savefig(folder / f"{name}.png")
+    files.replace(folder / f"{name}.json", json.dumps(record, indent=1) + "\n")
+    catalogue.draw(name, results).savefig(folder / f"{name}.png")
     return record

@@ -1,135 +1,162 @@
-"""Jobs: many independent items, such as the unrolls of an evaluation, computed by whichever workers there are.
+"""Jobs: independent computations, such as the unrolls of an evaluation, each done by any one worker.
 
-An item has a name, and its result is one JSON line that carries this name. Names are idempotent: an item with a result
-is not computed again, so a job that was cut off goes on where it stopped, and losing a worker costs its item's time.
+A job has a name, and its result is one JSON line with this name. Names are idempotent: a job that has a result is not
+computed again, so an interrupted command resumes where it stopped, and a lost worker costs the time of its job only.
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 from common import jsonlines
 from common.errors import UserError
 
-Item = dict[str, Any]  # JSON-able; "item" is its name
-Row = dict[str, Any]  # JSON-able; "item" is the name of what it is the result of
+Json = dict[str, Any]
+Progress = Callable[[int, int], None]  # (jobs done, jobs in all); an exception that it raises ends the command
 
-ATTEMPTS = 3  # an item that took this many workers with it is not tried again
+NAME = "item"  # the key of the name, in a specification and in a result
+ATTEMPTS = 3  # workers that a job may cost before it is abandoned
+
+
+class Job(NamedTuple):
+    """A job as it is sent to a worker."""
+
+    name: str
+    spec: Json  # what the worker needs; holds the name too
+
+    @classmethod
+    def from_json(cls, spec: Mapping[str, Any]) -> Self:
+        return cls(spec[NAME], dict(spec))
+
+
+class Ended(NamedTuple):
+    """A job that a pool has done, or has not."""
+
+    job: Job
+    result: Json | None  # None: its worker was lost, or was stopped before it began
+    reason: str = ""  # why the worker was lost; "" if it was stopped
+
+
+class Pool(Protocol):
+    """Workers that compute jobs."""
+
+    def room(self) -> int:
+        """The number of jobs that can be submitted now."""
+        ...
+
+    def submit(self, job: Job) -> None: ...
+
+    def collect(self) -> list[Ended]:
+        """The jobs that have ended since the last call. Waits a moment if there are none."""
+        ...
 
 
 class Results:
-    """The rows of a JSON-lines file, which has one writer."""
+    """The results in a JSON-lines file, which must have no other writer.
+
+    Raises OSError when the file cannot be written: at once, not with the first result.
+    """
 
     def __init__(self, path: Path):
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.rows: dict[str, Row] = {row["item"]: row for row in jsonlines.read(path) if "item" in row}
+        self.by_name: dict[str, Json] = {line[NAME]: line for line in jsonlines.read(path) if NAME in line}
         self._writer = jsonlines.Writer(path)
-        self._writer.flush()  # a file that cannot be written is noticed before the first result
-
-    def add(self, row: Row) -> None:
-        """Appends a row; the first row of a name counts."""
-        if row["item"] in self.rows:
-            return
-        self.rows[row["item"]] = row
-        self._writer.add(row)
         self._writer.flush()
 
-    def missing(self, items: Iterable[Item]) -> list[Item]:
-        return [item for item in items if item["item"] not in self.rows]
+    def add(self, result: Json) -> None:
+        """Appends a result, unless its name has one."""
+        if result[NAME] in self.by_name:
+            return
+        self.by_name[result[NAME]] = result
+        self._writer.add(result)
+        self._writer.flush()
+
+    def missing(self, jobs: Iterable[Job]) -> list[Job]:
+        return [job for job in jobs if job.name not in self.by_name]
+
+    def of(self, jobs: Iterable[Job]) -> list[Json]:
+        """The results of jobs that all have one, in their order."""
+        return [self.by_name[job.name] for job in jobs]
 
 
-class Done(NamedTuple):
-    item: Item
-    row: Row | None  # None: its worker was lost, or left
-    reason: str = ""  # why it was lost; "": it left, and the item was not begun
+class JobQueue:
+    """Jobs that wait for a worker or for their result. More may be added at any time."""
 
-
-class Pool(Protocol):
-    """Those who compute items."""
-
-    def room(self) -> int:
-        """How many items could be handed over now."""
-        ...
-
-    def submit(self, item: Item) -> None: ...
-
-    def collect(self) -> list[Done]:
-        """What has ended. Waits a moment when nothing has."""
-        ...
-
-
-class Job:
-    """Items on their way to their rows. More may be added while it goes on."""
-
-    def __init__(self, items: Iterable[Item], results: Results, pool: Pool):
+    def __init__(self, jobs: Iterable[Job], results: Results, pool: Pool):
         self.done = self.total = 0
         self._results, self._pool = results, pool
-        self._waiting: deque[Item] = deque()
+        self._waiting: deque[Job] = deque()
         self._attempts: Counter[str] = Counter()
-        self.add(items)
+        self.add(jobs)
 
-    def add(self, items: Iterable[Item]) -> None:
-        items = list(items)
-        missing = self._results.missing(items)
+    def add(self, jobs: Iterable[Job]) -> None:
+        jobs = list(jobs)
+        missing = self._results.missing(jobs)
         self._waiting += missing
-        self.total += len(items)
-        self.done += len(items) - len(missing)
+        self.total += len(jobs)
+        self.done += len(jobs) - len(missing)
 
     @property
     def finished(self) -> bool:
         return self.done == self.total
 
     def step(self) -> None:
-        """Hands over what there is room for and takes in what has ended. Raises UserError when an item fails for good."""
+        """Submits jobs while there is room, and stores the results that have arrived.
+
+        Raises:
+          UserError: a job has cost `ATTEMPTS` workers.
+        """
         while self._waiting and self._pool.room() > 0:
             self._pool.submit(self._waiting.popleft())
         for ended in self._pool.collect():
-            self._take_in(ended)
+            self._store(ended)
 
-    def _take_in(self, ended: Done) -> None:
-        item, row, reason = ended
-        if row is not None:
-            self._results.add(row)
+    def _store(self, ended: Ended) -> None:
+        job, result, reason = ended
+        if result is not None:
+            self._results.add(result)
             self.done += 1
             return
-        self._attempts[item["item"]] += reason != ""
-        if self._attempts[item["item"]] == ATTEMPTS:
-            raise UserError(f"{item['item']} failed {ATTEMPTS} times, the last time so: {reason}")
-        self._waiting.append(item)
+        self._attempts[job.name] += reason != ""
+        if self._attempts[job.name] == ATTEMPTS:
+            raise UserError(f"{job.name} failed {ATTEMPTS} times; the last error: {reason}")
+        self._waiting.append(job)
 
 
-def run(items: Iterable[Item], results: Results, pool: Pool, progress: Callable[[int, int], None]) -> None:
-    """Computes all items that have no result yet.
+def run(jobs: Iterable[Job], results: Results, pool: Pool, progress: Progress) -> None:
+    """Computes all jobs that have no result yet.
 
     Args:
-      progress: called with (items done, items in all) before each step. An exception that it raises ends the job;
-        the rows so far are kept.
+      progress: called before each step. When it raises an exception, the results so far are kept.
 
     Raises:
-      UserError: an item failed again and again.
+      UserError: a job failed repeatedly.
     """
-    job = Job(items, results, pool)
-    progress(job.done, job.total)
-    while not job.finished:
-        job.step()
-        progress(job.done, job.total)
+    queue = JobQueue(jobs, results, pool)
+    progress(queue.done, queue.total)
+    while not queue.finished:
+        queue.step()
+        progress(queue.done, queue.total)
 
 
 class InProcessPool:
-    """Computes each item in this process, when it is submitted."""
+    """Computes each job in this process, when it is submitted."""
 
-    def __init__(self, perform: Callable[[Item], Row]):
+    def __init__(self, perform: Callable[[Json], Json]):
+        """Args:
+        perform: (specification) -> result.
+        """
         self._perform = perform
-        self._done: list[Done] = []
+        self._ended: list[Ended] = []
 
     def room(self) -> int:
-        return 0 if self._done else 1
+        return 0 if self._ended else 1
 
-    def submit(self, item: Item) -> None:
-        self._done.append(Done(item, self._perform(item)))
+    def submit(self, job: Job) -> None:
+        self._ended.append(Ended(job, self._perform(job.spec)))
 
-    def collect(self) -> list[Done]:
-        done, self._done = self._done, []
-        return done
+    def collect(self) -> list[Ended]:
+        ended, self._ended = self._ended, []
+        return ended

@@ -1,11 +1,10 @@
-"""The random search as a job of a run directory: its rows, and its best sets as theta files that `evaluate` takes."""
+"""The random search as jobs: its results in a run directory, and its best sets as theta files for `evaluate`."""
 
 from pathlib import Path
 from typing import NamedTuple
 
 from cluster.jobs import job
-from cluster.jobs.evaluation import Progress
-from cluster.jobs.job import Pool, Results
+from cluster.jobs.job import Job, Pool, Progress, Results
 from cluster.runs.directory import RunDirectory
 from common import pretrained
 from common.config import Config, OptimizerConfig
@@ -15,10 +14,10 @@ from workers.evaluation.search import Plan, SearchResult, keeping_all, rejecting
 
 
 class Size(NamedTuple):
-    """What a search was asked for."""
+    """The size of a search."""
 
-    draws: int
-    runs: int  # inner runs of a draw that is not rejected
+    draws: int  # sets of hyper-parameters
+    runs: int  # inner runs of a set that is not rejected
     keep_all: bool  # no early rejection
 
     def plan(self) -> Plan:
@@ -31,24 +30,24 @@ class Best(NamedTuple):
     path: Path  # its theta file
     loss: float  # mean over its runs
     runs: int
-    shown: str  # the hyper-parameters, for people
+    shown: str  # the hyper-parameters as text
 
 
 def searched(run: RunDirectory, config: Config, size: Size, pool: Pool, progress: Progress) -> dict[str, Best]:
-    """Makes every inner run that is missing, then writes the best set by each loss."""
+    """Computes all missing inner runs, then writes and returns the best set by each loss."""
     plan = size.plan()
     results = Results(run.evaluation / f"{plan.name}.jsonl")
     while True:
-        done = [SearchResult.from_json(row) for row in results.rows.values()]
-        items = [one.to_json() for one in search.jobs(plan, config.task.inner_steps, done)]
-        if not results.missing(items):
+        done = [SearchResult.from_json(line) for line in results.by_name.values()]
+        jobs = [Job.from_json(one.to_json()) for one in search.jobs(plan, config.task.inner_steps, done)]
+        if not results.missing(jobs):
             break
-        job.run(items, results, pool, progress)
+        job.run(jobs, results, pool, progress)
     return {loss: write(run, plan, search.best(done, loss), loss) for loss in search.LOSSES}
 
 
 def write(run: RunDirectory, plan: Plan, best: search.Best, loss: str) -> Best:
-    """The best draw by one loss, as a theta file."""
+    """Writes the best set by one loss as a theta file."""
     theta = decode(best.theta)
     path = run.evaluation / f"adam8-{loss}{pretrained.SUFFIX}"
     origin = f"from {plan.name} in {run.name}, best by {loss} loss"

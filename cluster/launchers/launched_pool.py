@@ -17,7 +17,7 @@ import ray
 from ray.exceptions import RayActorError, RayError
 
 from cluster.actors.ray_errors import unwrap
-from cluster.jobs.job import Done, Item, Row
+from cluster.jobs.job import Ended, Job, Json
 from cluster.launchers import ray_cluster
 from cluster.runs import directory
 from cluster.runs.directory import RunDirectory
@@ -52,9 +52,9 @@ class ClusterPool:
         say: receives messages for the user.
         """
         self._workers, self._say = workers, say
-        self._trainings: deque[Item] = deque()
-        self._training: tuple[Item, RunDirectory] | None = None
-        self._tasks: dict[Any, Item] = {}
+        self._trainings: deque[Job] = deque()
+        self._training: tuple[Job, RunDirectory] | None = None
+        self._tasks: dict[Any, Job] = {}
         self._task = ray.remote(num_cpus=1, max_retries=0)(perform)
 
     def __enter__(self) -> Self:
@@ -67,43 +67,43 @@ class ClusterPool:
     def room(self) -> int:
         return max(1, int(ray.cluster_resources().get("CPU", 0))) - len(self._tasks)
 
-    def submit(self, item: Item) -> None:
-        if item["kind"] == "train":
-            self._trainings.append(item)
+    def submit(self, job: Job) -> None:
+        if job.spec["kind"] == "train":
+            self._trainings.append(job)
         else:
-            self._tasks[self._task.remote(item, None)] = item
+            self._tasks[self._task.remote(job.spec, None)] = job
 
-    def collect(self) -> list[Done]:
+    def collect(self) -> list[Ended]:
         self._train()
         if not self._tasks:
             time.sleep(0.5)
             return []
         ready, _ = ray.wait(list(self._tasks), num_returns=1, timeout=0.5)
-        return [self._done(reference) for reference in ready]
+        return [self._ended(reference) for reference in ready]
 
-    def _done(self, reference: Any) -> Done:
-        item = self._tasks.pop(reference)
+    def _ended(self, reference: Any) -> Ended:
+        job = self._tasks.pop(reference)
         try:
-            return Done(item, ray.get(reference))
+            return Ended(job, ray.get(reference))
         except RayError as error:
-            return Done(item, None, last_line(str(error)))
+            return Ended(job, None, last_line(str(error)))
 
     def _train(self) -> None:
         """Runs one training at a time; when it is done, a task evaluates it and the next training begins."""
         if self._training is None and self._trainings:
-            item = self._trainings.popleft()
-            self._training = item, self._launch(item)
+            job = self._trainings.popleft()
+            self._training = job, self._launch(job)
         if self._training is None or not finished(self._training[1]):
             return
-        item, run = self._training
+        job, run = self._training
         self._stop(run)
         self._training = None
-        self._tasks[self._task.remote(item, read(run))] = item
+        self._tasks[self._task.remote(job.spec, read(run))] = job
 
-    def _launch(self, item: Item) -> RunDirectory:
-        name = item["item"]
+    def _launch(self, job: Job) -> RunDirectory:
+        name = job.name
         if not ray_cluster.running(name):
-            command(*launching(item, self._workers, resume=name in directory.names()))
+            command(*launching(job, self._workers, resume=name in directory.names()))
         self._say(f"training {name}; outertrain watch {name}")
         return directory.find(name)
 
@@ -112,14 +112,14 @@ class ClusterPool:
             ray_cluster.stop(run.name, self._say)
 
 
-def launching(item: Item, workers: int | None, *, resume: bool) -> list[str]:
+def launching(job: Job, workers: int | None, *, resume: bool) -> list[str]:
     """The arguments of the command that launches or resumes the training of a job."""
-    preset, *overrides = item["settings"]
-    every = max(1, config_of(tuple(item["settings"])).outer.updates // POINTS)
+    preset, *overrides = job.spec["settings"]
+    every = max(1, config_of((preset, *overrides)).outer.updates // POINTS)
     overrides.append(f"outer.keep_every={every}")
     given = ["--resume"] if resume else [preset, *(f"--set={override}" for override in overrides)]
     scaled = [] if workers is None else [f"--workers={workers}"]
-    return ["launch", "--name", item["item"], *given, *scaled]
+    return ["launch", "--name", job.name, *given, *scaled]
 
 
 def command(*arguments: str) -> None:
@@ -144,13 +144,13 @@ def read(run: RunDirectory) -> Finished:
     return Finished(thetas, read_history(run.path))
 
 
-def perform(item: Item, finished: Finished | None) -> Row:
+def perform(spec: Json, finished: Finished | None) -> Json:
     """Ray task: returns the result of a job, given the outcome of its training if it has one."""
     runtime.prepare()
     from workers.figures import catalogue
 
     def trained(config: Any, keep: Any) -> Trained:
-        assert finished is not None, f"{item['item']} trains, but is not of kind 'train'"
+        assert finished is not None, f"{Job.from_json(spec).name} trains, but is not of kind 'train'"
         return finished.trained(list(keep))
 
-    return catalogue.perform(item, trained)
+    return catalogue.perform(spec, trained)

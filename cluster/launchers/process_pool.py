@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from cluster.jobs.job import Done, Item, Row
+from cluster.jobs.job import Ended, Job, Json
 
 TRAINING = "training"  # folder of the outer-trainings in progress
 
@@ -30,7 +30,7 @@ class LocalPool:
     def __init__(self, count: int, folder: Path):
         self._folder = folder
         self._free = [self._start() for _ in range(count)]
-        self._busy: dict[Connection, tuple[Worker, Item]] = {}
+        self._busy: dict[Connection, tuple[Worker, Job]] = {}
 
     def _start(self) -> Worker:
         context = get_context("spawn")
@@ -51,26 +51,26 @@ class LocalPool:
     def room(self) -> int:
         return len(self._free)
 
-    def submit(self, item: Item) -> None:
+    def submit(self, job: Job) -> None:
         worker = self._free.pop()
         with suppress(OSError):  # it has died: `collect` reports that
-            worker.connection.send_bytes(json.dumps(item).encode())
-        self._busy[worker.connection] = worker, item
+            worker.connection.send_bytes(json.dumps(job.spec).encode())
+        self._busy[worker.connection] = worker, job
 
-    def collect(self) -> list[Done]:
+    def collect(self) -> list[Ended]:
         ready = wait(list(self._busy), timeout=0.5)
-        return [self._done(connection) for connection in ready if isinstance(connection, Connection)]
+        return [self._ended(connection) for connection in ready if isinstance(connection, Connection)]
 
-    def _done(self, connection: Connection) -> Done:
-        worker, item = self._busy.pop(connection)
+    def _ended(self, connection: Connection) -> Ended:
+        worker, job = self._busy.pop(connection)
         try:
-            row = json.loads(connection.recv_bytes())
+            result = json.loads(connection.recv_bytes())
         except (EOFError, OSError):  # its traceback, if any, is on standard error
             worker.process.join()
             self._free.append(self._start())
-            return Done(item, None, f"its process exited with code {worker.process.exitcode}")
+            return Ended(job, None, f"its process exited with code {worker.process.exitcode}")
         self._free.append(worker)
-        return Done(item, row)
+        return Ended(job, result)
 
 
 def serve(connection: Connection, folder: str) -> None:
@@ -82,18 +82,18 @@ def serve(connection: Connection, folder: str) -> None:
     runtime.prepare()
     while True:
         try:
-            item = json.loads(connection.recv_bytes())
+            spec = json.loads(connection.recv_bytes())
         except EOFError:
             return
-        connection.send_bytes(json.dumps(perform(item, Path(folder))).encode())
+        connection.send_bytes(json.dumps(perform(spec, Path(folder))).encode())
 
 
-def perform(item: Item, folder: Path) -> Row:
+def perform(spec: Json, folder: Path) -> Json:
     """Returns the result of one job of a figure."""
     from cluster.launchers.in_process import train_for_figure
     from workers.figures import catalogue
 
-    run = folder / TRAINING / item["item"]
-    row = catalogue.perform(item, lambda config, keep: train_for_figure(config, keep, run))
+    run = folder / TRAINING / Job.from_json(spec).name
+    result = catalogue.perform(spec, lambda config, keep: train_for_figure(config, keep, run))
     shutil.rmtree(run, ignore_errors=True)
-    return row
+    return result
