@@ -1,10 +1,14 @@
-"""The one exception that stands for a person's mistake or their machine's state, not for a bug."""
+"""The exception for mistakes of the user and states of the machine, as opposed to bugs."""
 
 
 class UserError(Exception):
-    """Bad input: its text says what is wrong, why, and what to do. The command line prints it and exits with 2."""
+    """Bad input or an unusable environment. The text says what is wrong, why, and what to do about it.
+
+    The command line prints it without a traceback and exits with code 2.
+    """
 
 
 def last_line(traceback: str) -> str:
+    """The last non-empty line of a traceback: the exception and its message."""
     lines = [line for line in traceback.strip().splitlines() if line.strip()]
     return lines[-1].strip() if lines else "no reason given"

@@ -1,4 +1,4 @@
-"""Files that are replaced atomically and durably: readers see the old content or the new one, never a part."""
+"""Atomic, durable replacement of files: readers see the old content or the new one, never a part."""
 
 import errno
 import os
@@ -7,21 +7,21 @@ from pathlib import Path
 
 
 def no_failpoint(step: str) -> None:
-    """Default of `replace`'s hook: no failpoint is set."""
+    """The default hook of `replace`: no failpoint is set."""
 
 
 def replace(path: Path, content: bytes | str, failpoint: Callable[[str], None] = no_failpoint) -> int:
-    """Replaces the file at `path`, and returns the bytes written.
+    """Replaces the file at `path`, and returns the number of bytes written.
 
-    When this returns, the file survives a power cut; whenever it is interrupted, the old file is still complete. A
-    failed write leaves no temporary file behind.
+    When this returns, the new content survives a power failure; if it is interrupted, the old file is still complete.
+    A failed write leaves no temporary file.
 
     Args:
       content: bytes, or text that is written as UTF-8.
       failpoint: called with the name of each step before and after it.
 
     Raises:
-      OSError: from the file system; `path` holds either its old content or the new one, complete.
+      OSError: from the file system; `path` holds either the old content or the new one.
     """
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -49,7 +49,7 @@ def _write(temporary: Path, data: bytes, failpoint: Callable[[str], None]) -> No
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes the names in `folder` durable, not only the files."""
+    """Makes the directory entries of `folder` durable, not only the files."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -58,13 +58,13 @@ def sync_folder(folder: Path) -> None:
 
 
 def explain(error: OSError) -> str:
-    """What the user can do about an error of the file system."""
+    """Returns what is wrong with the storage, and what the user can do about it."""
     advice = {
-        errno.ENOSPC: "the disk is full: make room, or set OUTERTRAIN_RUNS to a place with room",
-        errno.EACCES: "it is not writable for you: change its permissions, or set OUTERTRAIN_RUNS to another place",
-        errno.EROFS: "the file system is read-only: set OUTERTRAIN_RUNS to another place",
-        errno.EDQUOT: "your quota is used up: make room, or set OUTERTRAIN_RUNS to a place with room",
-        errno.EEXIST: "a file stands where a folder is needed: move it, or choose another place",
-        errno.ENOTDIR: "a file stands where a folder is needed: move it, or set OUTERTRAIN_RUNS to another place",
+        errno.ENOSPC: "the disk is full: free space, or set OUTERTRAIN_RUNS to a folder on another disk",
+        errno.EACCES: "permission denied: change its permissions, or set OUTERTRAIN_RUNS to another folder",
+        errno.EROFS: "the file system is read-only: set OUTERTRAIN_RUNS to another folder",
+        errno.EDQUOT: "your disk quota is exhausted: free space, or set OUTERTRAIN_RUNS to a folder on another disk",
+        errno.EEXIST: "a file exists where a folder is needed: move it, or choose another folder",
+        errno.ENOTDIR: "a file exists where a folder is needed: move it, or set OUTERTRAIN_RUNS to another folder",
     }
     return advice.get(error.errno or 0, str(error))

@@ -1,17 +1,20 @@
 """The environment of a process that computes with JAX on a CPU: one core, one thread, a persistent compilation cache.
 
-Everything here must happen before JAX is imported. Affinity is the control that holds; the variables keep libraries
-from starting threads that would only contend for that core.
+All of it must happen before JAX is imported. CPU affinity is the setting that is enforced; the environment variables
+keep libraries from starting threads that would compete for that one core.
 """
 
-import fcntl
 import os
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
 CACHE_VARIABLE = "OUTERTRAIN_CACHE"
-_held_cores: list[int] = []  # open descriptors: a lock lasts as long as its process, however that ends
+_held_cores: list["BaseFileLock"] = []  # until this process ends, in whatever way
 
 
 def cache_directory() -> Path:
@@ -33,10 +36,10 @@ def variables() -> dict[str, str]:
     }
 
 
-def prepare(pin: bool = True) -> int | None:
+def prepare(*, pin: bool = True) -> int | None:
     """Sets the variables of this process, except those that the user has set, and pins it to a core of its own.
 
-    Returns the core, or None when it is not pinned: each allowed core has a process of ours already.
+    Returns the core, or None when it is not pinned: each allowed core is taken by another process of ours.
     """
     for name, value in variables().items():
         os.environ.setdefault(name, value)
@@ -44,49 +47,63 @@ def prepare(pin: bool = True) -> int | None:
 
 
 def pin_to_free_core() -> int | None:
-    """Restricts this process, threads to come included, to the first core that no other process of ours has taken."""
+    """Restricts this process, its present and future threads, to the first core that no process of ours has taken."""
+    import psutil
+
     folder = Path(tempfile.gettempdir()) / f"outertrain-cores-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     for core in sorted(os.sched_getaffinity(0)):
-        descriptor = os.open(folder / str(core), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
+        lock = _lock_now(folder / str(core))
+        if lock is None:
             continue
-        _held_cores.append(descriptor)
-        for thread in os.listdir("/proc/self/task"):
-            os.sched_setaffinity(int(thread), {core})
+        _held_cores.append(lock)
+        for thread in psutil.Process().threads():
+            os.sched_setaffinity(thread.id, {core})
         return core
     return None
 
 
 def compile_in_turn(compilations: Mapping[str, Callable[[], object]]) -> None:
-    """Calls all of them, each in only one process of this machine at a time.
+    """Calls all functions, each of them in only one process of this machine at a time.
 
-    Processes that start together so begin with different ones, and find in the compilation cache what the others made.
+    So processes that start together begin with different ones, and find in the compilation cache what the others have
+    compiled.
     """
     folder = cache_directory() / "turns"
     folder.mkdir(parents=True, exist_ok=True)
-    waiting = dict(compilations)
-    while waiting:
-        name, turn = _take_turn(folder, list(waiting))
+    remaining = dict(compilations)
+    while remaining:
+        name, lock = _next_turn(folder, list(remaining))
         try:
-            waiting.pop(name)()
+            remaining.pop(name)()
         finally:
-            os.close(turn)
+            lock.release()
 
 
-def _take_turn(folder: Path, names: list[str]) -> tuple[str, int]:
-    """The first whose turn is free, or the first of all once it is; its lock ends with the descriptor."""
+def _next_turn(folder: Path, names: list[str]) -> tuple[str, "BaseFileLock"]:
+    """Locks the first name that is free, or waits for the first of all."""
     for name in names:
-        descriptor = os.open(folder / name, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            continue
-        return name, descriptor
-    descriptor = os.open(folder / names[0], os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    return names[0], descriptor
+        if (lock := _lock_now(folder / name)) is not None:
+            return name, lock
+    lock = _lock_of(folder / names[0])
+    lock.acquire()
+    return names[0], lock
+
+
+def _lock_of(path: Path) -> "BaseFileLock":
+    """An flock: the system releases it when the process ends. The fallback of filelock is not released, so not used."""
+    from filelock import FileLock
+
+    return FileLock(path, mode=0o600, thread_local=False, fallback_to_soft=False)
+
+
+def _lock_now(path: Path) -> "BaseFileLock | None":
+    """The acquired lock, or None when another process holds it."""
+    from filelock import Timeout
+
+    lock = _lock_of(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return None
+    return lock

@@ -16,13 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import ray
-from helpers import (
-    ray_environment,  # noqa: F401 - before Ray
-    resources,
-)
+from helpers import resources
 from helpers.cluster import Scene, ask_oracle, launched, start_cluster, surrounded, until
 from helpers.faults import Fault, Havoc
+from helpers.ray_environment import ray
 
 from cluster.actors.ray_errors import unwrap
 from cluster.runs import directory

@@ -166,7 +166,7 @@ def test_of_two_files_of_theta_with_one_name_table_and_page_show_the_one_that_wa
         (["status", "nothing"], "no run 'nothing'"),
         (["export", "nothing", "-o", "x.py"], "no run 'nothing'"),
         (["reproduce", "fig99"], "there is no figure 'fig99'"),
-        (["reproduce", "fig2", "-o", "small.toml"], "a file stands where a folder is needed"),
+        (["reproduce", "fig2", "-o", "small.toml"], "a file exists where a folder is needed"),
         (["reproduce", "fig2", "--scale", "paper"], "the paper scale needs ImageNet"),
         (["reproduce", "fig2", "--scale", "paper", "--data", "empty"], "empty is no class store"),
         (["data", "prepare", "empty", "store"], "empty"),
@@ -232,7 +232,7 @@ def test_a_port_that_is_taken_is_named(folder: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize(
-    "number, advice", [(errno.ENOSPC, "the disk is full: make room"), (errno.EACCES, "not writable for you")]
+    "number, advice", [(errno.ENOSPC, "the disk is full: free space"), (errno.EACCES, "permission denied")]
 )
 def test_a_place_without_room_or_rights_is_named(
     number: int, advice: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
@@ -244,7 +244,7 @@ def test_a_place_without_room_or_rights_is_named(
     monkeypatch.setattr(os, "fsync", refuse)
     assert main(["train", "small.toml", *IN_PROCESS]) == 2
     err = capsys.readouterr().err
-    assert "cannot make the run directory" in err and advice in err and "Traceback" not in err
+    assert "cannot create the run directory" in err and advice in err and "Traceback" not in err
     assert tree(folder) == before
 
 

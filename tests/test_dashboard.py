@@ -12,6 +12,7 @@ from cluster.monitoring.dashboard import CHARTS, frame, series, step_rate, watch
 from cluster.monitoring.fleet_status import FleetStatus
 from cluster.monitoring.metrics import FleetMetrics, LearnerMetrics, exposition
 from cluster.monitoring.scrape import Readings, parse
+from cluster.runs.directory import RunDirectory
 from common.config import Config
 from common.update_record import UNKNOWN
 
@@ -73,7 +74,7 @@ def test_a_run_that_has_not_begun() -> None:
 def test_once_prints_one_frame_of_a_run_directory(tmp_path: Path) -> None:
     run = run_files.write_run(tmp_path / "night", run_files.history(30), [], Config())
     with open(tmp_path / "out", "w") as out:
-        watch(run, once=True, console=Console(width=80, file=out))
+        watch(RunDirectory(run), once=True, console=Console(width=80, file=out))
     assert "update 30 of 30" in (tmp_path / "out").read_text()
 
 

@@ -1,4 +1,4 @@
-"""Run directories: they appear whole or not at all, have one user at a time, and say what is wrong with them."""
+"""Run directories: created atomically, used by one process at a time, with a sentence for what is wrong."""
 
 import errno
 import logging
@@ -21,13 +21,13 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "runs"
 
 
-def test_a_new_run_holds_its_whole_configuration(runs: Path) -> None:
+def test_create_writes_the_complete_configuration(runs: Path) -> None:
     run = create("a", Config(seed=7))
     assert run.path == runs / "a" and run.config() == Config(seed=7) and names() == ["a"]
     assert find("a").path == find(str(runs / "a")).path == run.path
 
 
-def test_a_taken_name_is_refused_and_nothing_changes(runs: Path) -> None:
+def test_create_taken_name_is_rejected_and_nothing_changes(runs: Path) -> None:
     create("a", Config(seed=1))
     before = {p: p.read_bytes() for p in runs.rglob("*") if p.is_file()}
     with pytest.raises(UserError, match=r"the run 'a' exists already .*--resume, or choose another --name"):
@@ -35,17 +35,19 @@ def test_a_taken_name_is_refused_and_nothing_changes(runs: Path) -> None:
     assert {p: p.read_bytes() for p in runs.rglob("*") if p.is_file()} == before
 
 
-@pytest.mark.parametrize("name", ["", ".hidden", "-x", "a/b", "a b", "..", "a\n"])
-def test_names_that_are_no_file_names_are_refused(name: str) -> None:
-    with pytest.raises(UserError, match="cannot name a run"):
+@pytest.mark.parametrize("name", ["", ".hidden", "-x", "a/b", "a b", "..", "a\n", "a" * 201])
+def test_create_invalid_name_is_rejected(name: str) -> None:
+    with pytest.raises(UserError, match=r"cannot name a run|use at most 200"):
         create(name, Config())
+    with pytest.raises(UserError, match="no run"):
+        find(f"{name}nowhere")
 
 
 @pytest.mark.parametrize(
     "number, advice",
-    [(errno.ENOSPC, "the disk is full: make room"), (errno.EACCES, "not writable"), (errno.EROFS, "read-only")],
+    [(errno.ENOSPC, "the disk is full: free space"), (errno.EACCES, "permission denied"), (errno.EROFS, "read-only")],
 )
-def test_storage_that_refuses_is_explained_and_leaves_nothing(
+def test_create_unusable_storage_is_explained_leaves_nothing(
     runs: Path, monkeypatch: pytest.MonkeyPatch, number: int, advice: str
 ) -> None:
     def refuse(*_: object) -> None:
@@ -58,21 +60,21 @@ def test_storage_that_refuses_is_explained_and_leaves_nothing(
     assert list(runs.iterdir()) == []
 
 
-def test_a_file_in_the_way_is_explained(runs: Path) -> None:
+def test_create_file_in_place_of_the_root_is_explained(runs: Path) -> None:
     runs.write_text("")
-    with pytest.raises(UserError, match="cannot make the run directory"):
+    with pytest.raises(UserError, match="cannot create the run directory"):
         create("a", Config())
 
 
-def test_an_unknown_run_is_answered_with_those_that_exist() -> None:
-    with pytest.raises(UserError, match="there is none yet"):
+def test_find_unknown_run_lists_the_existing_ones() -> None:
+    with pytest.raises(UserError, match="runs there: none"):
         find("a")
     create("b", Config())
-    with pytest.raises(UserError, match=r"no run 'a' .*: b$"):
+    with pytest.raises(UserError, match=r"no run 'a' .*: b\)$"):
         find("a")
 
 
-def test_free_names_count_up() -> None:
+def test_free_name_counts_up() -> None:
     assert free_name("a") == "a"
     create("a", Config())
     assert free_name("a") == "a-2"
@@ -80,7 +82,7 @@ def test_free_names_count_up() -> None:
     assert free_name("a") == "a-3"
 
 
-def test_one_process_at_a_time_and_a_killed_one_lets_go() -> None:
+def test_exclusive_rejects_others_until_the_holder_is_killed() -> None:
     run = create("a", Config())
     code = (
         "import sys, time; from pathlib import Path; from cluster.runs.directory import *\n"
@@ -98,7 +100,7 @@ def test_one_process_at_a_time_and_a_killed_one_lets_go() -> None:
         pass
 
 
-def test_only_runs_without_a_checkpoint_are_discarded() -> None:
+def test_discard_removes_only_runs_without_a_checkpoint() -> None:
     run = create("a", Config())
     (run.path / "checkpoints" / "e0001-v0000000.ckpt").write_bytes(b"")
     discard(run)
@@ -108,17 +110,17 @@ def test_only_runs_without_a_checkpoint_are_discarded() -> None:
     assert names() == []
 
 
-def test_the_worker_target_survives_and_damage_is_named() -> None:
+def test_worker_target_is_saved_and_corruption_is_named() -> None:
     run = create("a", Config())
     assert run.worker_target() is None
     run.save_worker_target(12)
     assert directory.find("a").worker_target() == 12
     (run.path / "fleet.json").write_text("{}")
-    with pytest.raises(UserError, match=r"fleet.json is damaged .*: delete it and scale again"):
+    with pytest.raises(UserError, match=r"fleet.json is corrupt .*: delete it and scale again"):
         run.worker_target()
 
 
-def test_the_end_of_the_log() -> None:
+def test_log_returns_the_last_lines() -> None:
     run = create("a", Config())
     assert run.log(10) == ""
     assert run.last_failure() is None

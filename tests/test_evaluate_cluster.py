@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers import ray_environment  # noqa: F401 - before Ray
+from helpers import ray_environment  # noqa: F401  before Ray
 from helpers.cluster import CONFIG, Scene, start_cluster, until
 
 from cluster.cli.main import main

@@ -9,9 +9,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
-import ray
-from helpers import ray_environment  # noqa: F401 - before Ray
 from helpers.cluster import (
     Scene,
     add_node,
@@ -23,7 +22,7 @@ from helpers.cluster import (
     surrounded,
     until,
 )
-from ray.cluster_utils import Cluster
+from helpers.ray_environment import Cluster, ray
 
 from cluster.actors.ray_errors import unwrap
 from cluster.actors.ray_pool import RayPool
@@ -217,15 +216,8 @@ def test_two_runs_by_command_and_one_of_them_scaled_while_it_runs(surroundings: 
 
 
 def load(pid: int, seconds: float) -> float:
-    """The share of a core that a process uses."""
-
-    def used() -> float:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    before = used()
-    time.sleep(seconds)
-    return (used() - before) / seconds
+    """The fraction of a core that a process uses."""
+    return psutil.Process(pid).cpu_percent(seconds) / 100
 
 
 def test_a_job_survives_the_loss_of_its_workers(surroundings: Path, cluster: Cluster) -> None:

@@ -7,6 +7,7 @@ import subprocess
 from contextlib import contextmanager
 
 import numpy as np
+import psutil
 import pytest
 from helpers.learner import SIZE, THETA, ask, config, feed, run_directory, sample, send, start
 from helpers.learner_process import Gone, LearnerProcess
@@ -166,8 +167,7 @@ def hostile_numbers(random_):
 
 
 def resident():
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
+    return psutil.Process().memory_info().rss
 
 
 @pytest.mark.parametrize("count", [3000, pytest.param(100_000, marks=pytest.mark.faults)])

@@ -4,8 +4,8 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
+import psutil
 import pytest
 
 from cluster.cli.interrupt import Interrupt, Interrupted, descendants
@@ -46,8 +46,8 @@ def test_once_asks_and_twice_ends_the_process_and_all_it_has_started(number: int
 def lives(pid: int) -> bool:
     """A zombie, which waits for its new parent, does not."""
     try:
-        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except OSError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
 
 

@@ -12,10 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import ray
-from helpers import ray_environment  # noqa: F401 - before Ray
 from helpers.cluster import Scene, launched, start_cluster, surrounded
-from ray.cluster_utils import Cluster
+from helpers.ray_environment import Cluster, ray
 
 from cluster.actors.worker_program import TRAINING
 from cluster.runs import directory

@@ -4,8 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import ray
-from helpers import ray_environment  # noqa: F401 - before Ray
+from helpers.ray_environment import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError, RuntimeEnvSetupError
 
 from cluster.actors import ray_pool

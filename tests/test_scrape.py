@@ -11,6 +11,7 @@ from cluster.monitoring.fleet_status import FleetStatus
 from cluster.monitoring.metrics import Endpoint, FleetMetrics, LearnerMetrics, exposition
 from cluster.monitoring.scrape import Readings, parse, read
 from cluster.monitoring.targets import FOLDER_VARIABLE, write_targets
+from cluster.runs.directory import RunDirectory
 
 STATUS = FleetStatus(target=4, starting=1, running=3, nodes={"a": 2, "b": 1})
 
@@ -25,8 +26,8 @@ def test_an_endpoint_is_found_and_read(tmp_path: Path) -> None:
     fleet.observe_status(STATUS)
     endpoint = Endpoint(fleet.registry, "127.0.0.1", 0)
     try:
-        write_targets(tmp_path, "r", "fleet", endpoint.address, endpoint.port)
-        readings = read(tmp_path, "fleet")
+        write_targets(RunDirectory(tmp_path), "fleet", endpoint.address, endpoint.port)
+        readings = read(RunDirectory(tmp_path), "fleet")
     finally:
         endpoint.close()
     assert readings.found
@@ -61,11 +62,11 @@ def test_sums_over_the_other_labels() -> None:
 
 
 def test_an_endpoint_that_is_gone(tmp_path: Path) -> None:
-    assert read(tmp_path, "learner") == Readings(False, None)
+    assert read(RunDirectory(tmp_path), "learner") == Readings(False, None)
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        write_targets(tmp_path, "r", "learner", "127.0.0.1", unused.getsockname()[1])
-        assert read(tmp_path, "learner", timeout=1.0) == Readings(True, None)
+        write_targets(RunDirectory(tmp_path), "learner", "127.0.0.1", unused.getsockname()[1])
+        assert read(RunDirectory(tmp_path), "learner", timeout=1.0) == Readings(True, None)
     (tmp_path / "metrics-learner.json").write_text(json.dumps([{"targets": ["no address"]}]))
-    assert read(tmp_path, "learner") == Readings(True, None)
+    assert read(RunDirectory(tmp_path), "learner") == Readings(True, None)
     assert Readings(True, None).by("n", "a") == {}

@@ -67,9 +67,12 @@ def test_growth_within_lives_is_told_from_growth_over_them() -> None:
     assert resources.summary(readings(6, 0.0, 1.0))["uss_mib"]["flat"] is True
 
 
-def test_the_youth_of_each_life_is_left_out() -> None:
+def test_settled_leaves_out_the_start_of_each_process() -> None:
     kept = resources.settled(readings(2, 0.0, 0.0))
-    assert [min(r.time for r in kept if r.pid == life) for life in (0, 1)] == [resources.YOUNG, 600 + resources.YOUNG]
+    assert [min(r.time for r in kept if r.pid == life) for life in (0, 1)] == [
+        resources.STARTUP_S,
+        600 + resources.STARTUP_S,
+    ]
 
 
 ALLOCATING = """

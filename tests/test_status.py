@@ -33,7 +33,7 @@ def running(run: RunDirectory) -> Iterator[None]:
     fleet.observe_status(FLEET)
     endpoints = [Endpoint(metrics.registry, "127.0.0.1", 0) for metrics in (learner, fleet)]
     for role, endpoint in zip(("learner", "fleet"), endpoints):
-        write_targets(run.path, run.name, role, endpoint.address, endpoint.port)
+        write_targets(run, role, endpoint.address, endpoint.port)
     yield
     for endpoint in endpoints:
         endpoint.close()

@@ -5,8 +5,10 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from learner.history import read_history
@@ -73,12 +75,10 @@ def command(*arguments: str, folder: Path, **options: object) -> subprocess.Pope
 def processes_in(folder: Path) -> list[str]:
     """Command lines of the processes whose environment names the folder: all that the command has started."""
     found = []
-    for process in Path("/proc").iterdir():
-        try:
-            if process.name.isdigit() and str(folder).encode() in (process / "environ").read_bytes():
-                found.append((process / "cmdline").read_bytes().replace(b"\0", b" ").decode())
-        except OSError:
-            continue
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if any(str(folder) in value for value in process.environ().values()):
+                found.append(" ".join(process.cmdline()))
     return found
 
 

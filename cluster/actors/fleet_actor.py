@@ -55,7 +55,7 @@ class FleetActor:
         self._metrics = FleetMetrics()
         if spec.announced:
             self._endpoint = Endpoint(self._metrics.registry, config.metrics.address, 0)
-            targets.write_targets(run.path, run.name, "fleet", self._endpoint.address, self._endpoint.port)
+            targets.write_targets(run, "fleet", self._endpoint.address, self._endpoint.port)
         self._lock = threading.Lock()
         threading.Thread(target=self._tick_forever, daemon=True).start()
 

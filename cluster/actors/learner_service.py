@@ -56,11 +56,10 @@ class LearnerService:
         family = make_family(config.optimizer)
         self._metrics = RecentMetrics(read_newest(run.path, RECENT))
         self._endpoint = Endpoint(self._metrics.registry, config.metrics.address, config.metrics.port)
-        announced = targets.read_address(run.path) is not None  # before a restart: Prometheus should report it as down
+        restarted = targets.read_address(run, "learner") is not None  # after a crash Prometheus must see it as down
         try:
-            self._targets = targets.write_targets(  # before opening the run, which takes an epoch
-                run.path, run.name, "learner", self._endpoint.address, self._endpoint.port
-            )
+            # Before opening the run, which takes an epoch.
+            targets.write_targets(run, "learner", self._endpoint.address, self._endpoint.port)
             hooks = Hooks(self._metrics, auxiliary=auxiliary, failpoint=failpoints.from_environment())
             identity = digest(config, dataset.fingerprint if dataset else "")
             self.learner, self.auxiliary = open_learner(
@@ -68,8 +67,8 @@ class LearnerService:
             )
         except BaseException:
             self._endpoint.close()
-            if not announced:
-                targets.forget_targets(run.path, run.name, "learner")
+            if not restarted:
+                targets.remove_targets(run, "learner")
             raise
         self._metrics.start(config)
         self._metrics.watch_disk(run.path)
@@ -90,7 +89,7 @@ class LearnerService:
         try:
             self.learner.persist()
         finally:
-            targets.remove_targets(self._targets)
+            targets.remove_targets(self._run, "learner")
             self._endpoint.close()
 
 

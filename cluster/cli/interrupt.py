@@ -4,7 +4,6 @@ import os
 import signal
 import sys
 from contextlib import suppress
-from pathlib import Path
 from types import FrameType
 from typing import Self
 
@@ -27,6 +26,8 @@ class Interrupt:
             raise Interrupted("stopped; the results so far are kept, and the same command resumes")
 
     def __enter__(self) -> Self:
+        import psutil  # noqa: F401  here, because the signal handler needs it
+
         self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
         return self
 
@@ -50,14 +51,6 @@ class Interrupt:
 
 def descendants(pid: int) -> list[int]:
     """Process ids of all children of a process, their children, and so on."""
-    children: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # it has just ended
-            parent = int(stat.read_text().rpartition(")")[2].split()[1])
-            children.setdefault(parent, []).append(int(stat.parent.name))
-    found, waiting = [], [pid]
-    while waiting:
-        below = children.get(waiting.pop(), [])
-        found += below
-        waiting += below
-    return found
+    import psutil
+
+    return [process.pid for process in psutil.Process(pid).children(recursive=True)]

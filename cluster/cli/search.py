@@ -11,7 +11,7 @@ from cluster.cli.interrupt import Interrupt
 from cluster.cli.options import Place
 from cluster.cli.subject import Request, Subject, find_tasks, make_pool
 from cluster.jobs.search import Best, Size, searched
-from cluster.runs.directory import exclusive
+from cluster.runs.directory import SEARCH, exclusive
 from common.errors import UserError
 
 
@@ -42,7 +42,7 @@ def command(target: str, overrides: tuple[str, ...], place: Place, as_json: bool
 def search(subject: Subject, place: Place, size: Size) -> dict[str, Best]:
     """The best hyper-parameters by each loss. Raises Interrupted when the user stops it."""
     run, config = subject.run, subject.config
-    with exclusive(run, "search.lock"), Interrupt() as interrupt, console.make() as show:
+    with exclusive(run, SEARCH), Interrupt() as interrupt, console.make() as show:
         with make_pool(subject, place) as pool:
             found = searched(run, config, size, pool.pool(), counter("searching", interrupt, show))
         for loss, best in found.items():

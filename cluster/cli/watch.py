@@ -15,4 +15,4 @@ def command(run: str, once: bool) -> None:
 
     RUN is the name of a run or its directory.
     """
-    watch(directory.find(run).path, once)
+    watch(directory.find(run), once=once)

@@ -36,7 +36,7 @@ class Best(NamedTuple):
 def searched(run: RunDirectory, config: Config, size: Size, pool: Pool, progress: Progress) -> dict[str, Best]:
     """Computes all missing inner runs, then writes and returns the best set by each loss."""
     plan = size.plan()
-    results = Results(run.evaluation / f"{plan.name}.jsonl")
+    results = Results(run.results_file(plan.name))
     while True:
         done = [SearchResult.from_json(line) for line in results.by_name.values()]
         jobs = [Job.from_json(one.to_json()) for one in search.jobs(plan, config.task.inner_steps, done)]

@@ -10,7 +10,7 @@ from cluster.actors.worker_program import JOBS, TRAINING
 from cluster.jobs.job import Pool
 from cluster.launchers.host import RunStatus, raise_if_superseded
 from cluster.monitoring.fleet_status import FleetStatus
-from cluster.monitoring.targets import forget_targets
+from cluster.monitoring.targets import remove_targets
 from cluster.runs.directory import RunDirectory
 from common.config import Config
 
@@ -69,7 +69,7 @@ class LocalRun(LocalJobs):
         await_ready(self._learner.ready.remote, "learner")
 
     def __exit__(self, *_: object) -> None:
-        forget_targets(self._run.path, self._run.name, "fleet")
+        remove_targets(self._run, "fleet")
         with self._stack:
             unwrap(self._learner.close.remote)
 

@@ -211,7 +211,7 @@ def stop(run: str, say: Callable[[str], None], *, now: bool = False) -> None:
     while running(run):  # until the names are free, so that the run can be launched again
         time.sleep(0.1)
     for role in (LEARNER, FLEET):
-        targets.forget_targets(directory.root() / run, run, role)
+        targets.remove_targets(RunDirectory(directory.root() / run), role)
 
 
 def _wait_until_empty(fleet: Any, say: Callable[[str], None]) -> None:

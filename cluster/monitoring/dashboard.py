@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console, Group, RenderableType
@@ -21,6 +20,7 @@ from cluster.monitoring import scrape
 from cluster.monitoring.alerts import Moment, alarms, firing
 from cluster.monitoring.progress import duration, figure, summarise
 from cluster.monitoring.terminal_chart import chart
+from cluster.runs.directory import RunDirectory
 from common.update_record import UpdateRecord
 from learner.history import read_history
 
@@ -54,21 +54,21 @@ CHARTS = (  # the first four are for narrow terminals too
 )
 
 
-def watch(run_dir: Path, once: bool = False, console: Console | None = None) -> None:
+def watch(run: RunDirectory, *, once: bool = False, console: Console | None = None) -> None:
     """Redraws until Ctrl-C; `once` prints one frame, for scripts and small terminals."""
     console = console or Console()
     if once:
-        console.print(frame(run_dir.name, observe(run_dir), console.width, 50))
+        console.print(frame(run.name, observe(run), console.width, 50))
         return
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
-            live.update(frame(run_dir.name, observe(run_dir), console.width, console.height), refresh=True)
+            live.update(frame(run.name, observe(run), console.width, console.height), refresh=True)
             time.sleep(SECONDS)
 
 
-def observe(run_dir: Path) -> Moment:
-    learner, fleet = (scrape.read(run_dir, role) for role in ("learner", "fleet"))
-    return Moment(read_history(run_dir), learner, fleet, time.time())
+def observe(run: RunDirectory) -> Moment:
+    learner, fleet = (scrape.read(run, role) for role in ("learner", "fleet"))
+    return Moment(read_history(run.path), learner, fleet, time.time())
 
 
 def frame(name: str, moment: Moment, width: int, height: int) -> RenderableType:

@@ -4,10 +4,10 @@ import re
 import urllib.request
 from collections.abc import Mapping
 from http.client import HTTPException
-from pathlib import Path
 from typing import NamedTuple
 
 from cluster.monitoring.targets import read_address
+from cluster.runs.directory import RunDirectory
 
 Key = tuple[str, frozenset[tuple[str, str]]]  # name, labels
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy does not reach a cluster's machines
@@ -40,9 +40,9 @@ def parse(text: str) -> dict[Key, float]:
     return {(m[1], frozenset(_LABEL.findall(m[2] or ""))): float(m[3]) for m in matches if m}
 
 
-def read(run_dir: Path, role: str, timeout: float = 2.0) -> Readings:
+def read(run: RunDirectory, role: str, timeout: float = 2.0) -> Readings:
     """The endpoint of a run's "learner" or "fleet"."""
-    address = read_address(run_dir, role)
+    address = read_address(run, role)
     if address is None:
         return Readings(False, None)
     try:

@@ -10,7 +10,7 @@ from common.errors import last_line
 
 def state_of(run: RunDirectory) -> dict[str, Any]:
     """JSON-able; the numbers are those that Prometheus reads, and the newest lines of the history."""
-    moment, config = observe(run.path), run.config()
+    moment, config = observe(run), run.config()
     learner, fleet = moment.learner, fleet_of(moment)
     last = moment.history[-1] if moment.history else None
     version = int(learner.get("outertrain_version") or (last.version if last else 0))

@@ -1,6 +1,5 @@
-"""A run on disk: `runs/<name>/`, its files by name, and who may write them."""
+"""A run on disk: `runs/<name>/`. Owns the path of every file of a run, and the locks that give one process its use."""
 
-import fcntl
 import json
 import logging
 import os
@@ -17,10 +16,11 @@ import numpy as np
 from common import configfile, files
 from common.config import Config
 from common.errors import UserError
-from learner import checkpoints
+from learner import checkpoints, history
 
 ROOT_VARIABLE = "OUTERTRAIN_RUNS"
-TRAINING, EVALUATION = "lock", "evaluation.lock"  # what a process may hold of a run
+TRAINING, EVALUATION, SEARCH = "lock", "evaluation.lock", "search.lock"  # lock files of a run, for `exclusive`
+LONGEST_NAME = 200  # bytes; file systems allow 255, with what is appended to it
 
 
 def root() -> Path:
@@ -29,19 +29,19 @@ def root() -> Path:
 
 
 class LogFile(logging.FileHandler):
-    """Takes what this process logs, until it is closed. The file is opened when there is something to log.
+    """Appends the log records of this process to a file until it is closed. The file is created by the first record.
 
-    While it cannot be written, lines are lost: no reason to end a process.
+    Records are lost while the file cannot be written: that must not end a process.
     """
 
-    ROOMS = ("cluster", "common", "learner", "workers")
+    PACKAGES = ("cluster", "common", "learner", "workers")  # logged from level INFO
 
     def __init__(self, path: Path):
         super().__init__(path, delay=True)
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        self._levels = {room: logging.getLogger(room).level for room in self.ROOMS}
-        for room in self.ROOMS:
-            logging.getLogger(room).setLevel(logging.INFO)
+        self._levels = {package: logging.getLogger(package).level for package in self.PACKAGES}
+        for package in self.PACKAGES:
+            logging.getLogger(package).setLevel(logging.INFO)
         logging.getLogger().addHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -50,26 +50,41 @@ class LogFile(logging.FileHandler):
 
     def close(self) -> None:
         logging.getLogger().removeHandler(self)
-        for room, level in self._levels.items():
-            logging.getLogger(room).setLevel(level)
+        for package, level in self._levels.items():
+            logging.getLogger(package).setLevel(level)
         super().close()
 
 
 class RunDirectory:
-    """Paths only; each file has one writer, which owns its format."""
+    """The paths of a run's files, and those files that have no module of their own.
+
+    The learner, which does not import `cluster`, derives its paths itself: `checkpoints/`, `epochs/`, `journal/` and
+    `history.jsonl`.
+    """
 
     def __init__(self, path: Path):
         self.path = path
         self.name = path.name
         self.config_file = path / "config.toml"
-        self.history = path / "history.jsonl"
+        self.checkpoints = path / "checkpoints"
+        self.epochs = path / "epochs"  # one record per start of the learner (learner.lineage)
+        self.history = path / history.FILE  # one record per outer update
+        self.journal = path / "journal"  # the applied payloads, if outer.journal is on
         self.evaluation = path / "evaluation"
+        self.summary = self.evaluation / "summary.json"
         self.report = path / "report"
         self.page = self.report / "index.html"
-        self.summary = self.evaluation / "summary.json"
         self.log_file = path / "log.txt"
         self._fleet_file = path / "fleet.json"
         self._failure_file = path / "failure.txt"
+
+    def results_file(self, job: str) -> Path:
+        """The JSON lines of a job's results, for example of "search-200x16"."""
+        return self.evaluation / f"{job}.jsonl"
+
+    def target_file(self, role: str) -> Path:
+        """The Prometheus target file of the "learner" or the "fleet"."""
+        return self.path / f"metrics-{role}.json"
 
     def config(self) -> Config:
         return configfile.load(str(self.config_file))
@@ -78,86 +93,89 @@ class RunDirectory:
         files.replace(self.config_file, configfile.dump(config))
 
     def start_log(self) -> LogFile:
-        """From now on this process appends what it logs to the run's log, as others may do too; until it is closed."""
+        """Appends what this process logs to the run's log, from now on until the handler is closed."""
         return LogFile(self.log_file)
 
     def log(self, lines: int) -> str:
-        """The end of the run's log; "" before there is one."""
+        """The last lines of the run's log; "" when there is no log."""
         if not self.log_file.exists():
             return ""
         with open(self.log_file) as file:
             return "".join(deque(file, maxlen=lines))
 
     def worker_target(self) -> int | None:
-        """How many workers were last asked for; None before anybody has."""
+        """The number of workers that was last asked for; None when the run was never scaled."""
         try:
             return int(json.loads(self._fleet_file.read_text())["workers"])
         except FileNotFoundError:
             return None
         except (ValueError, LookupError, TypeError) as error:
-            raise UserError(f"{self._fleet_file} is damaged ({error}): delete it and scale again") from None
+            raise UserError(f"{self._fleet_file} is corrupt ({error}): delete it and scale again") from None
 
     def save_worker_target(self, workers: int) -> None:
         files.replace(self._fleet_file, json.dumps({"workers": workers}) + "\n")
 
     def last_failure(self) -> str | None:
-        """The traceback of the worker that failed last, if one has since the run was scaled."""
+        """The traceback of the worker that failed last; None when none has failed since the run was scaled."""
         return (self._failure_file.read_text() or None) if self._failure_file.exists() else None
 
     def save_failure(self, traceback: str | None) -> None:
         files.replace(self._failure_file, traceback or "")
 
     def write_summary(self, facts: dict[str, Any]) -> None:
+        """Saves what `--json` prints."""
         files.replace(self.summary, json.dumps(facts) + "\n")
 
 
 def create(name: str, config: Config) -> RunDirectory:
-    """A new run directory with its config. It appears whole or not at all.
+    """Creates a run directory with its configuration, atomically.
 
     Raises:
-      UserError: the name is taken or no file name, or the place is not writable or full.
+      UserError: the name is taken or invalid, or the storage is not writable or full.
     """
     check_name(name)
     path = root() / name
     if path.exists():
-        raise UserError(f"the run {name!r} exists already ({path}): go on with --resume, or choose another --name")
+        raise UserError(f"the run {name!r} exists already ({path}): resume it with --resume, or choose another --name")
     scratch = None
     try:
         root().mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=root()))
-        RunDirectory(scratch).write_config(config)
-        for folder in ("checkpoints", "evaluation"):
-            (scratch / folder).mkdir()
+        created = RunDirectory(scratch)
+        created.write_config(config)
+        for folder in (created.checkpoints, created.evaluation):
+            folder.mkdir()
         scratch.chmod(0o755)
         os.rename(scratch, path)
     except OSError as error:
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
-        raise UserError(f"cannot make the run directory {path}: {files.explain(error)}") from None
+        raise UserError(f"cannot create the run directory {path}: {files.explain(error)}") from None
     return RunDirectory(path)
 
 
 def discard(run: RunDirectory) -> None:
-    """Removes a run that has come to nothing: one without a checkpoint."""
-    if not any((run.path / "checkpoints").glob("*.ckpt")):
+    """Removes a run that has no checkpoint."""
+    if not any(run.checkpoints.glob("*.ckpt")):
         shutil.rmtree(run.path)
 
 
 def find(name: str) -> RunDirectory:
-    """An existing run, by its name or by its path. Raises UserError when there is none."""
-    for path in (root() / name, Path(name).absolute()):
-        if (path / "config.toml").is_file():
-            return RunDirectory(path)
-    known = ", ".join(names()) or "there is none yet"
-    raise UserError(f"no run {name!r} in {root()}: the runs there are: {known}")
+    """Returns an existing run, given its name or its path. Raises UserError when there is none."""
+    for run in (RunDirectory(root() / name), RunDirectory(Path(name).absolute())):
+        if os.path.isfile(run.config_file):  # Path.is_file raises for names that are too long
+            return run
+    known = ", ".join(names()) or "none"
+    raise UserError(f"no run {name!r} in {root()} (runs there: {known})")
 
 
 def names() -> list[str]:
+    """Names of all runs in `root()`, sorted."""
     return sorted(p.parent.name for p in root().glob("*/config.toml") if not p.parent.name.startswith("."))
 
 
 def free_name(stem: str) -> str:
-    """`stem`, or `stem-2`, `stem-3`, ... : the first that no run has."""
+    """Returns the first of `stem`, `stem-2`, `stem-3`, ... that is not taken."""
     taken, number = set(names()), 1
     while (name := stem if number == 1 else f"{stem}-{number}") in taken or (root() / name).exists():
         number += 1
@@ -165,35 +183,42 @@ def free_name(stem: str) -> str:
 
 
 def check_name(name: str) -> None:
+    """Raises UserError when a name is not allowed."""
+    if len(name.encode()) > LONGEST_NAME:
+        raise UserError(f"the name of the run has {len(name.encode())} bytes: use at most {LONGEST_NAME}")
     if not name or name.startswith((".", "-")) or not all(c.isalnum() or c in "._-" for c in name):
         raise UserError(f"{name!r} cannot name a run: use letters, digits, '.', '_' and '-', and start with a letter")
 
 
 @contextmanager
-def exclusive(run: RunDirectory, what: str = TRAINING) -> Iterator[None]:
-    """Holds the run for this process, until it ends in whatever way. Raises UserError when another one holds it.
+def exclusive(run: RunDirectory, lock: str = TRAINING) -> Iterator[None]:
+    """Gives this process the exclusive use of a run, until it leaves the block or ends in any way, SIGKILL included.
 
-    A run may be evaluated while it is trained, by one process: each of the two has a lock of its own.
+    A run may be evaluated by one process while it is trained by another: the two uses have locks of their own.
+
+    Raises:
+      UserError: another process holds the lock, or the run directory is not writable.
     """
+    from filelock import FileLock, Timeout  # 40 ms, which `--help` and `status` need not pay
+
+    # flock only: filelock's fallback is a file that would outlive a killed process.
+    held = FileLock(run.path / lock, mode=0o644, thread_local=False, fallback_to_soft=False)
     try:
-        descriptor = os.open(run.path / what, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+        held.acquire(blocking=False)
+    except Timeout:
+        raise UserError(f"the run {run.name!r} is in use by another process: stop that one first") from None
     except OSError as error:
         raise UserError(f"cannot write in the run directory {run.path}: {files.explain(error)}") from None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise UserError(f"the run {run.name!r} is in use by another process: stop that one first") from None
-    try:
         yield
     finally:
-        os.close(descriptor)
+        held.release()
 
 
 def load_theta(run: RunDirectory, version: int | None = None) -> tuple[np.ndarray, int]:
-    """Theta [P] float32 of the run's newest checkpoint, or of the one of a version, and its version.
+    """Returns theta [P] float32 of the newest checkpoint, or of a given version, and its version.
 
-    Raises UserError when there is none.
+    Raises UserError when there is no such checkpoint.
     """
     kept = dict(checkpoints.versions(run.path))
     if version is None:
@@ -201,5 +226,5 @@ def load_theta(run: RunDirectory, version: int | None = None) -> tuple[np.ndarra
     elif version in kept:
         path = kept[version]
     else:
-        raise UserError(f"the run {run.name!r} keeps no checkpoint of version {version}: choose one of {sorted(kept)}")
+        raise UserError(f"the run {run.name!r} has no checkpoint of version {version}: choose one of {sorted(kept)}")
     return checkpoints.load_theta(path), int(path.stem.rpartition("-v")[2])

@@ -79,6 +79,7 @@ def _workspace(store: Path, source: Source) -> Iterator[Path]:
     handle = os.open(work, os.O_RDONLY)
     try:
         try:
+            # The folder itself is locked: filelock would need a file, and the folder becomes the store.
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"another process is preparing {store}: wait for it, or choose another folder.") from None

@@ -13,9 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
-import ray
-from ray.cluster_utils import Cluster
 
 from cluster.actors import ray_session
 from cluster.actors.ray_errors import unwrap
@@ -24,7 +23,7 @@ from cluster.monitoring.fleet_status import FleetStatus
 from cluster.runs import directory
 from cluster.runs.directory import load_theta
 from cluster.runs.open import Request, open_run
-from helpers import ray_environment  # noqa: F401 - before Ray
+from helpers.ray_environment import Cluster, ray
 from learner.journal import Replay, replay
 
 STUB = Path(__file__).parent / "cluster_stub"
@@ -170,7 +169,8 @@ def assert_nothing_is_missing(run: directory.RunDirectory) -> None:
 
 
 def alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
     try:
-        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except OSError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False

@@ -8,10 +8,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from ray.cluster_utils import Cluster
-
 from cluster.actors.ray_errors import unwrap
 from helpers.cluster import Scene, add_node
+from helpers.ray_environment import Cluster
 
 
 class Fault(NamedTuple):

@@ -12,9 +12,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
+
+import psutil
 
 NETWORK = "10.77.0"  # inside the namespaces only: the machine itself has no part in it
 HOME = "/root"
@@ -195,13 +197,10 @@ def enter(outer: subprocess.Popen[str]) -> list[str]:
 
 def command_lines() -> Iterator[tuple[int, str]]:
     """Process ids and command lines of all that runs on this machine."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (folder / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue  # it has ended
-        if any(words):
-            yield int(folder.name), b" ".join(words).decode(errors="replace").strip()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if words := process.cmdline():
+                yield process.pid, " ".join(words).strip()
 
 
 def namespace(pid: int, kind: str) -> str:

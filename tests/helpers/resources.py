@@ -1,19 +1,18 @@
-"""Memory and file descriptors of processes that are watched over a long time and through restarts, and their trends."""
+"""Memory and file descriptors of processes over a long time, through restarts, and their trends."""
 
-import os
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import psutil
 
 FIELDS = ("rss_mib", "uss_mib", "descriptors")
-YOUNG = 30.0  # seconds in which a process still imports and compiles
-SLACK = {"rss_mib": 8.0, "uss_mib": 8.0, "descriptors": 8.0}  # growth that is none
+STARTUP_S = 30.0  # in which a process still imports and compiles
+SLACK = {"rss_mib": 8.0, "uss_mib": 8.0, "descriptors": 8.0}  # growth that does not count
 
 
 class Reading(NamedTuple):
-    """One process at one moment."""
+    """The resources of one process at one moment."""
 
     time: float  # seconds
     pid: int
@@ -23,21 +22,20 @@ class Reading(NamedTuple):
 
 
 def read(pid: int, now: float) -> Reading | None:
-    """None when the process is gone."""
+    """Reads a process's resources; None when it has ended."""
     try:
-        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        count = len(os.listdir(f"/proc/{pid}/fd"))
-    except OSError:
+        process = psutil.Process(pid)
+        memory, descriptors = process.memory_full_info(), process.num_fds()
+    except psutil.Error:
         return None
-    kib = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in rollup.splitlines()[1:])}
-    return Reading(now, pid, kib["Rss"] / 1024, (kib["Private_Clean"] + kib["Private_Dirty"]) / 1024, count)
+    return Reading(now, pid, memory.rss / 2**20, memory.uss / 2**20, descriptors)
 
 
 class Watched:
-    """One role, whose process may be replaced by another one."""
+    """Readings of one role, whose process may be replaced."""
 
     def __init__(self, find: Callable[[], int]):
-        """`find` gives the process id of the present life."""
+        """`find` returns the process id of the present incarnation."""
         self._find, self._pid = find, 0
         self.readings: list[Reading] = []
 
@@ -51,13 +49,13 @@ class Watched:
 
 
 def settled(readings: Iterable[Reading]) -> list[Reading]:
-    """Without the youth of each life."""
+    """The readings without the start-up of each process."""
     born: dict[int, float] = {}
-    return [r for r in readings if r.time - born.setdefault(r.pid, r.time) >= YOUNG]
+    return [r for r in readings if r.time - born.setdefault(r.pid, r.time) >= STARTUP_S]
 
 
 def slopes(readings: list[Reading], field: str) -> tuple[float, float]:
-    """Growth per hour by least squares: over the whole time, and within the lives, each with a level of its own."""
+    """Growth per hour by least squares: over the whole time, and within processes, each with its own level."""
     time = np.array([r.time for r in readings]) / 3600
     value = np.array([getattr(r, field) for r in readings])
     life = np.array([r.pid for r in readings])
@@ -69,15 +67,15 @@ def slopes(readings: list[Reading], field: str) -> tuple[float, float]:
 
 
 def _slope(time: np.ndarray, value: np.ndarray) -> float:
-    """Of centred numbers; 0 where there is nothing to be seen."""
+    """The slope of centred values; 0 where time does not vary."""
     spread = float(time @ time)
     return float(time @ value) / spread if spread > 0 else 0.0
 
 
 def summary(readings: list[Reading]) -> dict[str, Any]:
-    """Of the last two thirds of the time: means and growth per hour, JSON-able.
+    """Means and growth per hour over the last two thirds of the time, JSON-able.
 
-    Flat is what, over that time, grows by less than a twentieth of its mean, or than `SLACK`.
+    A field is flat if over that time it grows by less than 5 % of its mean, or by less than `SLACK`.
     """
     first, last = readings[0].time, readings[-1].time
     late = [r for r in settled(readings) if r.time >= first + (last - first) / 3]
