@@ -1,8 +1,9 @@
-"""A long run under faults: `python tests/soak.py --minutes 60` does harm every 20 s, in turns with quiet stretches.
+"""A long run under faults: `python tests/soak.py --minutes 60` injects one every 20 s, between quiet periods.
 
-It asks how many updates per second are left, whether memory and file descriptors of learner and fleet stay flat, and
-the oracle: theta equals the replay of the journal, no sample is applied twice, every answer has a verdict, and what
-was answered as accepted was applied, but for the batches that died with a learner. Its report is one JSON object.
+It measures the fraction of updates per second that remains, and whether memory and file descriptors of learner and
+fleet stay flat. At the end it checks that theta equals the replay of the journal, that no sample was applied twice,
+that every reply has a verdict, and that what was accepted was applied, except for the batches lost with a learner. The
+report is one JSON object.
 """
 
 import argparse
@@ -17,8 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from helpers import resources
-from helpers.cluster import Scene, ask_oracle, launched, start_cluster, surrounded, until
-from helpers.faults import Fault, Havoc
+from helpers.cluster import Scene, check_run, launched, start_cluster, surrounded, until
+from helpers.faults import Fault, FaultInjector
 from helpers.ray_environment import ray
 
 from cluster.actors.ray_errors import unwrap
@@ -26,11 +27,11 @@ from cluster.runs import directory
 from learner.history import read_history
 
 EVERY = 20.0  # seconds from fault to fault
-LOOK = 5.0  # seconds from one look at the processes to the next
-KEPT = 0.8  # of the quiet rate, to be reached
+LOOK = 5.0  # seconds between two readings of the processes
+KEPT = 0.8  # target: fraction of the quiet update rate under faults
 
 
-class Stretch(NamedTuple):
+class Period(NamedTuple):
     """A part of the run, in unix seconds."""
 
     quiet: bool
@@ -38,57 +39,57 @@ class Stretch(NamedTuple):
     end: float
 
 
-class Struck(NamedTuple):
-    """A fault that happened."""
+class Injected(NamedTuple):
+    """A fault that was injected."""
 
     kind: str
     time: float  # unix seconds
 
 
 class Soak:
-    """A run that is watched and harmed."""
+    """A run into which faults are injected, and the readings of its processes."""
 
-    def __init__(self, scene: Scene, havoc: Havoc, workers: int):
-        self._scene, self._havoc, self._workers = scene, havoc, workers
+    def __init__(self, scene: Scene, injector: FaultInjector, workers: int):
+        self._scene, self._injector, self._workers = scene, injector, workers
         handles = scene.handles
         self.watched = {
             "learner": resources.Watched(lambda: unwrap(handles.learner.pid.remote)),
             "fleet": resources.Watched(lambda: unwrap(handles.fleet.pid.remote)),
         }
-        self.stretches: list[Stretch] = []
-        self.struck: list[Struck] = []
+        self.periods: list[Period] = []
+        self.injected: list[Injected] = []
 
     def quiet(self, seconds: float) -> None:
         begin = time.time()
         self._watch(begin + seconds)
-        self.stretches.append(Stretch(True, begin, time.time()))
+        self.periods.append(Period(True, begin, time.time()))
 
     def faulty(self, faults: int) -> None:
-        """Ends when all is well again after the last fault: the time that this takes counts."""
+        """Injects faults. Ends when the run has recovered from the last one; that time counts."""
         begin = time.time()
         for k in range(faults):
-            fault = self._strike()
+            fault = self._inject()
             self._watch(begin + EVERY * k + fault.seconds)
-            fault.heal()
+            fault.repair()
             self._watch(begin + EVERY * (k + 1))
         self._scene.reach(self._workers, 120)
-        self._scene.go_on()
-        self.stretches.append(Stretch(False, begin, time.time()))
+        self._scene.advance()
+        self.periods.append(Period(False, begin, time.time()))
 
-    def _strike(self) -> Fault:
+    def _inject(self) -> Fault:
         done: list[Fault] = []
 
-        def strike() -> bool:
-            done.append(self._havoc.strike())
+        def inject() -> bool:
+            done.append(self._injector.inject())
             return True
 
-        until(strike, 60)
-        self.struck.append(Struck(done[0].kind, time.time()))
+        until(inject, 60)
+        self.injected.append(Injected(done[0].kind, time.time()))
         print(time.strftime("%X"), done[0].kind, file=sys.stderr, flush=True)
         return done[0]
 
     def _watch(self, end: float) -> None:
-        """Looks at the processes until then."""
+        """Reads the processes' resources until `end`."""
         while (left := end - time.time()) > 0:
             for role in self.watched.values():
                 try:
@@ -99,60 +100,60 @@ class Soak:
 
 
 def plan(minutes: float) -> tuple[int, int, float]:
-    """Cycles, faults of each, and seconds of each quiet stretch, of which there is one more than cycles."""
+    """Returns the number of cycles, the faults of each, and the seconds of each quiet period (one more than cycles)."""
     cycles = max(2, round(minutes / 10))
     quiet = 60 * minutes / (5 * cycles + 1)
     return cycles, max(1, round(4 * quiet / EVERY)), quiet
 
 
-def rates(stretches: list[Stretch], times: np.ndarray) -> list[float]:
-    """Updates per second of each stretch, from the times of all updates."""
-    return [float(((times >= s.begin) & (times < s.end)).sum()) / (s.end - s.begin) for s in stretches]
+def rates(periods: list[Period], times: np.ndarray) -> list[float]:
+    """Updates per second of each period, given the times of all updates."""
+    return [float(((times >= s.begin) & (times < s.end)).sum()) / (s.end - s.begin) for s in periods]
 
 
-def kept(stretches: list[Stretch], found: list[float]) -> float:
-    """Updates of the faulty stretches over those that the quiet ones around each let expect."""
-    harmed = [k for k, stretch in enumerate(stretches) if not stretch.quiet]
-    length = np.array([stretches[k].end - stretches[k].begin for k in harmed])
-    expected = np.array([(found[k - 1] + found[k + 1]) / 2 for k in harmed])
-    return float(length @ np.array([found[k] for k in harmed]) / (length @ expected))
+def kept(periods: list[Period], found: list[float]) -> float:
+    """Updates of the faulty periods, divided by those expected from the quiet periods around each."""
+    faulty = [k for k, period in enumerate(periods) if not period.quiet]
+    length = np.array([periods[k].end - periods[k].begin for k in faulty])
+    expected = np.array([(found[k - 1] + found[k + 1]) / 2 for k in faulty])
+    return float(length @ np.array([found[k] for k in faulty]) / (length @ expected))
 
 
-def seconds_lost(struck: list[Struck], times: np.ndarray, quiet_rate: float) -> dict[str, dict[str, float]]:
-    """For each kind of fault its number, and how many seconds of quiet work are missing, in the mean, before the next."""
+def seconds_lost(injected: list[Injected], times: np.ndarray, quiet_rate: float) -> dict[str, dict[str, float]]:
+    """By kind of fault: the number, and the mean seconds of quiet work that are missing before the next fault."""
     lost: dict[str, list[float]] = {}
-    for kind, when in struck:
+    for kind, when in injected:
         done = ((times >= when) & (times < when + EVERY)).sum()
         lost.setdefault(kind, []).append(EVERY - float(done) / quiet_rate)
     return {kind: {"count": len(own), "seconds_lost": round(float(np.mean(own)), 2)} for kind, own in lost.items()}
 
 
-def ask_witnesses(folder: Path, run: directory.RunDirectory) -> dict[str, Any]:
-    """Compares what the workers were told with what was applied. Raises AssertionError."""
-    applied, told = set(ask_oracle(run).names), dict[tuple[str, int], str]()
+def check_replies(folder: Path, run: directory.RunDirectory) -> dict[str, Any]:
+    """Compares the replies that the workers got with what was applied. Raises AssertionError."""
+    applied, replied = set(check_run(run).names), dict[tuple[str, int], str]()
     for path in (folder / "replies").iterdir():
         for line in path.read_text().splitlines():
             sequence, verdict = line.split()
-            assert (path.name, int(sequence)) not in told, f"{path.name} was answered twice about {sequence}"
-            told[path.name, int(sequence)] = verdict
-    verdicts = Counter(told.values())
+            assert (path.name, int(sequence)) not in replied, f"{path.name} got two replies for {sequence}"
+            replied[path.name, int(sequence)] = verdict
+    verdicts = Counter(replied.values())
     assert set(verdicts) <= {"accepted", "duplicate", "stale", "wrong_epoch"}, verdicts
-    taken = {name for name, verdict in told.items() if verdict in ("accepted", "duplicate")}
-    lives = len(list((run.path / "epochs").glob("*.json")))
-    assert len(taken - applied) <= lives * run.config().outer.batch_samples  # the one at the end of each
-    assert len(applied - taken) <= len(list((folder / "replies").iterdir()))  # killed between sample and answer
+    taken = {name for name, verdict in replied.items() if verdict in ("accepted", "duplicate")}
+    epochs = len(list(run.epochs.glob("*.json")))
+    assert len(taken - applied) <= epochs * run.config().outer.batch_samples  # the last batch of each
+    assert len(applied - taken) <= len(list((folder / "replies").iterdir()))  # killed between sample and reply
     return {"applied": len(applied), "verdicts": dict(verdicts), "lost_with_learners": len(taken - applied)}
 
 
 def soak(folder: Path, minutes: float, workers: int = 8, program: str = "mixed", seed: int = 0) -> dict[str, Any]:
-    """The report. Raises AssertionError when the oracle is contradicted."""
+    """Returns the report. Raises AssertionError when a check fails."""
     began, load = time.monotonic(), []
     with surrounded(folder):
         cluster = start_cluster(3)
         try:
             with launched(folder, "soak", workers, program=f"witness:{program}") as scene:
-                run = Soak(scene, Havoc(scene, cluster, seed), workers)
-                scene.go_on(seconds=60)
+                run = Soak(scene, FaultInjector(scene, cluster, seed), workers)
+                scene.advance(seconds=60)
                 cycles, faults, quiet = plan(minutes)
                 for _ in range(cycles):
                     run.quiet(quiet)
@@ -162,7 +163,7 @@ def soak(folder: Path, minutes: float, workers: int = 8, program: str = "mixed",
                 ends = scene.fleet()
         finally:
             cluster.shutdown()
-        oracle = ask_witnesses(folder, scene.run)
+        oracle = check_replies(folder, scene.run)
         report = describe(run, np.array([line.time for line in read_history(scene.run.path)]))
     return {
         "seconds": round(time.monotonic() - began),
@@ -176,15 +177,15 @@ def soak(folder: Path, minutes: float, workers: int = 8, program: str = "mixed",
 
 
 def describe(run: Soak, times: np.ndarray) -> dict[str, Any]:
-    found = rates(run.stretches, times)
-    quiet = [rate for rate, stretch in zip(found, run.stretches) if stretch.quiet]
+    found = rates(run.periods, times)
+    quiet = [rate for rate, period in zip(found, run.periods) if period.quiet]
     processes = {role: resources.summary(watched.readings) for role, watched in run.watched.items()}
     return {
-        "kept": round(kept(run.stretches, found), 3),
+        "kept": round(kept(run.periods, found), 3),
         "target": KEPT,
         "quiet_updates_per_second": [round(rate, 2) for rate in quiet],
-        "faulty_updates_per_second": [round(r, 2) for r, s in zip(found, run.stretches) if not s.quiet],
-        "faults": seconds_lost(run.struck, times, float(np.mean(quiet))),
+        "faulty_updates_per_second": [round(r, 2) for r, s in zip(found, run.periods) if not s.quiet],
+        "faults": seconds_lost(run.injected, times, float(np.mean(quiet))),
         "flat": all(role[field]["flat"] for role in processes.values() for field in resources.FIELDS),
         "processes": processes,
     }
@@ -196,7 +197,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--program", choices=("stubs", "mixed"), default="mixed")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, help="where the report goes; default: standard output")
+    parser.add_argument("--output", type=Path, help="file of the report; default: standard output")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="outertrain-soak-") as folder:
         report = soak(Path(folder), options.minutes, options.workers, options.program, options.seed)

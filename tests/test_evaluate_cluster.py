@@ -38,13 +38,13 @@ def test_a_launched_run_is_evaluated_by_its_workers_and_beside_them(
 ) -> None:
     assert main(["launch", "run.toml", "--name", "a", "--workers", "2"]) == 0
     target = folder / "runs/a/metrics-fleet.json"
-    version = go_on()
+    version = next_version()
     announced = target.read_bytes()
     capsys.readouterr()
     assert main(["evaluate", "a", "--cluster", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["tasks"] == 2 and facts["version"] >= version
-    assert go_on() > facts["version"]
+    assert next_version() > facts["version"]
 
     beside = [
         sys.executable,
@@ -71,10 +71,10 @@ def test_a_launched_run_is_evaluated_by_its_workers_and_beside_them(
     assert not list((folder / "runs/a").glob("metrics-*.json"))
 
 
-def go_on() -> int:
+def next_version() -> int:
     """Waits for an update, and returns the version."""
     with ray_cluster.connected("a"):
         scene = Scene("a")
-        scene.go_on(1, 120)
+        scene.advance(1, 120)
         until(lambda: scene.fleet().running == 2, 60)
         return scene.learner()["version"]

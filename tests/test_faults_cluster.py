@@ -15,8 +15,8 @@ from helpers.cluster import (
     Scene,
     add_node,
     alive,
-    ask_oracle,
-    assert_nothing_is_missing,
+    check_nothing_is_missing,
+    check_run,
     launched,
     start_cluster,
     surrounded,
@@ -65,23 +65,23 @@ def test_workers_killed_again_and_again_are_replaced(surroundings: Path, cluster
                 replaced.append(scene.reach(8, 60))
         assert max(replaced) < 30
         print({"seconds_until_four_killed_workers_are_replaced": replaced})
-        scene.go_on()
+        scene.advance()
         assert scene.fleet().restarts == 20 and scene.learner()["epoch"] == 1
         assert outertrain("logs", "killed", "--lines", "10000").count(" ended: ") == 20
-    assert_nothing_is_missing(scene.run)
+    check_nothing_is_missing(scene.run)
 
 
 def test_a_killed_learner_comes_back_and_its_workers_go_on_by_themselves(surroundings: Path, cluster: Cluster) -> None:
     with launched(surroundings, "restarted", 4) as scene:
         before, away = scene.workers(), []
         for epoch in (2, 3):
-            scene.go_on()
+            scene.advance()
             version = scene.learner()["version"]
             os.kill(unwrap(scene.handles.learner.pid.remote), signal.SIGKILL)
             away.append(until(lambda epoch=epoch: scene.learner()["epoch"] == epoch, 30))
             parent = json.loads((scene.run.path / "epochs" / f"e{epoch:04d}.json").read_text())["parent"]
             assert parent[1] >= version - 1
-            scene.go_on()
+            scene.advance()
         assert scene.workers() == before
         print({"seconds_until_the_killed_learner_is_back": away})
     assert {line.epoch for line in read_history(scene.run.path)} == {1, 2, 3}
@@ -90,7 +90,7 @@ def test_a_killed_learner_comes_back_and_its_workers_go_on_by_themselves(surroun
 def test_learner_and_fleet_wait_for_a_run_directory_that_is_away(surroundings: Path, cluster: Cluster) -> None:
     """As when the storage is away just when the learner starts again."""
     with launched(surroundings, "away", 4) as scene:
-        scene.go_on()
+        scene.advance()
         before, version = scene.workers(), scene.learner()["version"]
         away = scene.run.path.rename(scene.run.path.with_name(".away"))
         os.kill(unwrap(scene.handles.learner.pid.remote), signal.SIGKILL)
@@ -98,7 +98,7 @@ def test_learner_and_fleet_wait_for_a_run_directory_that_is_away(surroundings: P
         time.sleep(3)
         away.rename(scene.run.path)
         back = until(lambda: refusal(scene) is None, 60)
-        scene.go_on()
+        scene.advance()
         print({"seconds_until_a_learner_opens_its_run_again": back})
         assert scene.learner()["version"] > version and scene.learner()["epoch"] == 2
         assert scene.workers() == before
@@ -121,7 +121,7 @@ def refusal(scene: Scene) -> UserError | None:
 
 def test_what_a_launch_that_was_cut_off_has_left_can_be_stopped(surroundings: Path, cluster: Cluster) -> None:
     with launched(surroundings, "half", 2) as scene:
-        scene.go_on()
+        scene.advance()
         ray.kill(scene.handles.fleet)
         until(lambda: ray_cluster.handles("half").fleet is None, 30)
         with pytest.raises(UserError, match="has no fleet, its launch was cut off: stop it"):
@@ -137,16 +137,16 @@ def test_a_frozen_worker_holds_nobody_up_and_a_learner_that_is_cut_off_for_5_sec
         os.kill(victim, signal.SIGSTOP)
         thawed = time.monotonic() + 60
         while time.monotonic() < thawed:
-            scene.go_on(10, seconds=10)
+            scene.advance(10, seconds=10)
         os.kill(victim, signal.SIGCONT)
         learner = unwrap(scene.handles.learner.pid.remote)
         os.kill(learner, signal.SIGSTOP)
         time.sleep(5)
         os.kill(learner, signal.SIGCONT)
-        scene.go_on(10)
+        scene.advance(10)
         assert scene.workers() == before and scene.learner()["epoch"] == 1
         assert scene.learner()["workers_known"] == 3
-    assert_nothing_is_missing(scene.run)
+    check_nothing_is_missing(scene.run)
 
 
 def test_a_killed_fleet_takes_its_workers_along_and_finds_its_target(surroundings: Path, cluster: Cluster) -> None:
@@ -158,7 +158,7 @@ def test_a_killed_fleet_takes_its_workers_along_and_finds_its_target(surrounding
         reaped = until(lambda: not any(alive(pid) for pid in before.values()), 30)
         print({"seconds_until_reaped": reaped, "seconds_until_restored": scene.reach(3)})
         assert not set(scene.workers()) & set(before)
-        scene.go_on()
+        scene.advance()
         assert scene.learner()["epoch"] == 1
 
 
@@ -170,7 +170,7 @@ def test_the_workers_of_a_lost_node_come_back_elsewhere(surroundings: Path, clus
         noticed = until(lambda: len(set(before) - set(scene.workers())) >= 1, 60)
         restored = scene.reach(6, 60 - noticed)
         print({"seconds_until_a_lost_node_is_noticed": noticed, "seconds_until_restored": restored})
-        scene.go_on()
+        scene.advance()
         assert scene.learner()["epoch"] == 1
         # Until Ray knows, it may send workers there, those of the next test too.
         until(lambda: living_nodes() == nodes - 1, 60)
@@ -202,15 +202,15 @@ def test_two_runs_by_command_and_one_of_them_scaled_while_it_runs(surroundings: 
                 idle = load(unwrap(scene.handles.learner.pid.remote), 5.0)
                 print({"core_of_an_idle_learner": idle})
                 assert idle < 0.02
-        scene.go_on()
+        scene.advance()
         state = json.loads(outertrain("status", "scaled", "--json"))
         assert state["state"] == "running" and state["workers"] == 4 and state["epoch"] == 1
         assert sorted(ray_cluster.runs()) == ["scaled", "steady"]
-        steady.go_on(seconds=60)
+        steady.advance(seconds=60)
         assert steady.fleet().restarts == 0 and steady.fleet().target == 1
         assert outertrain("scale", "nothing", "3", code=2) == ""
     outertrain("stop", "steady")
-    ask_oracle(steady.run)
+    check_run(steady.run)
     assert not list(steady.run.path.glob("metrics-*.json"))
     assert directory.find("scaled").worker_target() == 4
 
@@ -236,18 +236,18 @@ def test_a_job_survives_the_loss_of_its_workers(surroundings: Path, cluster: Clu
         assert len(killed) == 2
         lines = [json.loads(line)["item"] for line in results.path.read_text().splitlines()]
         assert sorted(lines) == sorted(one.name for one in jobs)
-        scene.go_on()
+        scene.advance()
 
 
 def test_aggregators_merge_before_the_learner_and_one_may_be_lost(surroundings: Path, cluster: Cluster) -> None:
     with launched(surroundings, "merged", 8, "workers.aggregate=4") as scene:
-        scene.go_on()
+        scene.advance()
         assert scene.fleet().restarts == 0
         node = next(node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU"))
         before, known = scene.workers(), scene.learner()["workers_known"]
         ray.kill(unwrap(scene.handles.fleet.aggregator.remote, node), no_restart=False)
         until(lambda: scene.learner()["workers_known"] == known + 1, 60)  # its next life has another name
-        scene.go_on()
+        scene.advance()
         assert scene.workers() == before
     assert {name[:2] for name, _ in replay(scene.run.path).names} == {"a-"}
 
@@ -259,7 +259,7 @@ class Deserted(Exception):
 def test_after_the_loss_of_the_head_a_new_cluster_goes_on_from_the_run_directory(surroundings: Path) -> None:
     first = start_cluster(1)
     with pytest.raises(Deserted), launched(surroundings, "beheaded", 2) as scene:
-        scene.go_on()
+        scene.advance()
         raise Deserted  # a driver ends at once when its head does, and would take the tests along
     for node in (first.head_node, *first.worker_nodes):
         node.kill_all_processes(check_alive=False, allow_graceful=False)
@@ -267,5 +267,5 @@ def test_after_the_loss_of_the_head_a_new_cluster_goes_on_from_the_run_directory
     second = start_cluster(1)
     with launched(surroundings, "beheaded", 2) as scene:
         assert scene.learner()["epoch"] == 2 and scene.learner()["version"] >= version - 1
-        scene.go_on()
+        scene.advance()
     second.shutdown()

@@ -101,8 +101,8 @@ def rate(run: directory.RunDirectory, begin: float, end: float) -> float:
 def test_a_flood_of_stale_samples_costs_less_than_a_tenth_of_the_rate(surroundings: Path, cluster: Cluster) -> None:
     """As many as honest ones: workers hold one call each, so more would need more late workers than there are others."""
     settings = (*PAPER, "outer.max_staleness=50")
-    with launched(surroundings, "flooded", 8, *settings, program="recorded:Brisk", worker=LIGHT) as scene:
-        scene.go_on(20, 60)
+    with launched(surroundings, "flooded", 8, *settings, program="recorded:FastWorker", worker=LIGHT) as scene:
+        scene.advance(20, 60)
         begin = time.time()
         time.sleep(STRETCH)
         honest = 8 * rate(scene.run, begin, time.time())
@@ -156,7 +156,7 @@ def test_many_workers_join_at_once(surroundings: Path, cluster: Cluster, workers
     with launched(
         surroundings, name, workers, *settings, program="recorded:Worker", seconds=300, worker=LIGHT
     ) as scene:
-        scene.go_on(30, 120)
+        scene.advance(30, 120)
         assert scene.fleet().restarts == 0 and scene.learner()["epoch"] == 1
         found = measured(scene, workers, batch)
     print(found)
@@ -167,7 +167,7 @@ def test_16_real_workers_join_at_once(surroundings: Path, cluster: Cluster) -> N
     """290 MB of memory each."""
     settings = (*PAPER, "outer.batch_samples=8")
     with launched(surroundings, "real", 16, *settings, program=TRAINING, seconds=300, worker=LIGHT) as scene:
-        scene.go_on(200, 120)
+        scene.advance(200, 120)
         assert scene.fleet().restarts == 0 and scene.learner()["epoch"] == 1
         found = measured(scene, 16, 8)
     print(found)

@@ -101,7 +101,7 @@ class Run:
         status = self.status()
         return status["nodes"] == wanted and status["fleet"]["running"] == 4 == sum(counts)
 
-    def go_on(self, workers: int, seconds: float = 60) -> None:
+    def advance(self, workers: int, seconds: float = 60) -> None:
         """Waits for more updates, and for one that all the workers had a part in."""
         goal = self.last()[0] + 3
         until(lambda: (at := self.last())[0] >= goal and at[1] == workers, seconds, "updates")
@@ -114,11 +114,11 @@ def launched(machines: Room, name: str) -> Iterator[Run]:
     head.run(f"cd {scene.STUB}; python {HOME}/launch.py {name}")
     run = Run(head, name)
     until(lambda: run.spread(machines, 2, 2), 120, "four workers")
-    run.go_on(4)
+    run.advance(4)
     yield run
     head.run(f"outertrain stop {name}")
-    scene.ask_oracle(run.directory)
-    scene.assert_nothing_is_missing(run.directory)
+    scene.check_run(run.directory)
+    scene.check_nothing_is_missing(run.directory)
 
 
 def workers_on(host: Host) -> list[str]:
@@ -163,7 +163,7 @@ def test_a_cut_of_5_seconds_restarts_nothing(quick: Room) -> None:
         cut_off = run.last()[0]
         quick.heal("worker-1")
         assert cut_off > version
-        run.go_on(4)
+        run.advance(4)
         assert run.ended() == 0 and workers_on(quick.hosts["worker-1"]) == before and run.spread(quick, 2, 2)
 
 
@@ -203,5 +203,5 @@ def give_up_and_replace(machines: Room, run: Run) -> dict[str, float]:
     """Seconds from a cut of worker-1 until Ray gives it up, and from then until its workers run elsewhere."""
     seconds = {"given up": until(lambda: run.ended() == 2, 110, "the machine to be given up")}
     seconds["restored"] = until(lambda: run.spread(machines, 0, 4), 60, "other workers")
-    run.go_on(4)
+    run.advance(4)
     return seconds

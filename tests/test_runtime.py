@@ -84,7 +84,7 @@ def test_processes_that_start_together_begin_with_different_compilations(tmp_pat
             bufsize=1,
         )
 
-    def go_on(process: subprocess.Popen) -> str:
+    def finish_one(process: subprocess.Popen) -> str:
         process.stdin.write("\n")
         return process.stdout.readline().strip()
 
@@ -92,10 +92,10 @@ def test_processes_that_start_together_begin_with_different_compilations(tmp_pat
     assert first.stdout.readline() == "a\n"
     second = start()
     assert second.stdout.readline() == "b\n"
-    assert go_on(first) == "c"
-    assert go_on(second) == "a"
-    assert go_on(first) == "b"
-    assert go_on(second) == "c"
+    assert finish_one(first) == "c"
+    assert finish_one(second) == "a"
+    assert finish_one(first) == "b"
+    assert finish_one(second) == "c"
     for process in (first, second):
         process.communicate("\n")
         assert process.returncode == 0

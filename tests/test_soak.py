@@ -11,11 +11,11 @@ import pytest
 import soak
 from helpers import resources
 from helpers.resources import Reading
-from soak import EVERY, Stretch, Struck
+from soak import EVERY, Injected, Period
 
 
 @pytest.mark.parametrize("minutes", [3, 10, 60])
-def test_the_stretches_of_a_plan_fill_its_time(minutes: float) -> None:
+def test_the_periods_of_a_plan_fill_its_time(minutes: float) -> None:
     cycles, faults, quiet = soak.plan(minutes)
     total = (cycles + 1) * quiet + cycles * faults * EVERY
     assert total == pytest.approx(60 * minutes, rel=0.1)
@@ -23,27 +23,27 @@ def test_the_stretches_of_a_plan_fill_its_time(minutes: float) -> None:
 
 
 def test_what_is_kept_is_compared_with_the_quiet_on_both_sides() -> None:
-    stretches = [Stretch(True, 0, 10), Stretch(False, 10, 30), Stretch(True, 30, 40)]
+    periods = [Period(True, 0, 10), Period(False, 10, 30), Period(True, 30, 40)]
     times = np.concatenate([np.arange(0, 10, 0.1), np.arange(10, 30, 0.25), np.arange(30, 40, 0.5)]) + 1e-6
-    found = soak.rates(stretches, times)
+    found = soak.rates(periods, times)
     assert found == [10, 4, 2]
-    assert soak.kept(stretches, found) == pytest.approx(4 / 6)
+    assert soak.kept(periods, found) == pytest.approx(4 / 6)
 
 
-def test_longer_stretches_count_for_more() -> None:
-    stretches = [
-        Stretch(True, 0, 1),
-        Stretch(False, 1, 4),
-        Stretch(True, 4, 5),
-        Stretch(False, 5, 6),
-        Stretch(True, 6, 7),
+def test_longer_periods_count_for_more() -> None:
+    periods = [
+        Period(True, 0, 1),
+        Period(False, 1, 4),
+        Period(True, 4, 5),
+        Period(False, 5, 6),
+        Period(True, 6, 7),
     ]
-    assert soak.kept(stretches, [1.0, 1.0, 1.0, 0.0, 1.0]) == pytest.approx(0.75)
+    assert soak.kept(periods, [1.0, 1.0, 1.0, 0.0, 1.0]) == pytest.approx(0.75)
 
 
 def test_seconds_lost_are_those_without_updates() -> None:
     times = np.setdiff1d(np.arange(0, 100, 0.5), np.arange(20, 24, 0.5))
-    lost = soak.seconds_lost([Struck("a", 20.0), Struck("a", 40.0), Struck("b", 60.0)], times, 2.0)
+    lost = soak.seconds_lost([Injected("a", 20.0), Injected("a", 40.0), Injected("b", 60.0)], times, 2.0)
     assert lost == {"a": {"count": 2, "seconds_lost": 2.0}, "b": {"count": 1, "seconds_lost": 0.0}}
 
 
@@ -119,7 +119,7 @@ def test_a_run_that_is_harmed_every_20_seconds_goes_on_and_loses_nothing(tmp_pat
     kept is asked for on a quiet machine (`-m slow`); they say nothing about trends: `python tests/soak.py` for those.
     """
     report = soak.soak(tmp_path, minutes=3)
-    assert {kind: told["count"] for kind, told in report["faults"].items()} == dict.fromkeys(soak.Havoc.KINDS, 1)
+    assert {kind: told["count"] for kind, told in report["faults"].items()} == dict.fromkeys(soak.FaultInjector.KINDS, 1)
     assert report["kept"] > kept, report
     assert report["given_up"] == 0
     for role in report["processes"].values():

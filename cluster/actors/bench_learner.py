@@ -1,4 +1,4 @@
-"""Figures of the learner: alone, over Ray, and as the last link of the way to the first update."""
+"""Benchmarks of the learner: alone, over Ray, and the time to the first update of a run."""
 
 import json
 import os
@@ -25,13 +25,13 @@ from workers.bench.figure import Measured, cpu, divided
 
 SAMPLES = 128
 CLIENTS = 8  # stub workers, each with one outstanding call
-EXCHANGES = 512  # of one timed round over Ray
+EXCHANGES = 512  # in one timed round over Ray
 DIGEST = "0" * 64
 CONFIG = Config(outer=OuterConfig(batch_samples=SAMPLES, updates=10_000))
 
 
 def sample(worker: str, sequence: int, digest: str, epoch: int = 1, version: int = 0) -> GradientSample:
-    """One pair of a worker of the paper's optimizer, of plausible numbers."""
+    """A sample of one pair for the paper's optimizer, with plausible values."""
     random = np.random.default_rng([sequence, *worker.encode()])
     rp, es = random.normal(size=(2, 1, make_family(CONFIG.optimizer).size))
     return GradientSample(
@@ -53,7 +53,7 @@ def sample(worker: str, sequence: int, digest: str, epoch: int = 1, version: int
 
 
 def batch(rounds: int) -> Measured:
-    """Milliseconds of processor time of the exchanges of one batch, the last of which updates and writes."""
+    """CPU milliseconds of the exchanges of one batch, the last of which updates and writes the checkpoint."""
     theta, segments = initial_theta(CONFIG), make_family(CONFIG.optimizer).segments
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "checkpoints").mkdir()
@@ -69,21 +69,21 @@ def batch(rounds: int) -> Measured:
 
 
 def check(replies: list[bytes]) -> None:
-    """A figure of refused samples would be worthless."""
+    """Raises ValueError unless all samples were accepted: timings of rejected ones would be worthless."""
     verdicts = {unpack_reply(reply).verdict for reply in replies}
     if verdicts != {Verdict.accepted}:
         raise ValueError(f"the learner did not accept the bench's samples: {verdicts}")
 
 
 class Echo:
-    """The least that an actor can do with an exchange."""
+    """The cheapest possible actor: returns what it gets."""
 
     def exchange(self, payload: bytes | None, epoch: int, version: int) -> bytes:
         return payload or b""
 
 
 def over_ray(rounds: int) -> Measured:
-    """Exchanges per second of `CLIENTS` stub workers with the learner, over those with the echo, in turn."""
+    """Exchanges per second of `CLIENTS` stub workers with the learner, divided by those with `Echo`, in turn."""
     with temporary_runs(), ray_session.local(2, "bench", CONFIG):
         import ray
 
@@ -116,7 +116,7 @@ def over_ray(rounds: int) -> Measured:
 
 
 def payloads_of(known: Reply, sequence: int) -> list[list[bytes]]:
-    """For each client the samples it sends in one round."""
+    """The packed samples of one round, by client."""
     each = range(sequence, sequence + EXCHANGES // CLIENTS)
     return [
         [pack_sample(sample(f"w{client}", number, known.digest, known.epoch)) for number in each]
@@ -125,7 +125,7 @@ def payloads_of(known: Reply, sequence: int) -> list[list[bytes]]:
 
 
 def rate(exchange: Callable[..., Any], payloads: list[list[bytes]], known: Reply) -> tuple[float, list[bytes]]:
-    """Exchanges per second, and the answers; every client waits for its answer before it sends again."""
+    """Returns exchanges per second, and the replies. Each client has one outstanding call."""
     import ray
 
     queues = [iter(queue) for queue in payloads]
@@ -142,7 +142,7 @@ def rate(exchange: Callable[..., Any], payloads: list[list[bytes]], known: Reply
 
 
 def first_update(rounds: int) -> Measured:
-    """Seconds from the start of `outertrain train` to its first outer update; a first run fills the cache."""
+    """Seconds from the start of `outertrain train` to its first outer update. The first run fills the cache."""
     values = []
     for _ in range(rounds + 1):
         with temporary_runs():
@@ -154,7 +154,7 @@ def first_update(rounds: int) -> Measured:
 
 @contextmanager
 def temporary_runs() -> Iterator[None]:
-    """Runs made while it is open vanish with it."""
+    """Runs created in this block are deleted at its end."""
     before = os.environ.get(directory.ROOT_VARIABLE)
     with tempfile.TemporaryDirectory() as folder:
         os.environ[directory.ROOT_VARIABLE] = folder

@@ -1,4 +1,4 @@
-"""Finding or making the run that a command is about, with its configuration checked before anything starts."""
+"""Creates or finds the run of a command, and validates its configuration before anything starts."""
 
 import os
 from collections.abc import Callable
@@ -17,32 +17,34 @@ DEFAULT = "quickstart"
 
 
 class Request(NamedTuple):
-    """What `train` and `launch` were asked for."""
+    """The arguments of `train` and `launch` that choose a run."""
 
-    source: str | None  # a TOML file or a preset
+    source: str | None  # a TOML file or a preset; None: the default preset
     name: str | None
     overrides: tuple[str, ...]
     resume: bool = False
 
 
 class Opened(NamedTuple):
-    """The run of a command, and how to leave things as they were if it cannot work after all."""
+    """The run of a command, and how to undo what opening it has changed."""
 
     run: RunDirectory
-    undo: Callable[[], None]
-    note: str = ""  # what the person who asked should know
+    undo: Callable[[], None]  # for a command that cannot start after all
+    note: str = ""  # message for the user
 
 
 def open_run(request: Request) -> Opened:
-    """The run to work on, whose directory holds its complete configuration.
+    """Returns the run, whose directory holds its complete configuration.
 
     Raises:
-      UserError: a bad configuration, a name that is taken, no run to go on with, or a place that is not writable.
+      UserError: the configuration is invalid, the name is taken, there is no run to resume, or the storage is not
+      writable.
     """
     return resume(request) if request.resume else create(request)
 
 
 def create(request: Request) -> Opened:
+    """Creates a run. Raises UserError as `open_run`."""
     source = request.source or DEFAULT
     config = absolute(configfile.load(source, request.overrides))
     run = directory.create(request.name or directory.free_name(stem(source)), config)
@@ -50,20 +52,24 @@ def create(request: Request) -> Opened:
 
 
 def resume(request: Request) -> Opened:
-    """Keys that decide what a sample means stay as they were; others may change, by overrides.
+    """Finds the run to resume and applies the overrides to its configuration.
 
-    A class store may have moved: whether its content is the same, its fingerprint tells.
+    Overrides may not change the sections that define what a sample means. A class store may have moved: its fingerprint
+    ensures that the content is the same.
+
+    Raises:
+      UserError: there is no such run, or the overrides are invalid.
     """
     run = directory.find(request.name or newest(stem(request.source or DEFAULT)))
     before = run.config()
     config = absolute(configfile.load(str(run.config_file), request.overrides))
     note = "" if request.source is None else differences(request, config, run.name)
-    at_home = replace(config, dataset=replace(config.dataset, path=before.dataset.path))
+    unmoved = replace(config, dataset=replace(config.dataset, path=before.dataset.path))
     for section in DIGESTED:
-        if getattr(at_home, section) != getattr(before, section):
+        if getattr(unmoved, section) != getattr(before, section):
             raise UserError(
-                f"the run {run.name!r} was trained with another [{section}], so its samples would mean something else: "
-                "leave that section as it is, or start a new run"
+                f"the run {run.name!r} was trained with another [{section}], so its samples would not be comparable: "
+                "leave that section unchanged, or start a new run"
             )
     if config == before:
         return Opened(run, lambda: None, note)
@@ -72,11 +78,11 @@ def resume(request: Request) -> Opened:
 
 
 def differences(request: Request, config: Config, run: str) -> str:
-    """The run's own configuration counts, not the file that was named: where they differ, this says so."""
+    """Returns a message if the named file differs from the run's own configuration, which is used; else ""."""
     try:
         named = asdict(absolute(configfile.load(str(request.source), request.overrides)))
     except UserError as error:
-        return f"{run} goes on with its own configuration; {request.source} was not compared with it: {error}"
+        return f"{run} resumes with its own configuration; {request.source} could not be compared with it: {error}"
     own = asdict(config)
     pairs = {key: (named[key], own[key]) for key in own if not isinstance(own[key], dict)}
     for section in (key for key in own if isinstance(own[key], dict)):
@@ -85,25 +91,26 @@ def differences(request: Request, config: Config, run: str) -> str:
     if not differing:
         return ""
     return (
-        f"{run} goes on with its own configuration, which differs from {request.source}: {', '.join(differing)}; "
+        f"{run} resumes with its own configuration, which differs from {request.source}: {', '.join(differing)}; "
         "--set changes a key"
     )
 
 
 def newest(name: str) -> str:
-    """Of the runs `name`, `name-2`, ..., the one made last."""
+    """Returns the most recently created of the runs `name`, `name-2`, ..."""
     known = [n for n in directory.names() if n == name or n.removeprefix(f"{name}-").isdigit()]
     if not known:
         return name
-    return max(known, key=lambda n: os.path.getctime(directory.root() / n / "config.toml"))
+    return max(known, key=lambda n: os.path.getctime(directory.find(n).config_file))
 
 
 def stem(source: str) -> str:
+    """The name of a file or a preset, without folder and suffix."""
     return Path(source).stem
 
 
 def absolute(config: Config) -> Config:
-    """Paths that mean the same in every process of the run."""
+    """The configuration with an absolute dataset path, valid in every process of the run."""
     if not config.dataset.path:
         return config
     path = str(Path(config.dataset.path).expanduser().absolute())

@@ -1,7 +1,7 @@
-"""Runs of stub workers on a Ray cluster of several raylets, what tests want to know of them, and the oracle at their end.
+"""Runs of stub workers on a Ray cluster of several raylets, queries of their state, and the checks at their end.
 
-The oracle: theta equals the replay of the journal bit for bit, no sample is applied twice, and of every worker the
-applied samples are the first so many, without a gap: nothing that was acknowledged is lost.
+The checks: theta equals the replay of the journal bit for bit, no sample was applied twice, and the applied samples of
+each worker are consecutive from the first one: nothing that was acknowledged is lost.
 """
 
 import os
@@ -45,7 +45,7 @@ MEMORY = 80 * 2**20
 
 
 def start_cluster(nodes: int, cores: int = 8) -> Cluster:
-    """A head without cores, and nodes with so many each."""
+    """Starts a head node without cores, and nodes with `cores` each."""
     head = {
         "num_cpus": 0,
         "include_dashboard": False,
@@ -65,7 +65,7 @@ def add_node(cluster: Cluster, cores: int = 8) -> Any:
 
 @contextmanager
 def surrounded(folder: Path) -> Iterator[Path]:
-    """Runs are kept in `folder`, which holds their configuration, and the stub's file lies in the current one."""
+    """Runs are kept in `folder`, with their configuration in run.toml; the current folder is the stub's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OUTERTRAIN_RUNS", str(folder / "runs"))
         patch.setenv("RAY_ADDRESS", "")
@@ -75,12 +75,12 @@ def surrounded(folder: Path) -> Iterator[Path]:
 
 
 class Scene:
-    """A launched run and what the tests want to know of it."""
+    """A launched run."""
 
     def __init__(self, name: str):
         self.name, self.run = name, directory.find(name)
         self.handles = ray_cluster.handles(name)
-        self.seconds_to_start = 0.0  # of all workers
+        self.seconds_to_start = 0.0  # until all workers ran
 
     def fleet(self) -> FleetStatus:
         return unwrap(self.handles.fleet.status.remote)
@@ -89,28 +89,29 @@ class Scene:
         return unwrap(self.handles.learner.status.remote)
 
     def workers(self) -> dict[str, int]:
-        """Process ids of the workers that run, by uid."""
+        """Process ids of the running workers, by uid."""
         found = unwrap(self.handles.fleet.workers.remote)
         return {uid: unwrap(handle.pid.remote) for uid, handle in found.items()}
 
     def reach(self, running: int, seconds: float = 60) -> float:
-        """Waits until so many workers run and no other lives; returns the seconds it took."""
+        """Waits until exactly so many workers run and no other is alive; returns the seconds it took."""
         return until(lambda: (now := self.fleet()).running == now.alive == running, seconds)
 
-    def go_on(self, updates: int = 3, seconds: float = 30) -> float:
-        """Waits for so many more updates."""
+    def advance(self, updates: int = 3, seconds: float = 30) -> float:
+        """Waits for so many further updates; returns the seconds it took."""
         goal = self.learner()["version"] + updates
         return until(lambda: self.learner()["version"] >= goal, seconds)
 
 
 def until(holds: Callable[[], bool], seconds: float) -> float:
+    """Waits until `holds` is true; returns the seconds it took. Raises AssertionError after so many seconds."""
     began = time.monotonic()
     while True:
         try:
             if holds():
                 return time.monotonic() - began
         except ray.exceptions.RayActorError:
-            pass  # being restarted: that is what is waited for
+            pass  # being restarted, which is what the test waits for
         assert time.monotonic() - began < seconds, f"not within {seconds} s"
         time.sleep(0.1)
 
@@ -125,43 +126,41 @@ def launched(
     seconds: float = 120,
     worker: dict[str, Any] | None = None,
 ) -> Iterator[Scene]:
-    """A run of stubs on the cluster, all of which start within `seconds`; at the end it is stopped, and the oracle is asked."""
+    """A run of stubs on the cluster, all started within `seconds`. At the end it is stopped and checked."""
     overrides = (f"workers.count={workers}", *overrides)
     request = Request(str(surroundings / "run.toml"), name, overrides, resume=name in directory.names())
     run = open_run(request).run
     config = run.config()
-    travels = replace(
-        config, task=replace(config.task, family="stub:Stub")
-    )  # so that the stub's file reaches all nodes
-    with ray_cluster.connected(name, travels):
+    staged = replace(config, task=replace(config.task, family="stub:Stub"))  # Ray copies the stub's file to all nodes
+    with ray_cluster.connected(name, staged):
         ray_cluster.launch(run, workers, spread=True, program=program, worker_options=worker or ray_cluster.WORKER)
         scene = Scene(name)
         scene.seconds_to_start = scene.reach(workers, seconds)
         yield scene
         ray_cluster.stop(name, lambda text: None)
         assert name not in ray_cluster.runs()
-    ask_oracle(run)
+    check_run(run)
 
 
-def ask_oracle(run: directory.RunDirectory) -> Replay:
-    """Raises AssertionError; returns what the journal says."""
-    told = replay(run.path)
+def check_run(run: directory.RunDirectory) -> Replay:
+    """Checks that a run lost and duplicated nothing; returns the replay of its journal. Raises AssertionError."""
+    replayed = replay(run.path)
     theta, version = load_theta(run)
-    assert told.state.version == version and told.state.theta.tobytes() == theta.tobytes()
-    assert len(set(told.names)) == len(told.names)
+    assert replayed.state.version == version and replayed.state.theta.tobytes() == theta.tobytes()
+    assert len(set(replayed.names)) == len(replayed.names)
     taken = defaultdict(list)
-    for uid, sequence in told.names:
+    for uid, sequence in replayed.names:
         taken[uid].append(sequence)
-    lives = len(list((run.path / "epochs").glob("*.json")))
-    held = run.config().outer.batch_samples * lives  # a batch that was being collected may be lost with its learner
+    epochs = len(list(run.epochs.glob("*.json")))
+    held = run.config().outer.batch_samples * epochs  # the batch in progress may be lost with its learner
     for uid, sequences in taken.items():
         gaps = set(range(1, max(sequences) + 1)) - set(sequences)
         assert len(gaps) <= held, (uid, gaps)
-    return told
+    return replayed
 
 
-def assert_nothing_is_missing(run: directory.RunDirectory) -> None:
-    """Holds where the learner has lived through it all: of each worker the first so many samples were applied."""
+def check_nothing_is_missing(run: directory.RunDirectory) -> None:
+    """Checks that the applied samples of each worker have no gap: holds if the learner was never restarted."""
     names = replay(run.path).names
     for uid in {uid for uid, _ in names}:
         own = sorted(sequence for name, sequence in names if name == uid)

@@ -1,4 +1,4 @@
-"""Faults of a run on a cluster of several raylets, one at a time, each with what heals it."""
+"""Faults of a run on a cluster of several raylets, one at a time, each with its repair."""
 
 import os
 import random
@@ -14,19 +14,19 @@ from helpers.ray_environment import Cluster
 
 
 class Fault(NamedTuple):
-    """One that has just happened."""
+    """A fault that has just been injected."""
 
     kind: str
-    heal: Callable[[], Any]
-    seconds: float  # until it is to be healed
+    repair: Callable[[], Any]
+    seconds: float  # until the repair
 
 
 def nothing() -> None:
-    """Heals what heals by itself."""
+    """The repair of a fault from which the system recovers by itself."""
 
 
-class Havoc:
-    """Does harm to a run."""
+class FaultInjector:
+    """Injects faults into a run."""
 
     KINDS = ("worker_killed", "worker_frozen", "learner_killed", "fleet_killed", "node_lost", "disk_full")
 
@@ -34,14 +34,14 @@ class Havoc:
         self._scene, self._cluster, self._random = scene, cluster, random.Random(seed)
         self._order: list[str] = []
 
-    def strike(self) -> Fault:
-        """A fault of a random kind; in so many strikes each kind comes once. May raise RayActorError, to be repeated."""
+    def inject(self) -> Fault:
+        """Injects a fault. The kinds come in random order, each once per round. May raise RayActorError: call it again."""
         if not self._order:
             self._order = self._random.sample(self.KINDS, len(self.KINDS))
         kind = self._order[-1]
-        heal = getattr(self, f"_{kind}")() or nothing
+        repair = getattr(self, f"_{kind}")() or nothing
         self._order.pop()
-        return Fault(kind, heal, self._random.uniform(3, 10))
+        return Fault(kind, repair, self._random.uniform(3, 10))
 
     def _victim(self) -> int:
         return self._random.choice([pid for _, pid in sorted(self._scene.workers().items())])
@@ -66,12 +66,12 @@ class Havoc:
         os.kill(unwrap(self._scene.handles.fleet.pid.remote), signal.SIGKILL)
 
     def _node_lost(self) -> Callable[[], Any]:
-        """One with all its processes; the one that heals it is new."""
+        """Removes a node with all its processes; the repair adds a new one."""
         self._cluster.remove_node(self._random.choice(sorted(self._cluster.worker_nodes, key=str)), False)
         return lambda: add_node(self._cluster)
 
     def _disk_full(self) -> Callable[[], None]:
-        """For the learner: the kernel refuses whatever it writes into a file."""
+        """The kernel rejects whatever the learner writes to a file."""
         learner = unwrap(self._scene.handles.learner.pid.remote)
         soft, hard = resource.prlimit(learner, resource.RLIMIT_FSIZE)
         resource.prlimit(learner, resource.RLIMIT_FSIZE, (0, hard))

@@ -1,6 +1,6 @@
-"""Workers without JAX that send samples which a real one has computed: many fit on one machine.
+"""Workers without JAX that send samples recorded from a real worker: many fit on one machine.
 
-`Worker` takes as long for a sample as one of the quickstart does, `Brisk` a twentieth of it.
+A sample of `Worker` takes as long as one of the quickstart, a sample of `FastWorker` a twentieth of that.
 """
 
 import os
@@ -14,11 +14,11 @@ from common import checkpoint
 from common.config import Config
 from common.messages import GradientSample, unpack_sample
 
-FILE = "recorded.ckpt"  # beside the runs
+FILE = "recorded.ckpt"  # next to the folder of the runs
 
 
 class Worker(Stub):
-    """Signs each sample with its own name and the parameters that it holds, and tells how long exchanges take."""
+    """Sends each recorded sample under its own name and version, with the duration of its last exchange."""
 
     seconds = 2.0
 
@@ -31,9 +31,9 @@ class Worker(Stub):
     def _timed(self, exchange: Any) -> Any:
         def call(payload: bytes | None, epoch: int, version: int) -> bytes:
             began = time.perf_counter()
-            answer: bytes = exchange(payload, epoch, version)
+            reply: bytes = exchange(payload, epoch, version)
             self.exchange_seconds = time.perf_counter() - began
-            return answer
+            return reply
 
         return call
 
@@ -50,5 +50,7 @@ class Worker(Stub):
         )
 
 
-class Brisk(Worker):
+class FastWorker(Worker):
+    """Ten samples per second."""
+
     seconds = 0.1

@@ -10,7 +10,7 @@ from common.config import Config
 from common.facts import Facts
 from common.messages import GradientSample, pack_sample, unpack_reply
 
-SECONDS = 0.1  # of a sample
+SECONDS = 0.1  # per sample
 
 
 class Stub:
