@@ -33,9 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     cluster.shutdown()
 
 
-def test_a_launched_run_is_evaluated_by_its_workers_and_beside_them(
-    folder: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_evaluate_launched_run_with_and_without_its_workers(folder: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["launch", "run.toml", "--name", "a", "--workers", "2"]) == 0
     target = folder / "runs/a/metrics-fleet.json"
     version = next_version()

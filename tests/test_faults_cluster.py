@@ -53,7 +53,7 @@ def cluster(surroundings: Path) -> Iterator[Cluster]:
     cluster.shutdown()
 
 
-def test_workers_killed_again_and_again_are_replaced(surroundings: Path, cluster: Cluster) -> None:
+def test_cluster_killed_workers_are_replaced(surroundings: Path, cluster: Cluster) -> None:
     with launched(surroundings, "killed", 8) as scene:
         replaced = []
         for k in range(20):
@@ -71,7 +71,7 @@ def test_workers_killed_again_and_again_are_replaced(surroundings: Path, cluster
     check_nothing_is_missing(scene.run)
 
 
-def test_a_killed_learner_comes_back_and_its_workers_go_on_by_themselves(surroundings: Path, cluster: Cluster) -> None:
+def test_cluster_killed_learner_restarts_and_workers_continue(surroundings: Path, cluster: Cluster) -> None:
     with launched(surroundings, "restarted", 4) as scene:
         before, away = scene.workers(), []
         for epoch in (2, 3):
@@ -87,7 +87,7 @@ def test_a_killed_learner_comes_back_and_its_workers_go_on_by_themselves(surroun
     assert {line.epoch for line in read_history(scene.run.path)} == {1, 2, 3}
 
 
-def test_learner_and_fleet_wait_for_a_run_directory_that_is_away(surroundings: Path, cluster: Cluster) -> None:
+def test_cluster_waits_for_an_unavailable_run_directory(surroundings: Path, cluster: Cluster) -> None:
     """As when the storage is away just when the learner starts again."""
     with launched(surroundings, "away", 4) as scene:
         scene.advance()
@@ -119,7 +119,7 @@ def refusal(scene: Scene) -> UserError | None:
     return None
 
 
-def test_what_a_launch_that_was_cut_off_has_left_can_be_stopped(surroundings: Path, cluster: Cluster) -> None:
+def test_stop_after_an_interrupted_launch(surroundings: Path, cluster: Cluster) -> None:
     with launched(surroundings, "half", 2) as scene:
         scene.advance()
         ray.kill(scene.handles.fleet)
@@ -128,9 +128,7 @@ def test_what_a_launch_that_was_cut_off_has_left_can_be_stopped(surroundings: Pa
             ray_cluster.scale("half", 3)
 
 
-def test_a_frozen_worker_holds_nobody_up_and_a_learner_that_is_cut_off_for_5_seconds_loses_nothing(
-    surroundings: Path, cluster: Cluster
-) -> None:
+def test_cluster_frozen_worker_and_frozen_learner_lose_nothing(surroundings: Path, cluster: Cluster) -> None:
     with launched(surroundings, "frozen", 3) as scene:
         before = scene.workers()
         victim = next(iter(before.values()))
@@ -149,7 +147,7 @@ def test_a_frozen_worker_holds_nobody_up_and_a_learner_that_is_cut_off_for_5_sec
     check_nothing_is_missing(scene.run)
 
 
-def test_a_killed_fleet_takes_its_workers_along_and_finds_its_target(surroundings: Path, cluster: Cluster) -> None:
+def test_cluster_killed_fleet_restarts_with_its_target(surroundings: Path, cluster: Cluster) -> None:
     with launched(surroundings, "fleetless", 4) as scene:
         ray_cluster.scale("fleetless", 3)
         scene.reach(3)
@@ -162,7 +160,7 @@ def test_a_killed_fleet_takes_its_workers_along_and_finds_its_target(surrounding
         assert scene.learner()["epoch"] == 1
 
 
-def test_the_workers_of_a_lost_node_come_back_elsewhere(surroundings: Path, cluster: Cluster) -> None:
+def test_cluster_workers_of_a_lost_node_start_elsewhere(surroundings: Path, cluster: Cluster) -> None:
     lost = add_node(cluster)
     with launched(surroundings, "moved", 6) as scene:
         before, nodes = scene.workers(), living_nodes()
@@ -188,7 +186,7 @@ def outertrain(*arguments: str, code: int = 0) -> str:
     return done.stdout
 
 
-def test_two_runs_by_command_and_one_of_them_scaled_while_it_runs(surroundings: Path, cluster: Cluster) -> None:
+def test_cluster_two_runs_one_scaled_by_command(surroundings: Path, cluster: Cluster) -> None:
     """The other run has real workers; neither notices the other."""
     outertrain("launch", str(surroundings / "run.toml"), "--name", "steady", "--workers", "1")
     with launched(surroundings, "scaled", 8) as scene:
@@ -220,7 +218,7 @@ def load(pid: int, seconds: float) -> float:
     return psutil.Process(pid).cpu_percent(seconds) / 100
 
 
-def test_a_job_survives_the_loss_of_its_workers(surroundings: Path, cluster: Cluster) -> None:
+def test_cluster_job_survives_the_loss_of_workers(surroundings: Path, cluster: Cluster) -> None:
     with launched(surroundings, "busy", 4) as scene:
         results = job.Results(scene.run.evaluation / "job.jsonl")
         jobs = [job.Job.from_json({"item": f"i{k}"}) for k in range(40)]
@@ -239,7 +237,7 @@ def test_a_job_survives_the_loss_of_its_workers(surroundings: Path, cluster: Clu
         scene.advance()
 
 
-def test_aggregators_merge_before_the_learner_and_one_may_be_lost(surroundings: Path, cluster: Cluster) -> None:
+def test_cluster_aggregators_merge_and_one_may_be_lost(surroundings: Path, cluster: Cluster) -> None:
     with launched(surroundings, "merged", 8, "workers.aggregate=4") as scene:
         scene.advance()
         assert scene.fleet().restarts == 0
@@ -256,7 +254,7 @@ class Deserted(Exception):
     """Leaves a run as it is, and the connection to its cluster."""
 
 
-def test_after_the_loss_of_the_head_a_new_cluster_goes_on_from_the_run_directory(surroundings: Path) -> None:
+def test_cluster_head_lost_run_resumes_on_a_new_cluster(surroundings: Path) -> None:
     first = start_cluster(1)
     with pytest.raises(Deserted), launched(surroundings, "beheaded", 2) as scene:
         scene.advance()

@@ -25,7 +25,7 @@ with Interrupt() as interrupt:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_once_asks_and_twice_ends_the_process_and_all_it_has_started(number: int) -> None:
+def test_interrupt_twice_kills_the_process_and_descendants(number: int) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as p:

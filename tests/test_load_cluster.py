@@ -98,7 +98,7 @@ def rate(run: directory.RunDirectory, begin: float, end: float) -> float:
     return sum(begin <= line.time < end for line in read_history(run.path)) / (end - begin)
 
 
-def test_a_flood_of_stale_samples_costs_less_than_a_tenth_of_the_rate(surroundings: Path, cluster: Cluster) -> None:
+def test_load_stale_samples_cost_less_than_a_tenth(surroundings: Path, cluster: Cluster) -> None:
     """As many as honest ones: workers hold one call each, so more would need more late workers than there are others."""
     settings = (*PAPER, "outer.max_staleness=50")
     with launched(surroundings, "flooded", 8, *settings, program="recorded:FastWorker", worker=LIGHT) as scene:
@@ -150,7 +150,7 @@ def assert_good(found: dict[str, float]) -> None:
 
 
 @pytest.mark.parametrize("workers", [32, 128])
-def test_many_workers_join_at_once(surroundings: Path, cluster: Cluster, workers: int) -> None:
+def test_load_many_workers_start_together(surroundings: Path, cluster: Cluster, workers: int) -> None:
     batch = workers // 4
     settings, name = (*PAPER, f"outer.batch_samples={batch}"), f"crowd{workers}"
     with launched(
@@ -163,7 +163,7 @@ def test_many_workers_join_at_once(surroundings: Path, cluster: Cluster, workers
     assert_good(found)
 
 
-def test_16_real_workers_join_at_once(surroundings: Path, cluster: Cluster) -> None:
+def test_load_16_real_workers_start_together(surroundings: Path, cluster: Cluster) -> None:
     """290 MB of memory each."""
     settings = (*PAPER, "outer.batch_samples=8")
     with launched(surroundings, "real", 16, *settings, program=TRAINING, seconds=300, worker=LIGHT) as scene:

@@ -39,18 +39,16 @@ def staged(family: str, folder: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("family", ["mine:tasks", "package.part:tasks"])
-def test_the_python_files_beside_the_users_module_travel_one_level_down(folder: Path, family: str) -> None:
+def test_stage_copies_the_users_modules_into_a_subfolder(folder: Path, family: str) -> None:
     assert staged(family, folder) == {"user/mine.py", "user/package/__init__.py", "user/package/part.py"}
 
 
 @pytest.mark.parametrize("family", ["conv", "installed_module:tasks"])
-def test_nothing_travels_for_a_family_that_lies_elsewhere(folder: Path, family: str) -> None:
+def test_stage_copies_nothing_for_other_families(folder: Path, family: str) -> None:
     assert staged(family, folder) == set()
 
 
-def test_folders_of_dead_commands_are_swept_and_those_of_living_ones_stay(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sweep_removes_only_folders_of_dead_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_session.tempfile, "gettempdir", lambda: str(tmp_path))
     ended = subprocess.Popen(["true"])
     ended.wait()
@@ -61,13 +59,13 @@ def test_folders_of_dead_commands_are_swept_and_those_of_living_ones_stay(
     assert not dead.exists() and living.exists() and other.exists()
 
 
-def test_settings_of_the_user_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_apply_settings_keeps_the_users_values(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", {"RAY_DEDUP_LOGS": "1"})
     ray_session.apply_settings()
     assert os.environ == {**ray_session.SETTINGS, "RAY_DEDUP_LOGS": "1"}
 
 
-def test_a_token_is_found_where_ray_looks_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_has_token_looks_where_ray_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -86,7 +84,7 @@ def unstarted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_ray_that_does_not_start_is_a_sentence(unstarted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_ray_that_does_not_start_is_a_user_error(unstarted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def init(**options: object) -> None:
         raise Exception("The current node timed out during startup. This could happen.")
 
@@ -99,7 +97,7 @@ def test_a_ray_that_does_not_start_is_a_sentence(unstarted: Path, monkeypatch: p
     assert list(unstarted.iterdir()) == []
 
 
-def test_what_ray_prints_is_not_for_scripts(
+def test_local_output_of_ray_goes_to_standard_error(
     unstarted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("ray.init", lambda **options: None)

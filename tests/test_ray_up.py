@@ -1,6 +1,6 @@
 """A cluster of one's own machines, from `ray up` to `ray down`, by the commands of deploy/README.md, in namespaces.
 
-What differs from a user's room: the hosts find the pinned dependencies installed, because nothing is downloaded there,
+What differs from a user's network: the hosts find the pinned dependencies installed, because nothing is downloaded there,
 and the user is root.
 """
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.netns import REPOSITORY, Host, Room, command_lines, namespace, room, until
+from helpers.netns import REPOSITORY, Host, Network, command_lines, namespace, until, virtual_network
 
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore:os.fork")]
 
@@ -72,9 +72,9 @@ def checkout(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def machines(tmp_path: Path, checkout: Path) -> Iterator[Room]:
+def machines(tmp_path: Path, checkout: Path) -> Iterator[Network]:
     links, interfaces = set[str](), os.listdir("/sys/class/net")
-    with room(tmp_path, "laptop", *HOSTS) as made:
+    with virtual_network(tmp_path, "laptop", *HOSTS) as made:
         for name in HOSTS:
             (made.hosts[name].home / "outertrain").mkdir()
             (made.hosts[name].home / "outertrain" / "venv").symlink_to(sys.prefix)
@@ -84,7 +84,7 @@ def machines(tmp_path: Path, checkout: Path) -> Iterator[Room]:
     assert os.listdir("/sys/class/net") == interfaces
 
 
-def readme_commands(machines: Room) -> list[str]:
+def readme_commands(machines: Network) -> list[str]:
     """The commands of the README's section, with the addresses of the test's hosts."""
     text = (
         (REPOSITORY / "deploy" / "README.md").read_text().partition("## Your own machines\n")[2].partition("\n## ")[0]
@@ -92,7 +92,7 @@ def readme_commands(machines: Room) -> list[str]:
     return [fill_in(line, machines) for line in re.findall(r"^ {4}(\S.*?)(?: {2,}#.*)?$", text, re.MULTILINE)]
 
 
-def fill_in(text: str, machines: Room) -> str:
+def fill_in(text: str, machines: Network) -> str:
     return re.sub(r"([\w-]+)\.example", lambda name: machines.hosts[name[1]].address, text.replace("ubuntu", "root"))
 
 
@@ -104,7 +104,7 @@ def running(host: Host, what: str) -> bool:
     return any(what in line for line in host.processes())
 
 
-def test_readme_commands_deploy_own_machines_and_clean_up(machines: Room) -> None:
+def test_ray_up_commands_of_the_readme_deploy_and_clean_up(machines: Network) -> None:
     laptop, head, *workers = machines.hosts.values()
     install, wheel, token, edit, up, launch, scale, stop, down, quiet = readme_commands(machines)
     assert install.endswith(". .venv/bin/activate") and wheel.startswith("pip wheel")  # done: by the fixtures

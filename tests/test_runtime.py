@@ -33,7 +33,7 @@ def start(environment: dict[str, str]) -> subprocess.Popen:
     )
 
 
-def test_each_process_gets_a_core_of_its_own_until_there_is_none(tmp_path: Path) -> None:
+def test_prepare_pins_each_process_to_its_own_core(tmp_path: Path) -> None:
     """The folder of locks is this test's own; a killed process gives its core back."""
     mine = sorted(os.sched_getaffinity(0))
     environment = {"TMPDIR": str(tmp_path)}
@@ -55,7 +55,7 @@ def test_each_process_gets_a_core_of_its_own_until_there_is_none(tmp_path: Path)
             p.communicate()
 
 
-def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prepare_keeps_the_users_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "environ", {"OMP_NUM_THREADS": "7", "OUTERTRAIN_CACHE": "/somewhere"})
     assert runtime.prepare(pin=False) is None
     assert os.environ["OMP_NUM_THREADS"] == "7" and os.environ["JAX_PLATFORMS"] == "cpu"
@@ -72,7 +72,7 @@ runtime.compile_in_turn({name: lambda name=name: slow(name) for name in ("a", "b
 """
 
 
-def test_processes_that_start_together_begin_with_different_compilations(tmp_path: Path) -> None:
+def test_compile_in_turn_processes_begin_with_different_ones(tmp_path: Path) -> None:
     def start() -> subprocess.Popen:
         environment = {**os.environ, "OUTERTRAIN_CACHE": str(tmp_path)}
         return subprocess.Popen(

@@ -15,14 +15,14 @@ from soak import EVERY, Injected, Period
 
 
 @pytest.mark.parametrize("minutes", [3, 10, 60])
-def test_the_periods_of_a_plan_fill_its_time(minutes: float) -> None:
+def test_plan_periods_fill_the_time(minutes: float) -> None:
     cycles, faults, quiet = soak.plan(minutes)
     total = (cycles + 1) * quiet + cycles * faults * EVERY
     assert total == pytest.approx(60 * minutes, rel=0.1)
     assert faults * EVERY == pytest.approx(4 * quiet, rel=0.3)
 
 
-def test_what_is_kept_is_compared_with_the_quiet_on_both_sides() -> None:
+def test_kept_compares_with_the_quiet_periods_around() -> None:
     periods = [Period(True, 0, 10), Period(False, 10, 30), Period(True, 30, 40)]
     times = np.concatenate([np.arange(0, 10, 0.1), np.arange(10, 30, 0.25), np.arange(30, 40, 0.5)]) + 1e-6
     found = soak.rates(periods, times)
@@ -30,7 +30,7 @@ def test_what_is_kept_is_compared_with_the_quiet_on_both_sides() -> None:
     assert soak.kept(periods, found) == pytest.approx(4 / 6)
 
 
-def test_longer_periods_count_for_more() -> None:
+def test_kept_weights_periods_by_length() -> None:
     periods = [
         Period(True, 0, 1),
         Period(False, 1, 4),
@@ -41,7 +41,7 @@ def test_longer_periods_count_for_more() -> None:
     assert soak.kept(periods, [1.0, 1.0, 1.0, 0.0, 1.0]) == pytest.approx(0.75)
 
 
-def test_seconds_lost_are_those_without_updates() -> None:
+def test_seconds_lost_counts_missing_updates() -> None:
     times = np.setdiff1d(np.arange(0, 100, 0.5), np.arange(20, 24, 0.5))
     lost = soak.seconds_lost([Injected("a", 20.0), Injected("a", 40.0), Injected("b", 60.0)], times, 2.0)
     assert lost == {"a": {"count": 2, "seconds_lost": 2.0}, "b": {"count": 1, "seconds_lost": 0.0}}
@@ -56,7 +56,7 @@ def readings(lives: int, growth: float, step: float) -> list[Reading]:
     ]
 
 
-def test_growth_within_lives_is_told_from_growth_over_them() -> None:
+def test_slopes_separate_growth_within_processes() -> None:
     leaking = readings(6, growth=30.0, step=0.0)
     across, within = resources.slopes(leaking, "uss_mib")
     assert within == pytest.approx(30) and across < 3
@@ -84,7 +84,7 @@ print(flush=True), sys.stdin.readline()
 """
 
 
-def test_memory_and_descriptors_are_seen() -> None:
+def test_read_sees_memory_and_descriptors() -> None:
     """Read in another process: pytest's own one may free memory of earlier tests between two readings."""
     with subprocess.Popen([sys.executable, "-c", ALLOCATING], stdin=PIPE, stdout=PIPE, text=True, bufsize=1) as other:
         other.stdout.readline()
@@ -100,7 +100,7 @@ def test_memory_and_descriptors_are_seen() -> None:
     assert resources.read(2**22 + 1, 0.0) is None
 
 
-def test_a_process_that_is_gone_is_looked_for_again() -> None:
+def test_look_finds_the_successor_of_a_dead_process() -> None:
     found = iter([2**22 + 1, os.getpid()])
     watched = resources.Watched(lambda: next(found))
     watched.look(0.0)
@@ -114,12 +114,14 @@ def test_a_process_that_is_gone_is_looked_for_again() -> None:
 @pytest.mark.faults
 @pytest.mark.filterwarnings("ignore:os.fork")
 @pytest.mark.parametrize("kept", [soak.KEPT / 2, pytest.param(soak.KEPT, marks=pytest.mark.slow)])
-def test_a_run_that_is_harmed_every_20_seconds_goes_on_and_loses_nothing(tmp_path: Path, kept: float) -> None:
+def test_soak_run_under_faults_continues_and_loses_nothing(tmp_path: Path, kept: float) -> None:
     """The oracle is asked in it. Three minutes beside other tests say little about rates, so the whole of what is to be
     kept is asked for on a quiet machine (`-m slow`); they say nothing about trends: `python tests/soak.py` for those.
     """
     report = soak.soak(tmp_path, minutes=3)
-    assert {kind: told["count"] for kind, told in report["faults"].items()} == dict.fromkeys(soak.FaultInjector.KINDS, 1)
+    assert {kind: told["count"] for kind, told in report["faults"].items()} == dict.fromkeys(
+        soak.FaultInjector.KINDS, 1
+    )
     assert report["kept"] > kept, report
     assert report["given_up"] == 0
     for role in report["processes"].values():

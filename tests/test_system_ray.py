@@ -90,7 +90,7 @@ def wait_for_nothing(folder: Path) -> None:
     raise AssertionError(processes_in(folder))
 
 
-def test_a_run_is_interrupted_resumed_evaluated_and_reported(folder: Path) -> None:
+def test_train_interrupted_resumes_evaluates_and_reports(folder: Path) -> None:
     with command("train", "run.toml", "--updates", "100000", folder=folder) as process:
         assert process.stderr is not None
         for line in process.stderr:
@@ -121,7 +121,7 @@ def test_a_run_is_interrupted_resumed_evaluated_and_reported(folder: Path) -> No
     assert not list(run.glob("metrics-*.json"))
 
 
-def test_twice_ends_at_once_and_takes_everything_along(folder: Path) -> None:
+def test_train_interrupted_twice_leaves_no_process(folder: Path) -> None:
     with command("train", "run.toml", "--updates", "100000", folder=folder) as process:
         assert process.stderr is not None
         for line in process.stderr:
@@ -136,7 +136,7 @@ def test_twice_ends_at_once_and_takes_everything_along(folder: Path) -> None:
     wait_for_nothing(folder)
 
 
-def test_a_task_that_cannot_be_made_ends_the_command_with_its_reason(folder: Path) -> None:
+def test_train_impossible_task_exits_with_the_reason(folder: Path) -> None:
     (folder / "own.py").write_text(TASK.replace("    import stray", "    import missing_in_the_workers"))
     with command("train", "run.toml", folder=folder) as process:
         out, err = process.communicate(timeout=120)

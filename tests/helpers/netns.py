@@ -1,8 +1,8 @@
-"""Hosts on one machine: namespaces of network, mounts, processes and names, an ssh server in each, a switch between.
+"""Virtual hosts on one machine: namespaces (network, mount, process, name) with an ssh server each, and a switch.
 
-A host has its own /tmp, home of root, /dev/shm, /run, processes and address; the Python environment of the tests as a
-copy on write, so that what it installs is its alone; and the repository, read-only. It ends with the process that made
-it, however that ends: its first process reads a pipe that is closed then.
+A host has its own /tmp, root's home, /dev/shm, /run, processes and address; a copy-on-write view of the tests' Python
+environment, so that its installations are its own; and the repository, read-only. It ends with the process that created
+it, however that ends: its first process reads from a pipe that is then closed.
 
 Needs root, Linux with overlayfs, and Debian's `openssh-server`, `rsync`, `iproute2`.
 """
@@ -18,12 +18,12 @@ from typing import NamedTuple
 
 import psutil
 
-NETWORK = "10.77.0"  # inside the namespaces only: the machine itself has no part in it
+NETWORK = "10.77.0"  # exists inside the namespaces only
 HOME = "/root"
 PATH = os.defpath + ":/usr/sbin:/sbin"
 REPOSITORY = Path(__file__).resolve().parents[2]
 UNSHARE = ("unshare", "--net", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child", "bash", "-ec")
-# A folder that is hidden may hold what another one needs: that is kept at hand below /mnt meanwhile.
+# A mount may hide a folder that a later mount needs: the sources are bound below /mnt first.
 HOST = """
 mount -t tmpfs none /mnt
 mkdir /mnt/own /mnt/python /mnt/repository /mnt/venv /mnt/changes /mnt/work
@@ -65,19 +65,19 @@ FILES = {  # of each host
 
 
 class Host(NamedTuple):
-    """A machine of its own, to look at."""
+    """A virtual host."""
 
     name: str
     address: str
-    folder: Path  # its files, as the tests see them: home, tmp
-    outer: subprocess.Popen[str]  # waits for the host's first process
+    folder: Path  # its home and tmp, as the tests see them
+    outer: subprocess.Popen[str]  # the parent of the host's first process
 
     @property
     def home(self) -> Path:
         return self.folder / "home"
 
     def run(self, script: str, seconds: float = 120) -> str:
-        """What a shell on the host prints to standard output."""
+        """Runs a shell script on the host and returns its standard output."""
         words = [*enter(self.outer), "env", f"--chdir={HOME}", "bash", "--login", "-ec", f". ~/.bashrc; {script}"]
         done = subprocess.run(
             words,
@@ -91,23 +91,23 @@ class Host(NamedTuple):
         return done.stdout
 
     def processes(self) -> list[str]:
-        """Command lines of all that runs on the host but its first process and its ssh server."""
+        """Command lines of all processes on the host, except its first process and its ssh server."""
         inside = os.readlink(f"/proc/{self.outer.pid}/ns/pid_for_children")
         lines = [line for pid, line in command_lines() if namespace(pid, "pid") == inside]
         return [line for line in lines if not line.startswith(("bash -ec", "sshd:", "/usr/sbin/sshd"))]
 
 
-class Room(NamedTuple):
-    """Hosts, and the switch that joins them."""
+class Network(NamedTuple):
+    """Hosts, and the switch that connects them."""
 
     switch: subprocess.Popen[str]
     hosts: dict[str, Host]
 
-    def cut(self, name: str) -> None:
-        """From now on nothing reaches the host and nothing leaves it; its cable still carries a signal."""
+    def disconnect(self, name: str) -> None:
+        """From now on no packet reaches or leaves the host; its link stays up."""
         self._port(name, "nomaster")
 
-    def heal(self, name: str) -> None:
+    def reconnect(self, name: str) -> None:
         self._port(name, "master", "switch")
 
     def _port(self, name: str, *words: str) -> None:
@@ -115,31 +115,31 @@ class Room(NamedTuple):
 
 
 @contextmanager
-def room(folder: Path, *names: str) -> Iterator[Room]:
-    """Hosts of these names, each reachable from each by name, and by ssh as root with one key, ~/.ssh/id_ed25519."""
-    assert os.getuid() == 0, "hosts are made of namespaces, which only root may make: run this test as root"
+def virtual_network(folder: Path, *names: str) -> Iterator[Network]:
+    """Starts hosts that reach each other by name, and by ssh as root with one key, ~/.ssh/id_ed25519."""
+    assert os.getuid() == 0, "only root may create namespaces: run this test as root"
     with ExitStack() as stack:
         switch = stack.enter_context(_started(SWITCH))
         _await_ready(switch)
-        room = Room(switch, {})
+        network = Network(switch, {})
         addresses = {name: f"{NETWORK}.{number}" for number, name in enumerate(names, 1)}
         _make_key(folder / "key")
         for name, address in addresses.items():
             own = folder / name
             _prepare(own, folder / "key", addresses)
             outer = stack.enter_context(_started(HOST, OWN=str(own), NAME=name, ADDRESS=address))
-            room.hosts[name] = Host(name, address, own, outer)
-        for host in room.hosts.values():
+            network.hosts[name] = Host(name, address, own, outer)
+        for host in network.hosts.values():
             _await_ready(host.outer)
-            _plug(host, room)
-        for host in room.hosts.values():
+            _plug(host, network)
+        for host in network.hosts.values():
             _await_ready(host.outer)
-        yield room
+        yield network
 
 
 @contextmanager
 def _started(script: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
-    """A first process in namespaces of its own. All others there end with it."""
+    """Starts a process in new namespaces. All other processes there end with it."""
     fixed = {"HOME": HOME, "REPOSITORY": str(REPOSITORY), "PYTHON": sys.base_prefix, "VENV": sys.prefix}
     outer = subprocess.Popen(
         [*UNSHARE, script],
@@ -157,21 +157,23 @@ def _started(script: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
 
 def _await_ready(outer: subprocess.Popen[str]) -> None:
     assert outer.stdout is not None
-    assert outer.stdout.readline() == "ready\n", "this machine refuses namespaces, or lacks a program: see its words"
+    assert outer.stdout.readline() == "ready\n", (
+        "namespaces are not permitted here, or a program is missing: see standard error"
+    )
 
 
-def _plug(host: Host, room: Room) -> None:
-    """A cable from the host to the switch; then the host goes on starting."""
-    ends = f"eth0 netns {host.outer.pid} type veth peer name p-{host.name} netns {room.switch.pid}"
+def _plug(host: Host, network: Network) -> None:
+    """Connects the host to the switch, and lets it continue its start."""
+    ends = f"eth0 netns {host.outer.pid} type veth peer name p-{host.name} netns {network.switch.pid}"
     subprocess.run(["ip", "link", "add", *ends.split()], check=True)
-    subprocess.run([*enter(room.switch), "ip", "link", "set", f"p-{host.name}", "up"], check=True)
-    room.heal(host.name)
+    subprocess.run([*enter(network.switch), "ip", "link", "set", f"p-{host.name}", "up"], check=True)
+    network.reconnect(host.name)
     assert host.outer.stdin is not None
     print(file=host.outer.stdin, flush=True)
 
 
 def _prepare(own: Path, key: Path, addresses: dict[str, str]) -> None:
-    """What a host finds on its disk."""
+    """Writes the files of a host."""
     ssh = own / "home" / ".ssh"
     ssh.mkdir(parents=True)
     (own / "tmp").mkdir()
@@ -191,12 +193,12 @@ def _make_key(path: Path) -> None:
 
 
 def enter(outer: subprocess.Popen[str]) -> list[str]:
-    """The beginning of a command line whose rest runs inside."""
+    """A command prefix that runs the rest of the command in the namespaces."""
     return ["nsenter", f"--target={outer.pid}", "-m", "-n", "-u", "-i", f"--pid=/proc/{outer.pid}/ns/pid_for_children"]
 
 
 def command_lines() -> Iterator[tuple[int, str]]:
-    """Process ids and command lines of all that runs on this machine."""
+    """Process ids and command lines of all processes on this machine."""
     for process in psutil.process_iter():
         with suppress(psutil.Error):
             if words := process.cmdline():
@@ -212,7 +214,7 @@ def namespace(pid: int, kind: str) -> str:
 
 
 def until(holds: Callable[[], object], seconds: float, what: str) -> float:
-    """Other programs tell us nothing when they are ready: asks until they are; returns the seconds it took."""
+    """Polls until `holds` is true; returns the seconds it took. Raises AssertionError after `seconds`."""
     began = time.monotonic()
     while not holds():
         assert time.monotonic() - began < seconds, f"waited {seconds} s for {what}"

@@ -19,7 +19,7 @@ def request(source: str | None = None, name: str | None = None, *overrides: str,
     return Request(source, name, overrides, resume=resume)
 
 
-def test_a_run_is_named_after_its_configuration_unless_it_has_a_name() -> None:
+def test_open_run_is_named_after_its_configuration() -> None:
     assert open_run(request()).run.name == "quickstart"
     assert open_run(request("quickstart")).run.name == "quickstart-2"
     assert open_run(request("paper", "mine")).run.name == "mine"
@@ -28,12 +28,12 @@ def test_a_run_is_named_after_its_configuration_unless_it_has_a_name() -> None:
     assert run.name == "own" and run.config().seed == 3 and run.config().outer.updates == 5
 
 
-def test_paths_mean_the_same_in_every_process(tmp_path: Path) -> None:
+def test_open_run_makes_paths_absolute(tmp_path: Path) -> None:
     run = open_run(request(None, None, "dataset.source=store", "dataset.path=images")).run
     assert run.config().dataset.path == str(tmp_path / "images")
 
 
-def test_resume_goes_on_with_the_newest_run_of_that_configuration() -> None:
+def test_resume_finds_the_newest_run_of_a_configuration() -> None:
     with pytest.raises(UserError, match="no run 'quickstart'"):
         open_run(request(resume=True))
     for _ in range(3):
@@ -43,7 +43,7 @@ def test_resume_goes_on_with_the_newest_run_of_that_configuration() -> None:
     assert open_run(request(None, "quickstart-2", resume=True)).run.name == "quickstart-2"
 
 
-def test_resume_changes_what_may_change_and_refuses_what_decides_the_meaning_of_a_sample() -> None:
+def test_resume_rejects_changes_of_digested_sections() -> None:
     run = open_run(request(None, "a", "seed=5")).run
     open_run(request(None, "a", "outer.updates=999", resume=True))
     assert run.config().outer.updates == 999 and run.config().seed == 5
@@ -53,13 +53,13 @@ def test_resume_changes_what_may_change_and_refuses_what_decides_the_meaning_of_
     assert run.config_file.read_bytes() == before
 
 
-def test_a_bad_configuration_makes_no_directory() -> None:
+def test_open_run_bad_configuration_creates_nothing() -> None:
     with pytest.raises(UserError, match=r"unknown key outer.updatse: did you mean outer.updates"):
         open_run(request(None, "a", "outer.updatse=1"))
     assert directory.names() == []
 
 
-def test_what_was_done_to_the_directory_can_be_undone() -> None:
+def test_undo_restores_the_directory() -> None:
     run, undo, _ = open_run(request(None, "a"))
     undo()
     assert directory.names() == []
@@ -71,7 +71,7 @@ def test_what_was_done_to_the_directory_can_be_undone() -> None:
     assert run.config_file.read_bytes() == before
 
 
-def test_a_class_store_may_have_moved() -> None:
+def test_resume_accepts_a_moved_class_store() -> None:
     """Whether its content is the same is for its fingerprint to say."""
     run = open_run(request(None, "a", "dataset.source=store", "dataset.path=old")).run
     open_run(request(None, "a", "dataset.path=new", resume=True))
@@ -80,7 +80,7 @@ def test_a_class_store_may_have_moved() -> None:
         open_run(request(None, "a", "dataset.valid_fraction=0.5", resume=True))
 
 
-def test_resume_says_where_the_file_that_was_named_differs_from_the_run() -> None:
+def test_resume_reports_differences_from_the_named_file() -> None:
     Path("own.toml").write_text("seed = 3")
     assert open_run(request("own.toml", None, "workers.count=4")).note == ""
     note = open_run(request("own.toml", resume=True)).note
