@@ -23,6 +23,7 @@ from learner.hooks import Hooks
 from learner.merge import Rule
 from learner.outer_optimizer import OuterOptimizer
 from learner.state import State
+from learner.status import LearnerStatus
 from learner.store import Store
 
 log = logging.getLogger(__name__)
@@ -94,27 +95,27 @@ class Learner:
         """Whether workers are told to stop."""
         return self._draining or self._superseded or self.finished
 
-    def status(self) -> dict[str, Any]:
-        """Plain values for `outertrain status`. Takes no lock."""
+    def status(self) -> LearnerStatus:
+        """The present state. Takes no lock."""
         now, durable = self._hooks.clock(), self._store.durable
-        return {
-            "epoch": self._published.parameters.epoch,
-            "version": self._published.parameters.version,
-            "updates": self._config.outer.updates,
-            "finished": self.finished,
-            "stopping": self.stopping,
-            "superseded": self._superseded,
-            "batch": self._held,
-            "batch_samples": self._config.outer.batch_samples,
-            "verdicts": dict(self._admission.verdicts),
-            "workers_known": len(self._admission.taken),
-            "probe_rate": self._published.probe_rate,
-            "seconds": now - self._began,
-            "durable_version": durable.version,
-            "durable_seconds_ago": now - durable.time,
-            "checkpoint_failures": durable.failures,
-            "checkpoint_error": durable.error,
-        }
+        return LearnerStatus(
+            epoch=self._published.parameters.epoch,
+            version=self._published.parameters.version,
+            updates=self._config.outer.updates,
+            finished=self.finished,
+            stopping=self.stopping,
+            superseded=self._superseded,
+            batch=self._held,
+            batch_samples=self._config.outer.batch_samples,
+            verdicts=dict(self._admission.verdicts),
+            workers_known=len(self._admission.taken),
+            probe_rate=self._published.probe_rate,
+            seconds=now - self._began,
+            durable_version=durable.version,
+            durable_seconds_ago=now - durable.time,
+            checkpoint_failures=durable.failures,
+            checkpoint_error=durable.error,
+        )
 
     def _receive(self, payload: bytes) -> Verdict:
         sample, reason = self._admission.parse(payload)

@@ -43,7 +43,7 @@ def test_theta_is_that_of_the_same_samples_sent_one_by_one(tmp_path: Path) -> No
             made = learning.sample(worker, sequence, version=version)
             assert learning.send(aggregator, made).verdict is Verdict.accepted
             assert learning.send(direct, made).verdict is Verdict.accepted
-    assert [len(s.windows) for s in road.sent] == [4, 4, 4, 4] and behind.status()["version"] == 2
+    assert [len(s.windows) for s in road.sent] == [4, 4, 4, 4] and behind.status().version == 2
     ours, theirs = (np.frombuffer(learning.ask(x).theta or b"", "<f4") for x in (aggregator, direct))
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-7)
     assert [s.facts.inner_steps for s in road.sent] == [160.0] * 4
@@ -66,7 +66,7 @@ def test_a_retry_counts_once_and_each_aggregate_has_a_name_of_its_own(tmp_path: 
     for k in range(1, 4):
         learning.send(aggregator, learning.sample("w0", k))
     assert [(s.worker, s.sequence) for s in road.sent] == [("aggregator-1", 1), ("aggregator-1", 2)]
-    assert learner.status()["verdicts"] == {"accepted": 2}
+    assert learner.status().verdicts == {"accepted": 2}
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_the_group_is_never_larger_than_a_batch(tmp_path: Path) -> None:
     aggregator, road, learner = make(tmp_path, size=100, batch_samples=4)
     for k in range(4):
         learning.send(aggregator, learning.sample("w0", k))
-    assert len(road.sent[0].windows) == 4 and learner.status()["version"] == 1
+    assert len(road.sent[0].windows) == 4 and learner.status().version == 1
     assert len(pack_sample(road.sent[0])) < 2000
 
 
@@ -127,7 +127,7 @@ def test_aggregates_come_in_the_order_of_their_numbers_whatever_the_road_does(tm
         verdicts = {reply.verdict for reply in threads.map(lambda one: learning.send(aggregator, one), made)}
     assert verdicts == {Verdict.accepted}
     assert [s.sequence for s in road.sent] == list(range(1, 31))
-    assert road.learner.status()["verdicts"] == {"accepted": 30}
+    assert road.learner.status().verdicts == {"accepted": 30}
 
 
 def test_counts_of_an_aggregate_add_up_and_its_durations_are_means() -> None:

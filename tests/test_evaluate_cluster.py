@@ -75,4 +75,4 @@ def next_version() -> int:
         scene = Scene("a")
         scene.advance(1, 120)
         until(lambda: scene.fleet().running == 2, 60)
-        return scene.learner()["version"]
+        return scene.learner().version

@@ -66,7 +66,7 @@ def test_cluster_killed_workers_are_replaced(surroundings: Path, cluster: Cluste
         assert max(replaced) < 30
         print({"seconds_until_four_killed_workers_are_replaced": replaced})
         scene.advance()
-        assert scene.fleet().restarts == 20 and scene.learner()["epoch"] == 1
+        assert scene.fleet().restarts == 20 and scene.learner().epoch == 1
         assert outertrain("logs", "killed", "--lines", "10000").count(" ended: ") == 20
     check_nothing_is_missing(scene.run)
 
@@ -76,9 +76,9 @@ def test_cluster_killed_learner_restarts_and_workers_continue(surroundings: Path
         before, away = scene.workers(), []
         for epoch in (2, 3):
             scene.advance()
-            version = scene.learner()["version"]
+            version = scene.learner().version
             os.kill(unwrap(scene.handles.learner.pid.remote), signal.SIGKILL)
-            away.append(until(lambda epoch=epoch: scene.learner()["epoch"] == epoch, 30))
+            away.append(until(lambda epoch=epoch: scene.learner().epoch == epoch, 30))
             parent = json.loads((scene.run.path / "epochs" / f"e{epoch:04d}.json").read_text())["parent"]
             assert parent[1] >= version - 1
             scene.advance()
@@ -91,7 +91,7 @@ def test_cluster_waits_for_an_unavailable_run_directory(surroundings: Path, clus
     """As when the storage is away just when the learner starts again."""
     with launched(surroundings, "away", 4) as scene:
         scene.advance()
-        before, version = scene.workers(), scene.learner()["version"]
+        before, version = scene.workers(), scene.learner().version
         away = scene.run.path.rename(scene.run.path.with_name(".away"))
         os.kill(unwrap(scene.handles.learner.pid.remote), signal.SIGKILL)
         until(lambda: "cannot read the configuration" in str(refusal(scene)), 30)
@@ -100,7 +100,7 @@ def test_cluster_waits_for_an_unavailable_run_directory(surroundings: Path, clus
         back = until(lambda: refusal(scene) is None, 60)
         scene.advance()
         print({"seconds_until_a_learner_opens_its_run_again": back})
-        assert scene.learner()["version"] > version and scene.learner()["epoch"] == 2
+        assert scene.learner().version > version and scene.learner().epoch == 2
         assert scene.workers() == before
 
         fleet = unwrap(scene.handles.fleet.pid.remote)
@@ -142,8 +142,8 @@ def test_cluster_frozen_worker_and_frozen_learner_lose_nothing(surroundings: Pat
         time.sleep(5)
         os.kill(learner, signal.SIGCONT)
         scene.advance(10)
-        assert scene.workers() == before and scene.learner()["epoch"] == 1
-        assert scene.learner()["workers_known"] == 3
+        assert scene.workers() == before and scene.learner().epoch == 1
+        assert scene.learner().workers_known == 3
     check_nothing_is_missing(scene.run)
 
 
@@ -157,7 +157,7 @@ def test_cluster_killed_fleet_restarts_with_its_target(surroundings: Path, clust
         print({"seconds_until_reaped": reaped, "seconds_until_restored": scene.reach(3)})
         assert not set(scene.workers()) & set(before)
         scene.advance()
-        assert scene.learner()["epoch"] == 1
+        assert scene.learner().epoch == 1
 
 
 def test_cluster_workers_of_a_lost_node_start_elsewhere(surroundings: Path, cluster: Cluster) -> None:
@@ -169,7 +169,7 @@ def test_cluster_workers_of_a_lost_node_start_elsewhere(surroundings: Path, clus
         restored = scene.reach(6, 60 - noticed)
         print({"seconds_until_a_lost_node_is_noticed": noticed, "seconds_until_restored": restored})
         scene.advance()
-        assert scene.learner()["epoch"] == 1
+        assert scene.learner().epoch == 1
         # Until Ray knows, it may send workers there, those of the next test too.
         until(lambda: living_nodes() == nodes - 1, 60)
 
@@ -242,9 +242,9 @@ def test_cluster_aggregators_merge_and_one_may_be_lost(surroundings: Path, clust
         scene.advance()
         assert scene.fleet().restarts == 0
         node = next(node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU"))
-        before, known = scene.workers(), scene.learner()["workers_known"]
+        before, known = scene.workers(), scene.learner().workers_known
         ray.kill(unwrap(scene.handles.fleet.aggregator.remote, node), no_restart=False)
-        until(lambda: scene.learner()["workers_known"] == known + 1, 60)  # its next life has another name
+        until(lambda: scene.learner().workers_known == known + 1, 60)  # its next life has another name
         scene.advance()
         assert scene.workers() == before
     assert {name[:2] for name, _ in replay(scene.run.path).names} == {"a-"}
@@ -264,6 +264,6 @@ def test_cluster_head_lost_run_resumes_on_a_new_cluster(surroundings: Path) -> N
     version = read_history(scene.run.path)[-1].version
     second = start_cluster(1)
     with launched(surroundings, "beheaded", 2) as scene:
-        assert scene.learner()["epoch"] == 2 and scene.learner()["version"] >= version - 1
+        assert scene.learner().epoch == 2 and scene.learner().version >= version - 1
         scene.advance()
     second.shutdown()

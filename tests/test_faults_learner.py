@@ -123,7 +123,7 @@ def test_a_thousand_dropped_replies_apply_each_sample_once(tmp_path):
         assert sender.step(lossy).verdict is Verdict.duplicate
     told = assert_replay(tmp_path, ask(learner).theta)
     assert told.names == [("w0", k) for k in range(1000)]
-    assert learner.status()["verdicts"] == {"accepted": 1000, "duplicate": 1000}
+    assert learner.status().verdicts == {"accepted": 1000, "duplicate": 1000}
 
 
 def hostile(random_, honest):
@@ -184,7 +184,7 @@ def test_hostile_payloads_harm_nobody(tmp_path, count, caplog):
         if k == count // 10:
             before = resident()
     assert resident() - before < 8 << 20
-    verdicts = learner.status()["verdicts"]
+    verdicts = learner.status().verdicts
     assert sum(verdicts.values()) == count + honest.sequence
     assert verdicts["malformed"] > count / 2
     assert {"wrong_run", "wrong_epoch", "non_finite"} <= verdicts.keys()
@@ -210,7 +210,7 @@ def test_bad_samples_of_some_workers_leave_what_es_alone_would_learn(tmp_path):
     lines = read_history(tmp_path / "bad")
     assert [line.rp_nonfinite for line in lines] == [1] * 10
     assert all(line.rp_fallback == SIZE and line.weight_rp.quantiles.q95 == 0 for line in lines)
-    assert learner.status()["verdicts"] == {"accepted": 100, "malformed": 10}
+    assert learner.status().verdicts == {"accepted": 100, "malformed": 10}
     assert ask(learner).theta == ask(clean).theta
     assert_replay(tmp_path / "bad", ask(learner).theta)
 
@@ -234,10 +234,10 @@ def test_writes_that_stop_in_the_middle_lose_nothing(tmp_path, size):
         assert feed(learner, 8, first=8)[-1].version == 4
         status = learner.status()
         assert load_theta(latest_checkpoint(tmp_path)).shape == (SIZE,)
-    assert status["durable_version"] == 2 and status["checkpoint_failures"] == 2
-    assert "File too large" in status["checkpoint_error"]
+    assert status.durable_version == 2 and status.checkpoint_failures == 2
+    assert "File too large" in status.checkpoint_error
     feed(learner, 4, first=16)
-    assert learner.status()["durable_version"] == 5
+    assert learner.status().durable_version == 5
     assert_replay(tmp_path, ask(learner).theta)
     assert [line.version for line in read_history(tmp_path)] == [1, 2, 3, 4, 5]
     assert not list((tmp_path / "checkpoints").glob(".*"))
@@ -271,11 +271,11 @@ def test_a_real_disk_that_fills_up(tmp_path):
                 file.write(bytes(512))
         assert feed(learner, 40, first=8)[-1].version == 12
         status = learner.status()
-        assert status["durable_version"] == 2 and status["checkpoint_failures"] == 10
+        assert status.durable_version == 2 and status.checkpoint_failures == 10
         assert checkpoints.newest(tmp_path / "checkpoints", lineage.lineage(tmp_path / "epochs"))[0] == (1, 2)
         (tmp_path / "movie").unlink()
         feed(learner, 4, first=48)
-        assert learner.status()["durable_version"] == 13
+        assert learner.status().durable_version == 13
         assert_replay(tmp_path, ask(learner).theta)
         assert [line.version for line in read_history(tmp_path)] == list(range(1, 14))
     finally:
@@ -315,5 +315,5 @@ def test_a_flood_of_stale_samples_changes_nothing(tmp_path):
             assert send(flooded, sample(f"slow{j}", k, version=0)).verdict is Verdict.stale
         feed(flooded, 1, first=4 + k)
     assert ask(calm).theta == ask(flooded).theta != THETA.tobytes()
-    assert flooded.status()["verdicts"]["stale"] == 400
-    assert flooded.status()["workers_known"] == 1
+    assert flooded.status().verdicts["stale"] == 400
+    assert flooded.status().workers_known == 1

@@ -66,7 +66,7 @@ def test_a_retry_counts_once(tmp_path):
     learner = start(tmp_path)
     verdicts = [send(learner, sample(sequence=k)).verdict.value for k in (0, 0, 1, 0, 2, 1)]
     assert verdicts == ["accepted", "duplicate", "accepted", "duplicate", "accepted", "duplicate"]
-    assert learner.status()["batch"] == 3
+    assert learner.status().batch == 3
 
 
 def test_a_retry_counts_once_over_a_restart(tmp_path):
@@ -116,7 +116,7 @@ def test_threads_may_exchange_at_the_same_time(tmp_path):
     threads = [threading.Thread(target=work, args=(f"w{k}",)) for k in range(6)]
     [t.start() for t in threads]
     [t.join() for t in threads]
-    assert learner.status()["verdicts"] == {"accepted": 180, "duplicate": 180}
+    assert learner.status().verdicts == {"accepted": 180, "duplicate": 180}
     told = replay(tmp_path)
     assert told.state.version == ask(learner).version == 45
     assert told.state.theta.tobytes() == ask(learner).theta
@@ -129,7 +129,7 @@ def test_all_workers_leave_when_the_updates_are_done(tmp_path):
     assert [r.stop for r in replies] == [False] * 7 + [True, True]
     assert [r.version for r in replies[-2:]] == [2, 2]
     assert replies[-1].verdict is Verdict.stale
-    assert learner.finished and learner.status()["finished"]
+    assert learner.finished and learner.status().finished
     assert ask(start(tmp_path, config(updates=2))).stop
 
 
@@ -150,7 +150,7 @@ def test_a_superseded_learner_stops_before_it_acknowledges(tmp_path, caplog):
         late = feed(first, 3, first=6)
     assert [r.verdict.value for r in late] == ["accepted", "wrong_epoch", "wrong_epoch"]
     assert late[-1].stop and late[-1].version == 1
-    assert first.status()["superseded"] and "a later learner has taken over" in caplog.text
+    assert first.status().superseded and "a later learner has taken over" in caplog.text
     assert feed(second, 4, first=20)[-1].version == 2
     assert [(r.epoch, r.version) for r in read_history(tmp_path)] == [(1, 1), (2, 2)]
 
@@ -173,7 +173,7 @@ def test_every_payload_gets_its_verdict(tmp_path):
     assert {v.value for v in Verdict} == set(sent)
     for junk in (b"", b"junk", "text", 7):
         assert unpack_reply(learner.exchange(junk, 1, 2)).verdict is Verdict.malformed
-    counts = learner.status()["verdicts"]
+    counts = learner.status().verdicts
     assert counts == {name: 1 for name in sent} | {"accepted": 9, "malformed": 5}
     text = exposition(metrics.registry)
     for name, count in counts.items():
@@ -210,7 +210,7 @@ def test_a_line_of_history_per_update(tmp_path):
     assert [(r.epoch, r.version, r.samples) for r in lines] == [(1, 1, 4), (1, 2, 4)]
     assert all(r.time - r.seconds == lines[0].time - lines[0].seconds for r in lines)
     assert all(0 < r.seconds < 100 for r in lines)
-    assert 0 < learner.status()["durable_seconds_ago"] < learner.status()["seconds"] < 100
+    assert 0 < learner.status().durable_seconds_ago < learner.status().seconds < 100
     assert lines[1].verdicts == {"accepted": 8}
 
 
@@ -239,13 +239,13 @@ def test_a_full_disk_does_not_stop_training(tmp_path, monkeypatch, caplog):
     with caplog.at_level(logging.ERROR):
         assert feed(learner, 8, first=4)[-1].version == 3
     status = learner.status()
-    assert (status["durable_version"], status["checkpoint_failures"], status["version"]) == (1, 2, 3)
-    assert "No space left" in status["checkpoint_error"] and "No space left" in caplog.text
+    assert (status.durable_version, status.checkpoint_failures, status.version) == (1, 2, 3)
+    assert "No space left" in status.checkpoint_error and "No space left" in caplog.text
     assert latest_checkpoint(tmp_path) == old and load_theta(old).shape == (SIZE,)
     disk.full = False
     feed(learner, 4, first=12)
     status = learner.status()
-    assert (status["durable_version"], status["checkpoint_failures"], status["checkpoint_error"]) == (4, 2, "")
+    assert (status.durable_version, status.checkpoint_failures, status.checkpoint_error) == (4, 2, "")
     assert metrics.calls == [("written", 1), "failed", "failed", ("written", 4)]
     assert replay(tmp_path).state.theta.tobytes() == load_theta(latest_checkpoint(tmp_path)).tobytes()
     assert [r.version for r in read_history(tmp_path)] == [1, 2, 3, 4]
@@ -256,13 +256,13 @@ def test_what_a_full_disk_refused_is_written_at_the_end(tmp_path, monkeypatch):
     disk.full = True
     feed(learner, 4)
     learner.persist()
-    assert learner.status()["durable_version"] == 0
+    assert learner.status().durable_version == 0
     disk.full = False
     learner.persist()
-    assert learner.status()["durable_version"] == 1
+    assert learner.status().durable_version == 1
     disk.full = True
     learner.persist()
-    assert learner.status()["checkpoint_error"] == ""  # nothing was left to write
+    assert learner.status().checkpoint_error == ""  # nothing was left to write
     assert load_theta(latest_checkpoint(tmp_path)).tobytes() == ask(learner).theta
 
 
@@ -318,7 +318,7 @@ def test_probing_reaches_the_workers_through_the_reply(tmp_path):
     for k in range(8 * 4):
         assert ask(learner).probe_rate == 1.0
         send(learner, sample(sequence=k, rp=moments.of(random.normal(0, 1e6, (1, SIZE)))))
-    assert ask(learner).probe_rate == learner.status()["probe_rate"] == 0.25
+    assert ask(learner).probe_rate == learner.status().probe_rate == 0.25
     assert ask(start(tmp_path, config({"probe_rate": 0.25}))).probe_rate == 0.25
 
 
@@ -326,4 +326,4 @@ def test_memory_is_bounded_by_the_batch(tmp_path):
     learner = start(tmp_path, config(batch_samples=4))
     for k in range(200):
         send(learner, sample(f"w{k}", 0))
-        assert learner.status()["batch"] < 4
+        assert learner.status().batch < 4

@@ -157,7 +157,7 @@ def test_load_many_workers_start_together(surroundings: Path, cluster: Cluster, 
         surroundings, name, workers, *settings, program="recorded:Worker", seconds=300, worker=LIGHT
     ) as scene:
         scene.advance(30, 120)
-        assert scene.fleet().restarts == 0 and scene.learner()["epoch"] == 1
+        assert scene.fleet().restarts == 0 and scene.learner().epoch == 1
         found = measured(scene, workers, batch)
     print(found)
     assert_good(found)
@@ -168,7 +168,7 @@ def test_load_16_real_workers_start_together(surroundings: Path, cluster: Cluste
     settings = (*PAPER, "outer.batch_samples=8")
     with launched(surroundings, "real", 16, *settings, program=TRAINING, seconds=300, worker=LIGHT) as scene:
         scene.advance(200, 120)
-        assert scene.fleet().restarts == 0 and scene.learner()["epoch"] == 1
+        assert scene.fleet().restarts == 0 and scene.learner().epoch == 1
         found = measured(scene, 16, 8)
     print(found)
     assert_good(found)

@@ -65,7 +65,7 @@ def batch(rounds: int) -> Measured:
             replies = [learner.exchange(payload, 1, sequence) for payload in payloads]
             values.append(1e3 * (cpu() - before))
             check(replies)
-    return Measured(values[1:], {"payload_bytes": len(payloads[0]), "updates": learner.status()["version"]})
+    return Measured(values[1:], {"payload_bytes": len(payloads[0]), "updates": learner.status().version})
 
 
 def check(replies: list[bytes]) -> None:

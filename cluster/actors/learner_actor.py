@@ -8,6 +8,7 @@ import ray
 
 from cluster.actors.base import LEARNER, actor_class, retried_by_ray
 from cluster.actors.worker_program import add_user_folder
+from cluster.monitoring.run_status import LearnerReport
 from cluster.runs.directory import RunDirectory
 from common import runtime
 
@@ -41,8 +42,8 @@ class LearnerActor:
         return os.getpid()
 
     @ray.method(concurrency_group="control")
-    def status(self) -> dict[str, Any]:
-        return self._service.get().status()
+    def report(self) -> LearnerReport:
+        return self._service.get().report()
 
     @ray.method(concurrency_group="control")
     def drain(self) -> None:

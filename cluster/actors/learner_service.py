@@ -5,11 +5,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from cluster.monitoring import targets
 from cluster.monitoring.metrics import Endpoint, LearnerMetrics
 from cluster.monitoring.progress import RECENT
+from cluster.monitoring.run_status import LearnerReport
 from cluster.runs.directory import RunDirectory
 from common.config import digest
 from common.data.dataset import open_dataset
@@ -28,7 +29,7 @@ T = TypeVar("T")
 
 
 class RecentMetrics(LearnerMetrics):
-    """Metrics that also keep the newest records of the history, which `status` returns."""
+    """Metrics that also keep the newest records of the history, which `report` returns."""
 
     def __init__(self, before: list[UpdateRecord]):
         super().__init__()
@@ -73,15 +74,9 @@ class LearnerService:
         self._metrics.start(config)
         self._metrics.watch_disk(run.path)
 
-    def status(self) -> dict[str, Any]:
-        """The learner's status, the newest records of the history, and the URL of the metrics."""
-        status = self.learner.status()
-        return {
-            **status,
-            "finished": status["version"] >= status["updates"],
-            "records": list(self._metrics.recent),
-            "metrics": f"http://{self._endpoint.address}:{self._endpoint.port}/metrics",
-        }
+    def report(self) -> LearnerReport:
+        url = f"http://{self._endpoint.address}:{self._endpoint.port}/metrics"
+        return LearnerReport(self.learner.status(), list(self._metrics.recent), url)
 
     def close(self) -> None:
         """Makes the newest version durable, if the disk permits, and closes the endpoint."""

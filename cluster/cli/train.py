@@ -12,8 +12,9 @@ import click
 from cluster.cli import STARTED, console, options
 from cluster.cli.console import counter
 from cluster.cli.interrupt import Interrupt, Interrupted
-from cluster.launchers.host import RunHost, RunStatus
+from cluster.launchers.host import RunHost
 from cluster.monitoring import progress
+from cluster.monitoring.run_status import RunStatus
 from cluster.runs.directory import EVALUATION, RunDirectory, exclusive, load_theta
 from cluster.runs.open import Request, open_run
 from common.config import Config
@@ -118,13 +119,12 @@ def follow(
         going = host.advance()
         status = host.status()
         show.training(summarise(status, config))
-        interim.step(status.learner["version"])
+        interim.step(status.learner.version)
 
 
 def summarise(status: RunStatus, config: Config) -> progress.Progress:
-    learner = status.learner
     return progress.summarise(
-        learner["records"], learner["version"], config.outer.updates, asdict(status.fleet), now=time.time()
+        status.records, status.learner.version, config.outer.updates, asdict(status.fleet), now=time.time()
     )
 
 

@@ -1,17 +1,11 @@
 """The interfaces of a host: where a run is trained, or where jobs are computed. A host is a context manager."""
 
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Protocol, Self
 
 from cluster.jobs.job import Pool
-from cluster.monitoring.fleet_status import FleetStatus
+from cluster.monitoring.run_status import RunStatus
 from common.errors import UserError
-
-
-class RunStatus(NamedTuple):
-    """The state of a run at one moment."""
-
-    learner: dict[str, Any]  # of `LearnerService.status`
-    fleet: FleetStatus
+from learner.status import LearnerStatus
 
 
 class JobHost(Protocol):
@@ -36,9 +30,9 @@ class RunHost(JobHost, Protocol):
     def status(self) -> RunStatus: ...
 
 
-def raise_if_superseded(learner: dict[str, Any]) -> None:
-    """Raises UserError when another learner has taken over the run. `learner`: of `LearnerService.status`."""
-    if learner.get("superseded"):
+def raise_if_superseded(learner: LearnerStatus) -> None:
+    """Raises UserError when another learner has taken over the run."""
+    if learner.superseded:
         raise UserError(
             "another learner has taken over this run, so this one has stopped: `outertrain watch RUN` shows that one"
         )

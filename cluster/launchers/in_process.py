@@ -13,8 +13,9 @@ import numpy as np
 from cluster.actors.learner_service import LearnerService
 from cluster.actors.worker_program import JobProgram
 from cluster.jobs.job import InProcessPool, Pool
-from cluster.launchers.host import RunStatus, raise_if_superseded
+from cluster.launchers.host import raise_if_superseded
 from cluster.monitoring.fleet_status import FleetStatus
+from cluster.monitoring.run_status import RunStatus
 from cluster.runs.directory import RunDirectory
 from common.config import Config, digest
 from common.data.dataset import open_dataset
@@ -124,8 +125,8 @@ class InProcessRun(InProcessJobs):
         return not self._round_robin.stopped
 
     def status(self) -> RunStatus:
-        count = self._config.workers.count
-        return RunStatus(self._service.status(), FleetStatus(target=count, running=count))
+        count, report = self._config.workers.count, self._service.report()
+        return RunStatus(report.learner, report.records, FleetStatus(target=count, running=count))
 
 
 def train_for_figure(config: Config, keep: Sequence[int], folder: Path) -> Trained:

@@ -19,6 +19,7 @@ from ray.exceptions import RayActorError, RayError
 from cluster.actors.ray_errors import unwrap
 from cluster.jobs.job import Ended, Job, Json
 from cluster.launchers import ray_cluster
+from cluster.monitoring.run_status import LearnerReport
 from cluster.runs import directory
 from cluster.runs.directory import RunDirectory
 from common import runtime
@@ -134,7 +135,8 @@ def finished(run: RunDirectory) -> bool:
     if learner is None or fleet is None:
         raise UserError(f"{run.name} is incomplete on the cluster: outertrain stop {run.name}, then repeat the command")
     try:
-        return bool(unwrap(learner.status.remote)["finished"])
+        report: LearnerReport = unwrap(learner.report.remote)
+        return report.learner.finished
     except RayActorError:
         return False  # the learner is being restarted
 

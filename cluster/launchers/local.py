@@ -8,11 +8,13 @@ from cluster.actors import ray_session
 from cluster.actors.ray_errors import await_ready, unwrap
 from cluster.actors.worker_program import JOBS, TRAINING
 from cluster.jobs.job import Pool
-from cluster.launchers.host import RunStatus, raise_if_superseded
+from cluster.launchers.host import raise_if_superseded
 from cluster.monitoring.fleet_status import FleetStatus
+from cluster.monitoring.run_status import LearnerReport, RunStatus
 from cluster.monitoring.targets import remove_targets
 from cluster.runs.directory import RunDirectory
 from common.config import Config
+from learner.status import LearnerStatus
 
 POLL_S = 0.5
 ACTORS = 2  # learner and fleet
@@ -59,7 +61,7 @@ class LocalRun(LocalJobs):
     def __init__(self, run: RunDirectory, config: Config):
         super().__init__(run, config, config.workers.count)
         self._learner: Any = None
-        self._status = RunStatus({"version": 0, "finished": False, "records": []}, FleetStatus(config.workers.count))
+        self._status = RunStatus(LearnerStatus(), [], FleetStatus(config.workers.count))
 
     def _start(self) -> None:
         from cluster.actors.learner_actor import start_learner
@@ -78,12 +80,13 @@ class LocalRun(LocalJobs):
         status = self.status()
         status.fleet.raise_if_all_abandoned()
         raise_if_superseded(status.learner)
-        return not status.learner["finished"]
+        return not status.learner.finished
 
     def status(self) -> RunStatus:
         """The newest status; while an actor is being restarted, the last one."""
         from ray.exceptions import RayActorError
 
         with suppress(RayActorError):
-            self._status = RunStatus(unwrap(self._learner.status.remote), unwrap(self._fleet.status.remote))
+            report: LearnerReport = unwrap(self._learner.report.remote)
+            self._status = RunStatus(report.learner, report.records, unwrap(self._fleet.status.remote))
         return self._status

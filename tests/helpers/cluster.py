@@ -20,11 +20,13 @@ from cluster.actors import ray_session
 from cluster.actors.ray_errors import unwrap
 from cluster.launchers import ray_cluster
 from cluster.monitoring.fleet_status import FleetStatus
+from cluster.monitoring.run_status import LearnerReport
 from cluster.runs import directory
 from cluster.runs.directory import load_theta
 from cluster.runs.open import Request, open_run
 from helpers.ray_environment import Cluster, ray
 from learner.journal import Replay, replay
+from learner.status import LearnerStatus
 
 STUB = Path(__file__).parent / "cluster_stub"
 CONFIG = """
@@ -85,8 +87,9 @@ class Scene:
     def fleet(self) -> FleetStatus:
         return unwrap(self.handles.fleet.status.remote)
 
-    def learner(self) -> dict[str, Any]:
-        return unwrap(self.handles.learner.status.remote)
+    def learner(self) -> LearnerStatus:
+        report: LearnerReport = unwrap(self.handles.learner.report.remote)
+        return report.learner
 
     def workers(self) -> dict[str, int]:
         """Process ids of the running workers, by uid."""
@@ -99,8 +102,8 @@ class Scene:
 
     def advance(self, updates: int = 3, seconds: float = 30) -> float:
         """Waits for so many further updates; returns the seconds it took."""
-        goal = self.learner()["version"] + updates
-        return until(lambda: self.learner()["version"] >= goal, seconds)
+        goal = self.learner().version + updates
+        return until(lambda: self.learner().version >= goal, seconds)
 
 
 def until(holds: Callable[[], bool], seconds: float) -> float:
