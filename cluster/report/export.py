@@ -1,7 +1,12 @@
-"""Taking a learned optimizer away: a Python module of its own that needs jax and optax, or a file with theta alone."""
+"""Export of a learned optimizer: as a self-contained Python module that needs jax and optax, or as a theta file."""
 
+import ast
 import hashlib
+import keyword
+import re
 from base64 import b85encode
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,43 +18,65 @@ from common.config import OptimizerConfig
 from common.errors import UserError
 from common.pretrained import Pretrained
 
-HEAD = '''"""A learned optimizer: `optimizer()` is an optax gradient transformation; its `update` needs `params`.
+# Nothing but numbers and checked names is pasted into this text: `origin` and the path come from files and users.
+HEAD = '''"""A learned optimizer for optax.
 
-    import optax
-    from {module} import optimizer
-    tx = optimizer()
-    state = tx.init(params)
-    updates, state = tx.update(grads, state, params)
-    params = optax.apply_updates(params, updates)
+    >>> import jax.numpy as jnp, optax
+    >>> from {module} import optimizer
+    >>> params = {{"w": jnp.ones(3)}}
+    >>> tx = optimizer()
+    >>> state = tx.init(params)
+    >>> updates, state = tx.update({{"w": 2 * params["w"]}}, state, params)
+    >>> params = optax.apply_updates(params, updates)
 
-Made by outertrain {origin}. theta: {size} numbers, sha256 {sha256}.
+Exported by outertrain; ORIGIN says from where. theta has {size} numbers, sha256
+{sha256}.
 """
+
+{imports}
 
 '''
 
-TAIL = '''
-
-_THETA = (
-{lines}
-)
+TAIL = '''ORIGIN = {origin}
+_THETA = {lines}
 
 
-def theta() -> "jax.Array":
+def theta() -> jax.Array:
     """The learned parameters [{size}] float32."""
     data = base64.b85decode(_THETA)
     return jnp.asarray(struct.unpack("<{size}f", data), jnp.float32)
 
 
-def optimizer() -> optax.GradientTransformation:
-    """The learned optimizer."""
+def optimizer() -> optax.GradientTransformationExtraArgs:
+    """The learned optimizer.
+{notes}
+    """
     return {call}
 '''
 
+MLP_NOTES = """
+    `update` needs `params`. Leaves are real floating-point numbers of any precision; the state is float32 (float64 for
+    float64 parameters), ten numbers for each parameter, and sharded like the parameters. Updates have the dtype of the
+    gradients. Wrap it like any optimizer of optax: optax.chain, masked, multi_transform, apply_if_finite, MultiSteps.
+
+    Inputs are normalized over each leaf. Where a leaf stacks the layers of a scanned model along axis 0, normalize
+    each layer separately with
+
+        tx = optimizer()
+        per_layer = optax.GradientTransformation(jax.vmap(tx.init), jax.vmap(tx.update))
+
+    for these leaves (optax.multi_transform), which gives the updates of unstacked layers. Inside jax.shard_map and
+    jax.pmap a leaf is the shard of one device; with sharded parameters under jax.jit it is the whole array."""
+
+HAND_DESIGNED_NOTES = """
+    Computes in float32 or wider; updates have the dtype of the gradients."""
+
 
 def find(target: str, version: int | None = None) -> Pretrained:
-    """What a run has learned up to an outer update (default: the newest), or what a theta file or a shipped name holds.
+    """Returns theta of a run at an outer update (default: the newest), of a theta file, or of an included optimizer.
 
-    Raises UserError when it is none of these.
+    Raises:
+      UserError: `target` is none of these.
     """
     path = pretrained.find(target)
     if path is None or target in directory.names():
@@ -57,46 +84,89 @@ def find(target: str, version: int | None = None) -> Pretrained:
         theta, version = load_theta(run, version)
         return Pretrained(theta, run.config().optimizer, f"from run {run.name}, outer update {version}")
     if version is not None:
-        raise UserError(f"--version chooses a checkpoint of a run, but {target} is none: leave it out")
+        raise UserError(f"--version selects a checkpoint of a run, and {target} is not a run: omit it")
     return pretrained.load(path)
 
 
 def module_source(config: OptimizerConfig, theta: np.ndarray, origin: str, module: str) -> str:
-    """The text of a self-contained module, whose code is that of the family in this project."""
-    family = "mlp" if config.family == "mlp" else "hand_designed"
-    code = (Path(__file__).parents[2] / "common" / "optimizer" / f"{family}.py").read_text()
+    """Returns the source of a self-contained module named `module`, whose code is that of this project."""
     data = np.asarray(theta, "<f4").tobytes()
-    head = HEAD.format(module=module, origin=origin, size=len(theta), sha256=hashlib.sha256(data).hexdigest())
     text = b85encode(data).decode()
-    lines = "\n".join(f'    "{text[k : k + 100]}"' for k in range(0, len(text), 100))
-    tail = TAIL.format(lines=lines, size=len(theta), call=_call(config))
-    return head + "import base64\nimport struct\n" + _without_docstring(code) + tail
+    importable = module.isidentifier() and module.isascii() and not keyword.iskeyword(module)
+    parts = ("mlp", "drop_in") if config.family == "mlp" else ("hand_designed",)
+    sources = [_code(part) for part in parts]
+    head = HEAD.format(
+        module=module if importable else "my_optimizer",
+        size=len(theta),
+        sha256=hashlib.sha256(data).hexdigest(),
+        imports=_imports(sources),
+    )
+    tail = TAIL.format(
+        lines=_literal(text),
+        size=len(theta),
+        origin=_escaped(str(origin)),
+        call=_call(config),
+        notes=MLP_NOTES if config.family == "mlp" else HAND_DESIGNED_NOTES,
+    )
+    return "\n\n".join([head + _without_head(sources[0]), *map(_without_head, sources[1:]), tail])
+
+
+def _escaped(text: str) -> str:
+    """An ASCII string literal whose value is any text, in double quotes where that needs no escape."""
+    literal = ascii(text)
+    return literal if '"' in literal else f'"{literal[1:-1]}"'
+
+
+def _literal(text: str) -> str:
+    """A string literal of lines of 100 characters; `text` has none that need an escape."""
+    lines = [f'"{text[k : k + 100]}"' for k in range(0, len(text), 100)]
+    return lines[0] if len(lines) == 1 else "\n    ".join(["(", *lines]) + "\n)"
 
 
 def _call(config: OptimizerConfig) -> str:
     if config.family != "mlp":
-        return f"{config.family}(theta())"
+        return f"optax.with_extra_args_support({config.family}(theta()))"
     return (
-        f"transform(theta(), hidden={config.hidden}, momentum_features={config.momentum_features}, "
-        f"time_features={config.time_features})"
+        f"drop_in(theta(), hidden={int(config.hidden)}, momentum_features={bool(config.momentum_features)}, "
+        f"time_features={bool(config.time_features)})"
     )
 
 
-def _without_docstring(code: str) -> str:
-    _, _, rest = code.split('"""', 2)
-    return rest
+def _code(name: str) -> str:
+    """The source of a module of common/optimizer."""
+    return (Path(__file__).parents[2] / "common" / "optimizer" / f"{name}.py").read_text(encoding="utf-8")
+
+
+def _without_head(source: str) -> str:
+    """The source after its docstring and imports."""
+    head = [node for node in ast.parse(source).body if isinstance(node, ast.Import | ast.ImportFrom)]
+    return "\n".join(source.splitlines()[head[-1].end_lineno :]).strip() + "\n"
+
+
+def _imports(sources: Sequence[str]) -> str:
+    """The import block of a module that holds all sources: standard library, then JAX and optax."""
+    plain, names = {"import base64", "import struct"}, defaultdict[str, set[str]](set)
+    for node in (node for source in sources for node in ast.parse(source).body):
+        if isinstance(node, ast.Import):
+            plain.add(ast.unparse(node))
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] != "common":
+            names[node.module] |= {alias.name for alias in node.names}
+    lines = [*sorted(plain), *(f"from {module} import {', '.join(sorted(names[module]))}" for module in sorted(names))]
+    third_party = [line for line in lines if re.match(r"(import|from) (jax|optax)", line)]
+    return "\n".join([*(line for line in lines if line not in third_party), "", *third_party])
 
 
 def write(learned: Pretrained, path: Path) -> None:
-    """Writes a module when the path ends in `.py`, else a file that holds theta and what it means.
+    """Writes a module if the path ends in `.py`, otherwise a theta file.
 
-    Raises UserError when the place cannot be written.
+    Raises:
+      UserError: the path cannot be written.
     """
     theta, optimizer, origin = learned
     try:
         if path.suffix == ".py":
-            path.write_text(module_source(optimizer, theta, origin, path.stem))
+            path.write_text(module_source(optimizer, theta, origin, path.stem), encoding="utf-8")
         else:
             pretrained.save(path, learned)
     except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror}): choose another place with -o") from None
+        raise UserError(f"cannot write {path} ({error.strerror}): choose another path with -o") from None

@@ -22,8 +22,12 @@ ADAM8 = ("learning_rate", "beta1", "beta2", "epsilon", "exponential_decay", "lin
 def _in_float32(make: Callable[[jax.Array], optax.GradientTransformation]) -> Callable:
     """Computes updates and states in float32 or wider; updates have the dtype of their weights."""
 
+    def wider(x: Any) -> Any:
+        dtype = jnp.promote_types(jnp.result_type(x), jnp.float32)
+        return jax.ShapeDtypeStruct(x.shape, dtype) if isinstance(x, jax.ShapeDtypeStruct) else jnp.asarray(x, dtype)
+
     def wide(tree: Any) -> Any:
-        return jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), tree)
+        return jax.tree.map(wider, tree)
 
     @wraps(make)
     def made(theta: jax.Array) -> optax.GradientTransformation:
@@ -31,7 +35,7 @@ def _in_float32(make: Callable[[jax.Array], optax.GradientTransformation]) -> Ca
 
         def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
             result, state = inner.update(wide(updates), state, wide(params))
-            return jax.tree.map(lambda u, g: u.astype(g.dtype), result, updates), state
+            return jax.tree.map(lambda u, g: u.astype(jnp.result_type(g)), result, updates), state
 
         return optax.GradientTransformation(lambda params: inner.init(wide(params)), update)
 

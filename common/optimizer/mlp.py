@@ -70,8 +70,10 @@ def transform(
     layers = _layers(theta, segments(hidden, momentum_features, time_features))
 
     def init_fn(params: Any) -> MLPState:
-        zeros = jax.tree.map(lambda w: jnp.zeros_like(_row(w), shape=(len(DECAYS), jnp.size(w))), params)
-        return MLPState(jnp.zeros((), jnp.int32), zeros, zeros)
+        def zeros() -> Any:  # called for each tree: leaves that are one array could not be donated
+            return jax.tree.map(lambda w: jnp.zeros_like(_row(w), shape=(len(DECAYS), jnp.size(w))), params)
+
+        return MLPState(jnp.zeros((), jnp.int32), zeros(), zeros())
 
     def update_fn(updates: Any, state: MLPState, params: Any = None) -> tuple[Any, MLPState]:
         if params is None:
@@ -106,8 +108,8 @@ def _row(leaf: jax.Array) -> jax.Array:
 
 
 def _average(old: jax.Array, new: jax.Array) -> jax.Array:
-    """[5, n]: moving averages of `new` [1, n] at the five decays."""
-    decay = jnp.asarray(DECAYS, new.dtype)[:, None]
+    """[5, n]: moving averages of `new` [1, n] at the five decays; n may be several axes."""
+    decay = jnp.asarray(DECAYS, new.dtype).reshape(-1, *(1,) * (new.ndim - 1))
     return decay * old + (1 - decay) * new
 
 
@@ -124,15 +126,16 @@ def _time(step: jax.Array, dtype: Any) -> jax.Array:
 
 
 def _apply(layers: list[jax.Array], inputs: jax.Array, time: jax.Array | None) -> jax.Array:
-    """[n] update of one tensor from its inputs [features, n].
+    """[n] update of one tensor from its inputs [features, n]; n may be several axes, or none.
 
     The scale of each feature is the same for the whole tensor, so it multiplies the kernel's rows instead of the
     inputs, which halves the time of the reverse pass. The time inputs are the same for all and act as a bias.
     """
     kernel, bias, out_kernel, out_bias = layers
     features = inputs.shape[0]
-    scale = jax.lax.rsqrt(1e-5 + jnp.mean(inputs * inputs, axis=1))
+    scale = jax.lax.rsqrt(1e-5 + jnp.mean(inputs * inputs, axis=tuple(range(1, inputs.ndim))))
     shift = bias if time is None else bias + time @ kernel[features:]
-    hidden = jax.nn.relu((kernel[:features] * scale[:, None]).T @ inputs + shift[:, None])
-    direction, magnitude = out_kernel.T @ hidden + out_bias[:, None]
-    return -STEP_SCALE * direction * jnp.exp(STEP_SCALE * magnitude)
+    column = (-1, *(1,) * (inputs.ndim - 1))
+    hidden = jax.nn.relu(jnp.tensordot((kernel[:features] * scale[:, None]).T, inputs, 1) + shift.reshape(column))
+    outputs = jnp.tensordot(out_kernel.T, hidden, 1) + out_bias.reshape(column)
+    return -STEP_SCALE * outputs[0] * jnp.exp(STEP_SCALE * outputs[1])

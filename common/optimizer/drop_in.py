@@ -1,0 +1,98 @@
+"""The learned optimizer as a drop-in replacement for an optimizer of optax: the update of `mlp`, for any parameters.
+
+`mlp.transform` serves the unroll engine, which controls its parameters. This transformation accepts what optimizers of
+optax accept: sharded, half-precision, masked, abstract, scalar and empty leaves, leaves without a gradient, extra
+arguments, and finite gradients of any size. `outertrain export` writes this source together with that of `mlp`.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from common.optimizer.mlp import DECAYS, MLPState, _apply, _average, _inputs, _layers, _time, segments
+
+LARGEST_GRADIENT = 1e18  # larger finite ones count as this: the square of 1e20 is infinite in float32
+LARGEST_INPUT = 1e10  # inputs beyond this are scaled down before they are squared; the MLP normalizes them anyway
+
+
+def drop_in(
+    theta: jax.Array, hidden: int = 32, momentum_features: bool = True, time_features: bool = True
+) -> optax.GradientTransformationExtraArgs:
+    """The optimizer with parameters theta [P]; for a leaf of shape [...] the state has two leaves [5, ...].
+
+    `update` raises ValueError without `params`, or where the shapes of a gradient and its parameter differ; `init` and
+    `update` raise TypeError at leaves that are not real floating-point numbers.
+    """
+    layers = _layers(theta, segments(hidden, momentum_features, time_features))
+
+    def init_fn(params: Any) -> MLPState:
+        def zeros() -> Any:  # called for each tree: leaves that are one array could not be donated
+            return jax.tree.map(_zeros, params)
+
+        return MLPState(jnp.zeros((), jnp.int32), zeros(), zeros())
+
+    def leaf_update(gradient: Any, w: Any, m: jax.Array, r: jax.Array, step: jax.Array) -> tuple[jax.Array, ...]:
+        gradient, w, m, r = (jnp.asarray(x) for x in (gradient, w, m, r))
+        _check(gradient, w)
+        g = _bounded(gradient.astype(m.dtype))[None]
+        m, r = _average(m, g), _average(r, g * g)
+        inputs = _scaled_down(_inputs(g, w.astype(m.dtype)[None], m, r, momentum_features))
+        time = _time(step, inputs.dtype) if time_features else None
+        update = _apply([layer.astype(inputs.dtype) for layer in layers], inputs, time)
+        return update.astype(gradient.dtype), m, r
+
+    def update_fn(updates: Any, state: MLPState, params: Any = None, **_: Any) -> tuple[Any, MLPState]:
+        if params is None:
+            raise ValueError("the learned optimizer needs the parameters: call update(grads, state, params)")
+        tree: Any
+        gradients, tree = jax.tree.flatten(updates, is_leaf=_is_none)
+        rows = zip(gradients, *(tree.flatten_up_to(x) for x in (params, state.momentum, state.rms)), strict=True)
+        step = jnp.asarray(state.step, jnp.int32)
+        new = [(g, m, r) if g is None else leaf_update(g, w, m, r, step) for g, w, m, r in rows]
+        result, momentum, rms = (tree.unflatten([row[k] for row in new]) for k in range(3))
+        return result, MLPState(jnp.where(step < jnp.iinfo(jnp.int32).max, step + 1, step), momentum, rms)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _is_none(leaf: Any) -> bool:
+    return leaf is None
+
+
+def _zeros(w: Any) -> jax.Array:
+    """Zeros [5, ...] in float32 or wider, sharded like w [...]; w may be abstract."""
+    _check_real(w)
+    wide = jnp.float64 if jnp.finfo(jnp.result_type(w)).bits == 64 else jnp.float32
+    zeros = jnp.zeros_like(w, dtype=wide)
+    return jnp.broadcast_to(zeros[None], (len(DECAYS), *zeros.shape))
+
+
+def _check(gradient: jax.Array, w: jax.Array) -> None:
+    _check_real(gradient)
+    _check_real(w)
+    if gradient.shape != w.shape:
+        raise ValueError(f"a gradient of shape {gradient.shape} for a parameter of shape {w.shape}: they must be equal")
+
+
+def _check_real(leaf: Any) -> None:
+    dtype = jnp.result_type(leaf)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        remedy = (
+            "wrap the optimizer in optax.contrib.split_real_and_imaginary"
+            if jnp.issubdtype(dtype, jnp.complexfloating)
+            else "exclude such leaves with optax.masked or optax.multi_transform"
+        )
+        raise TypeError(f"the learned optimizer updates real floating-point parameters, not {dtype}: {remedy}")
+
+
+def _bounded(g: jax.Array) -> jax.Array:
+    """g with finite values in +- LARGEST_GRADIENT; infinities and NaN stay, for `optax.apply_if_finite` to see."""
+    return jnp.where(jnp.isfinite(g), jnp.clip(g, -LARGEST_GRADIENT, LARGEST_GRADIENT), g)
+
+
+def _scaled_down(inputs: jax.Array) -> jax.Array:
+    """Inputs [features, ...], those of a feature divided by one number so that none exceeds LARGEST_INPUT."""
+    peak = jnp.max(jnp.abs(inputs), axis=tuple(range(1, inputs.ndim)), keepdims=True, initial=0.0)
+    return inputs / jnp.where(peak > LARGEST_INPUT, peak / LARGEST_INPUT, 1.0)
