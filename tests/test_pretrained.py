@@ -1,4 +1,4 @@
-"""Theta files, and the learned optimizers that we ship."""
+"""Theta files, and the learned optimizers that are included."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +15,8 @@ from workers.evaluation.evaluator import Evaluator
 from workers.evaluation.jobs import UnrollJob, encode
 
 
-def test_a_file_brings_back_what_it_was_given(tmp_path: Path) -> None:
-    given = Pretrained(np.arange(5, dtype=np.float32), OptimizerConfig(hidden=7, time_features=False), "a test")
+def test_theta_file_round_trip(tmp_path: Path) -> None:
+    given = Pretrained(np.arange(177, dtype=np.float32), OptimizerConfig(hidden=7, time_features=False), "a test")
     pretrained.save(tmp_path / "a.theta", given)
     found = pretrained.load(tmp_path / "a.theta")
     np.testing.assert_array_equal(found.theta, given.theta)
@@ -26,20 +26,23 @@ def test_a_file_brings_back_what_it_was_given(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "record, sentence",
     [
-        ([1, 2], "no theta file"),
-        ({"kind": "learner", "theta": np.zeros(3, np.float32)}, "no theta file"),
-        ({"kind": "theta", "theta": np.zeros((3, 1), np.float32)}, "no theta file"),
-        ({"kind": "theta", "theta": np.zeros(3, np.float32), "optimizer": {"hiden": 3}}, "optimizer.hiden"),
-        ({"kind": "theta", "theta": np.zeros(3, np.float32), "optimizer": {"hidden": 0}}, "at least 1"),
+        ([1, 2], "is not a theta file"),
+        ({"kind": "learner", "theta": np.zeros(3, np.float32)}, "is not a theta file"),
+        ({"kind": "theta", "theta": np.zeros((3, 1), np.float32)}, "is not a theta file"),
+        (
+            {"kind": "theta", "theta": np.zeros(3, np.float32), "optimizer": {"hiden": 3}, "origin": ""},
+            "optimizer.hiden",
+        ),
+        ({"kind": "theta", "theta": np.zeros(3, np.float32), "optimizer": {"hidden": 0}, "origin": ""}, "at least 1"),
     ],
 )
-def test_another_record_is_refused(tmp_path: Path, record: object, sentence: str) -> None:
+def test_record_that_is_not_a_theta_file_is_rejected(tmp_path: Path, record: object, sentence: str) -> None:
     checkpoint.save(tmp_path / "a.theta", record)
     with pytest.raises(UserError, match=sentence):
         pretrained.load(tmp_path / "a.theta")
 
 
-def test_a_name_goes_before_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_included_name_takes_precedence_over_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     name = pretrained.names()[0]
     Path(name).write_text("mine")

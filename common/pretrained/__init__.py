@@ -51,10 +51,26 @@ def save(path: Path, pretrained: Pretrained) -> None:
 
 
 def load(path: Path) -> Pretrained:
-    """Raises UserError when the file is not one that `save` wrote."""
+    """Returns the content of a file that `save` wrote.
+
+    Raises:
+      UserError: it is another kind of file, or theta does not fit its optimizer or is not finite.
+    """
     record = checkpoint.load(path)
-    theta = record.get("theta") if isinstance(record, dict) and record.get("kind") == "theta" else None
-    if not isinstance(theta, np.ndarray) or theta.dtype != np.float32 or theta.ndim != 1:
-        raise CorruptRecord(f"{path} is no theta file: make one of a run with outertrain export RUN -o FILE")
-    optimizer = configfile.from_dict({"optimizer": record["optimizer"]}).optimizer
-    return Pretrained(theta, optimizer, record["origin"])
+    fields = record if isinstance(record, dict) and record.get("kind") == "theta" else {}
+    theta, origin = fields.get("theta"), fields.get("origin")
+    if not isinstance(theta, np.ndarray) or theta.dtype != np.float32 or theta.ndim != 1 or not isinstance(origin, str):
+        raise CorruptRecord(f"{path} is not a theta file: write one with outertrain export RUN -o FILE")
+    optimizer = configfile.from_dict({"optimizer": fields.get("optimizer")}).optimizer
+    _check_theta(theta, optimizer, path)
+    return Pretrained(theta, optimizer, origin)
+
+
+def _check_theta(theta: np.ndarray, optimizer: OptimizerConfig, path: Path) -> None:
+    from common.optimizer import make_family  # loads JAX
+
+    size = make_family(optimizer).size
+    if len(theta) != size:
+        raise CorruptRecord(f"{path} has {len(theta)} numbers, and its optimizer needs {size}: export it again")
+    if not np.isfinite(theta).all():
+        raise CorruptRecord(f"{path} holds numbers that are not finite: export another version with --version N")
