@@ -1,4 +1,4 @@
-"""Alarms: each speaks in its situation and is silent otherwise."""
+"""Alerts: each speaks in its situation and is silent otherwise."""
 
 import json
 import threading
@@ -8,90 +8,89 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from helpers import run_files
 
-from cluster.monitoring.alerts import Moment, alarms, firing
-from cluster.monitoring.scrape import Readings, parse
+from cluster.monitoring.alerts import alerts, firing
+from cluster.monitoring.fleet_status import FleetStatus
+from cluster.monitoring.snapshot import FleetSnapshot, LearnerSnapshot, Snapshot
 
 HISTORY = run_files.history(20)
 NOW = HISTORY[-1].time + 10
-WELL = {
-    "outertrain_version": 20,
-    "outertrain_target_updates": 200,
-    "outertrain_last_update_timestamp_seconds": HISTORY[-1].time,
-    "outertrain_outer_loss_clamp": 10,
-    "outertrain_checkpoint_version": 20,
-    "outertrain_disk_free_bytes": 5e10,
-    'outertrain_samples_total{verdict="accepted"}': 95,
-    'outertrain_samples_total{verdict="stale"}': 5,
-    'outertrain_samples_total{verdict="non_finite"}': 0,
-}
-CREW = {"outertrain_workers_target": 10, 'outertrain_workers{state="running"}': 9}
+LEARNER = LearnerSnapshot(
+    announced=True,
+    responding=True,
+    version=20,
+    target_updates=200,
+    last_update_time=HISTORY[-1].time,
+    loss_clamp=10,
+    checkpoint_version=20,
+    disk_free_bytes=5e10,
+    verdicts={"accepted": 95, "stale": 5, "non_finite": 0},
+)
+FLEET = FleetSnapshot(True, True, FleetStatus(target=10, running=9))
+HEALTHY = Snapshot(HISTORY, LEARNER, FLEET, NOW)
 
 
-def readings(values: dict[str, float]) -> Readings:
-    return Readings(True, parse("".join(f"{name} {value}\n" for name, value in values.items())))
+def with_learner(**fields: object) -> Snapshot:
+    return HEALTHY._replace(learner=LEARNER._replace(**fields))
 
 
-def raised(
-    learner: dict[str, float] | None = None, fleet: dict[str, float] | None = None, **changes: object
-) -> list[str]:
-    moment = Moment(HISTORY, readings(WELL | (learner or {})), readings(CREW | (fleet or {})), NOW)
-    return alarms(moment._replace(**changes))
+def with_fleet(status: FleetStatus) -> Snapshot:
+    return HEALTHY._replace(fleet=FLEET._replace(status=status))
 
 
-def test_all_is_well() -> None:
-    assert raised() == []
+def test_alerts_healthy_run_has_none() -> None:
+    assert alerts(HEALTHY) == []
 
 
-def test_a_run_that_has_ended_is_well() -> None:
-    assert raised(learner={}, fleet={}, now=NOW + 1e6) != []
-    gone = Readings(False, None)
-    assert alarms(Moment(HISTORY, gone, gone, NOW + 1e6)) == []
+def test_alerts_run_that_has_ended_has_none() -> None:
+    assert alerts(HEALTHY._replace(now=NOW + 1e6)) != []
+    assert alerts(Snapshot(HISTORY, LearnerSnapshot(), FleetSnapshot(), NOW + 1e6)) == []
 
 
 @pytest.mark.parametrize(
-    "learner, fleet, sentence",
+    ("snapshot", "sentence"),
     [
-        ({"outertrain_checkpoint_version": 18}, {}, "version 20 is not on disk, the last durable one is 18"),
-        ({"outertrain_disk_free_bytes": 5e8}, {}, "only 500 MB are free"),
-        ({'outertrain_samples_total{verdict="stale"}': 50}, {}, "34% of the samples are stale"),
-        ({'outertrain_samples_total{verdict="non_finite"}': 5}, {}, "5% of the samples are non finite"),
-        ({"outertrain_outer_loss_clamp": 1.0}, {}, "near the clamp of 1"),
-        ({}, {'outertrain_workers{state="running"}': 8}, "8 of 10 workers run"),
-        ({}, {'outertrain_workers{state="given_up"}': 1}, "1 workers failed so often"),
+        (with_learner(checkpoint_version=18), "version 20 is not on disk; the last durable version is 18"),
+        (with_learner(disk_free_bytes=5e8), "only 500 MB of disk space are free"),
+        (with_learner(verdicts={"accepted": 95, "stale": 50}), "34% of the samples are stale"),
+        (with_learner(verdicts={"accepted": 95, "non_finite": 5}), "5% of the samples are non-finite"),
+        (with_learner(loss_clamp=1.0), "near the clamp of 1"),
+        (with_fleet(FleetStatus(target=10, running=8)), "8 of 10 workers are running"),
+        (with_fleet(FleetStatus(target=10, running=9, abandoned=1)), "1 workers failed too often"),
     ],
 )
-def test_one_thing_is_wrong(learner: dict[str, float], fleet: dict[str, float], sentence: str) -> None:
-    [alarm] = raised(learner, fleet)
-    assert sentence in alarm
+def test_alerts_one_fault_gives_its_sentence(snapshot: Snapshot, sentence: str) -> None:
+    [alert] = alerts(snapshot)
+    assert sentence in alert
 
 
 @pytest.mark.parametrize(
-    "learner",
+    "fields",
     [
-        {"outertrain_checkpoint_version": 19},
-        {"outertrain_checkpoint_version": 0},
-        {"outertrain_disk_free_bytes": 2e9},
-        {'outertrain_samples_total{verdict="stale"}': 20},
-        {"outertrain_outer_loss_clamp": 4.0},
+        {"checkpoint_version": 19},
+        {"checkpoint_version": 0},
+        {"disk_free_bytes": 2e9},
+        {"verdicts": {"accepted": 95, "stale": 20}},
+        {"loss_clamp": 4.0},
     ],
 )
-def test_a_thing_that_is_not_wrong_yet(learner: dict[str, float]) -> None:
-    assert raised(learner) == []
+def test_alerts_just_below_a_threshold_are_silent(fields: dict) -> None:
+    assert alerts(with_learner(**fields)) == []
 
 
-def test_stalled_is_measured_by_the_pace_of_the_run() -> None:
-    assert raised(now=NOW + 500) == []
-    assert raised(now=NOW + 700) == ["no outer update for 710 s"]
+def test_alerts_stall_is_relative_to_the_pace_of_the_run() -> None:
+    assert alerts(HEALTHY._replace(now=NOW + 500)) == []
+    assert alerts(HEALTHY._replace(now=NOW + 700)) == ["no outer update for 710 s"]
     slow = [record._replace(time=1000.0 * record.version) for record in HISTORY]  # an update in 1,000 s
-    last = {"outertrain_last_update_timestamp_seconds": 20_000.0}
-    assert raised(last, history=slow, now=24_000.0) == []
-    assert raised(last, history=slow, now=26_000.0) == ["no outer update for 6000 s"]
-    assert raised(last | {"outertrain_version": 200, "outertrain_checkpoint_version": 200}, history=slow, now=1e6) == []
+    stalled = with_learner(last_update_time=20_000.0)._replace(history=slow)
+    assert alerts(stalled._replace(now=24_000.0)) == []
+    assert alerts(stalled._replace(now=26_000.0)) == ["no outer update for 6000 s"]
+    done = with_learner(last_update_time=20_000.0, version=200, checkpoint_version=200)
+    assert alerts(done._replace(history=slow, now=1e6)) == []
 
 
-def test_silence_of_a_process_that_announced_itself() -> None:
-    moment = Moment(HISTORY, Readings(True, None), Readings(True, None), NOW)
-    assert [a.split(" does not")[0] for a in alarms(moment)] == ["the learner", "the fleet"]
+def test_alerts_announced_process_that_does_not_respond() -> None:
+    silent = Snapshot(HISTORY, LearnerSnapshot(announced=True), FleetSnapshot(announced=True), NOW)
+    assert [a.split(" is not")[0] for a in alerts(silent)] == ["the learner", "the fleet manager"]
 
 
 @pytest.fixture
@@ -119,10 +118,10 @@ def prometheus() -> Iterator[str]:
     thread.join()
 
 
-def test_what_prometheus_fires_is_named_once(prometheus: str) -> None:
+def test_firing_names_each_alert_once(prometheus: str) -> None:
     assert firing(prometheus, "night") == ["OutertrainStalled"]
     assert firing(prometheus, "another") == []
 
 
-def test_no_prometheus() -> None:
+def test_firing_without_prometheus_is_none() -> None:
     assert firing("http://127.0.0.1:1", "night") is None

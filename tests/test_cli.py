@@ -227,7 +227,7 @@ def test_a_port_that_is_taken_is_named(folder: Path, capsys: pytest.CaptureFixtu
         port = other.getsockname()[1]
         before = tree(folder)
         assert main(["train", "small.toml", "--set", f"metrics.port={port}", *IN_PROCESS]) == 2
-    assert f"metrics.port = {port} on 127.0.0.1 is taken" in capsys.readouterr().err
+    assert f"metrics.port = {port} on 127.0.0.1 is in use" in capsys.readouterr().err
     assert tree(folder) == before
 
 

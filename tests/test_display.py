@@ -29,7 +29,7 @@ def test_plain_lines_come_when_something_has_changed_and_not_too_often(
     lines = err.splitlines()
     assert [line.split()[1] for line in lines] == ["0/10", "1/10", "3/10", "10/10", "4/4"]
     assert lines[1] == (
-        "update 1/10  loss 1  weight of rp 0.5  staleness 0.25  4 samples/s  200 inner steps/s  workers 2/2  left 30 s"
+        "update 1/10  loss 1  weight of rp 0.5  staleness 0.25  4 samples/s  200 inner steps/s  workers 2/2  30 s left"
     )
 
 

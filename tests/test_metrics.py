@@ -2,8 +2,6 @@
 
 import math
 import re
-import socket
-import urllib.request
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,9 +12,8 @@ from helpers.learner import sample as make_sample
 from prometheus_client.parser import text_string_to_metric_families
 
 from cluster.monitoring.fleet_status import FleetStatus
-from cluster.monitoring.metrics import STEPS, Endpoint, FleetMetrics, LearnerMetrics, exposition, window_range
+from cluster.monitoring.metrics import STEPS, FleetMetrics, LearnerMetrics, exposition, window_range
 from common.config import Config
-from common.errors import UserError
 from common.facts import Facts
 from common.messages import Verdict
 from common.update_record import UNKNOWN, Quantiles, Weight
@@ -195,28 +192,3 @@ def test_two_learners_in_one_process_do_not_mix() -> None:
     first, second = LearnerMetrics(), LearnerMetrics()
     first.checkpoint_failed()
     assert value(second, "outertrain_checkpoint_failures_total") == 0
-
-
-def test_the_endpoint_serves_its_registry_on_a_free_port(learner: LearnerMetrics) -> None:
-    endpoint = Endpoint(learner.registry, "127.0.0.1", 0)
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{endpoint.port}/metrics", timeout=10) as answer:
-            assert b"outertrain_updates_total 0.0" in answer.read()
-    finally:
-        endpoint.close()
-    with socket.socket() as probe:
-        assert probe.connect_ex(("127.0.0.1", endpoint.port)) != 0
-
-
-def test_a_port_that_is_taken_is_a_sentence(learner: LearnerMetrics) -> None:
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        port = other.getsockname()[1]
-        with pytest.raises(UserError, match=rf"metrics.port = {port} on 127.0.0.1 is taken .* or 0 for a free one"):
-            Endpoint(learner.registry, "127.0.0.1", port)
-
-
-def test_an_address_of_another_machine_is_a_sentence(learner: LearnerMetrics) -> None:
-    with pytest.raises(UserError, match=r"cannot listen on 192.0.2.1:0 .*: set metrics.address"):
-        Endpoint(learner.registry, "192.0.2.1", 0)

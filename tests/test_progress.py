@@ -3,10 +3,11 @@
 import pytest
 from helpers import run_files
 
-from cluster.monitoring.progress import RECENT, duration, figure, line, summarise
+from cluster.monitoring.fleet_status import FleetStatus
+from cluster.monitoring.progress import RECENT, duration, line, number, summarise, worker_counts
 from common.update_record import Staleness, UpdateRecord
 
-FLEET = {"target": 4, "running": 3}
+FLEET = FleetStatus(target=4, running=3)
 
 
 def record(version: int, time: float, loss: float = 1.0) -> UpdateRecord:
@@ -14,7 +15,7 @@ def record(version: int, time: float, loss: float = 1.0) -> UpdateRecord:
     return made._replace(weight_rp=made.weight_rp._replace(mean=0.5), staleness=Staleness(0.25, 1))
 
 
-def test_rates_are_taken_between_the_updates_and_the_time_left_runs() -> None:
+def test_summarise_measures_rates_between_the_updates() -> None:
     records = [record(v, 100.0 + 2 * v, loss=float(v)) for v in range(1, 6)]  # 0.5 updates a second
     p = summarise(records, version=5, target=25, fleet=FLEET, now=113.0)
     assert p.loss == pytest.approx(3.0) and p.weight_rp == 0.5 and p.staleness == 0.25
@@ -23,19 +24,19 @@ def test_rates_are_taken_between_the_updates_and_the_time_left_runs() -> None:
     assert (p.workers, p.workers_wanted) == (3, 4)
 
 
-def test_only_recent_updates_count() -> None:
+def test_summarise_uses_recent_updates_only() -> None:
     records = [record(v, float(v), loss=9.0) for v in range(50)] + [record(v, float(v)) for v in range(50, 50 + RECENT)]
     assert summarise(records, 70, 100, FLEET, now=70.0).loss == 1.0
 
 
-def test_before_the_second_update_rates_are_unknown() -> None:
+def test_summarise_before_two_updates_knows_no_rates() -> None:
     for records in ([], [record(1, 5.0)]):
         p = summarise(records, len(records), 10, FLEET, now=6.0)
         assert p.samples_per_second is None and p.seconds_left is None
-        assert "left ?" in line(p) and ("loss ?" in line(p)) == (not records)
+        assert "? left" in line(p) and ("loss ?" in line(p)) == (not records)
 
 
-def test_words() -> None:
+def test_durations_and_numbers_as_text() -> None:
     assert [duration(s) for s in (None, 0.4, 59.6, 3599, 7260)] == [
         "?",
         "0 s",
@@ -43,4 +44,11 @@ def test_words() -> None:
         "59 min 59 s",
         "2 h 01 min",
     ]
-    assert [figure(x) for x in (None, 0.012345, 12.345, 123456.0)] == ["?", "0.0123", "12.3", "123,456"]
+    assert [number(x) for x in (None, 0.012345, 12.345, 123456.0)] == ["?", "0.0123", "12.3", "123,456"]
+
+
+def test_worker_counts_leave_out_states_without_workers() -> None:
+    assert (
+        worker_counts(FleetStatus(target=9, starting=1, running=7, abandoned=1), ", ")
+        == "1 starting, 7 running, 1 abandoned"
+    )

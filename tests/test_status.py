@@ -1,5 +1,6 @@
 """Where a run stands, told from its directory and from the endpoints announced there."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -7,11 +8,13 @@ from pathlib import Path
 import pytest
 from helpers import run_files
 
+from cluster.monitoring.endpoint import Endpoint
 from cluster.monitoring.fleet_status import FleetStatus
-from cluster.monitoring.metrics import Endpoint, FleetMetrics, LearnerMetrics
-from cluster.monitoring.status import state_of, text
+from cluster.monitoring.metrics import FleetMetrics, LearnerMetrics
+from cluster.monitoring.status import status_of, text
 from cluster.monitoring.targets import write_targets
 from cluster.runs.directory import RunDirectory
+from common import jsonlines
 from common.config import Config, OuterConfig
 
 FLEET = FleetStatus(target=4, starting=1, running=3, restarts=2, nodes={"10.0.0.1": 3})
@@ -39,22 +42,51 @@ def running(run: RunDirectory) -> Iterator[None]:
         endpoint.close()
 
 
-def test_a_run_at_rest(run: RunDirectory) -> None:
-    state = state_of(run)
-    assert (state["state"], state["version"], state["target"], state["epoch"]) == ("stopped", 30, 50, 1)
-    assert state["workers"] == 0 and state["verdicts"] == {} and state["checkpoint_age"] is None
-    assert text(state).splitlines()[0] == "a: stopped, update 30 of 50, epoch 1"
+def test_status_of_a_stopped_and_of_a_finished_run(run: RunDirectory) -> None:
+    status = status_of(run)
+    assert (status.state, status.progress.version, status.progress.target, status.epoch) == ("stopped", 30, 50, 1)
+    assert status.progress.workers == 0 and status.verdicts == {} and status.checkpoint_age is None
+    assert text(status).splitlines()[0] == "a: stopped, update 30 of 50, epoch 1"
     run.write_config(replace(Config(), outer=OuterConfig(updates=30)))
-    assert state_of(run)["state"] == "finished"
+    assert status_of(run).state == "finished"
 
 
-def test_a_run_that_runs_tells_what_prometheus_reads(run: RunDirectory, running: None) -> None:
-    state = state_of(run)
-    assert (state["state"], state["version"]) == ("running", 31)
-    assert state["workers"] == 3 and state["workers_wanted"] == 4 and state["nodes"] == {"10.0.0.1": 3}
-    assert state["verdicts"]["stale"] == 1 == sum(state["verdicts"].values()) and state["checkpoint_version"] == 31
+def test_status_of_a_running_run_has_the_scraped_numbers(run: RunDirectory, running: None) -> None:
+    status = status_of(run)
+    assert (status.state, status.progress.version) == ("running", 31)
+    assert status.progress.workers == 3 and status.progress.workers_wanted == 4
+    assert status.verdicts["stale"] == 1 == sum(status.verdicts.values()) and status.checkpoint_version == 31
     run.save_failure("Traceback\nValueError: no data here")
-    told = text(state_of(run))
-    assert "last failure of a worker: ValueError: no data here" in told
-    for part in ("4 asked for, 1 starting, 3 running", "10.0.0.1: 3", "1 stale", "checkpoint: version 31"):
-        assert part in told
+    shown = text(status_of(run))
+    assert "last worker failure: ValueError: no data here" in shown
+    for part in ("4 requested, 1 starting, 3 running", "10.0.0.1: 3", "1 stale", "checkpoint: version 31"):
+        assert part in shown
+
+
+def test_status_json_has_the_keys_that_scripts_read(run: RunDirectory, running: None) -> None:
+    found = json.loads(json.dumps(status_of(run).to_json()))
+    assert found.keys() == {
+        *("run", "path", "state", "version", "target", "loss", "weight_rp", "staleness", "samples_per_second"),
+        *("steps_per_second", "workers", "workers_wanted", "seconds_left", "epoch", "verdicts", "fleet", "nodes"),
+        *("last_failure", "checkpoint_version", "checkpoint_age", "checkpoint_failures"),
+    }
+    assert found["fleet"] == {"target": 4, "starting": 1, "running": 3, "leaving": 0, "given_up": 0}
+    assert found["nodes"] == {"10.0.0.1": 3}
+
+
+def test_status_of_a_long_run_parses_the_end_of_its_history(run: RunDirectory, parsed: list) -> None:
+    """Of 10,000 updates less than 400 are parsed."""
+    line = json.dumps(run_files.history(1)[0].to_json())
+    lines = (line.replace('"version": 1', f'"version": {version}') + "\n" for version in range(1, 10_001))
+    (run.path / "history.jsonl").write_text("".join(lines))
+    assert status_of(run).progress.version == 10_000
+    assert 0 < len(parsed) < 400
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list:
+    """The lines of JSON that are parsed."""
+    seen: list = []
+    parse = json.loads
+    monkeypatch.setattr(jsonlines.json, "loads", lambda text: seen.append(text) or parse(text))
+    return seen

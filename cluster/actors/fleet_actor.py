@@ -18,8 +18,9 @@ from cluster.actors.fleet import Fleet, Limits
 from cluster.actors.ray_workers import RayWorkers
 from cluster.actors.worker_actor import start_worker
 from cluster.monitoring import targets
+from cluster.monitoring.endpoint import Endpoint
 from cluster.monitoring.fleet_status import FleetStatus
-from cluster.monitoring.metrics import Endpoint, FleetMetrics
+from cluster.monitoring.metrics import FleetMetrics
 from cluster.runs.directory import RunDirectory
 
 TICK_S = 0.25

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from cluster.monitoring import targets
-from cluster.monitoring.metrics import Endpoint, LearnerMetrics
+from cluster.monitoring.endpoint import Endpoint
+from cluster.monitoring.metrics import LearnerMetrics
 from cluster.monitoring.progress import RECENT
 from cluster.monitoring.run_status import LearnerReport
 from cluster.runs.directory import RunDirectory

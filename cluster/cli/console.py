@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, Self
 
 from cluster.cli.interrupt import Interrupt
-from cluster.monitoring.progress import Progress, duration, figure, line
+from cluster.monitoring.progress import Progress, duration, line, number
 
 PLAIN_SECONDS = 5.0  # least time between two plain lines of one topic
 
@@ -101,11 +101,11 @@ class TerminalDisplay:
         left = f"left {duration(progress.seconds_left)}"
         self._bar("training", progress.version, progress.target, left)
         figures = [
-            f"outer loss [bold]{figure(progress.loss)}[/]",
-            f"weight of rp [bold]{figure(progress.weight_rp)}[/]",
-            f"staleness [bold]{figure(progress.staleness)}[/]",
-            f"samples/s [bold]{figure(progress.samples_per_second)}[/]",
-            f"inner steps/s [bold]{figure(progress.steps_per_second)}[/]",
+            f"outer loss [bold]{number(progress.loss)}[/]",
+            f"weight of rp [bold]{number(progress.weight_rp)}[/]",
+            f"staleness [bold]{number(progress.staleness)}[/]",
+            f"samples/s [bold]{number(progress.samples_per_second)}[/]",
+            f"inner steps/s [bold]{number(progress.steps_per_second)}[/]",
             f"workers [bold]{progress.workers}[/]/{progress.workers_wanted}",
         ]
         self._live.update(Group(self._bars, Columns(figures, padding=(0, 3))))

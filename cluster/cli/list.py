@@ -5,7 +5,7 @@ import json
 import click
 
 from cluster.cli import options
-from cluster.monitoring.status import state_of
+from cluster.monitoring.status import status_of
 from cluster.runs import directory
 
 
@@ -13,9 +13,10 @@ from cluster.runs import directory
 @options.as_json
 def command(as_json: bool) -> None:
     """List the runs in $OUTERTRAIN_RUNS (default: the directory `runs`), with their state."""
-    states = [state_of(directory.find(name)) for name in directory.names()]
+    found = [status_of(directory.find(name)) for name in directory.names()]
     if as_json:
-        print(json.dumps(states))
+        print(json.dumps([status.to_json() for status in found]))
         return
-    for state in states:
-        print("{run:30}  {state:9}  update {version}/{target}  workers {workers}".format_map(state))
+    for status in found:
+        at = status.progress
+        print(f"{status.run:30}  {status.state:9}  update {at.version}/{at.target}  workers {at.workers}")

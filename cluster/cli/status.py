@@ -5,7 +5,7 @@ import json
 import click
 
 from cluster.cli import options
-from cluster.monitoring.status import state_of, text
+from cluster.monitoring.status import status_of, text
 from cluster.runs import directory
 
 
@@ -17,5 +17,5 @@ def command(run: str, as_json: bool) -> None:
 
     RUN is the name of a run or its directory.
     """
-    state = state_of(directory.find(run))
-    print(json.dumps(state) if as_json else text(state))
+    status = status_of(directory.find(run))
+    print(json.dumps(status.to_json()) if as_json else text(status))

@@ -4,7 +4,6 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -124,7 +123,7 @@ def follow(
 
 def summarise(status: RunStatus, config: Config) -> progress.Progress:
     return progress.summarise(
-        status.records, status.learner.version, config.outer.updates, asdict(status.fleet), now=time.time()
+        status.records, status.learner.version, config.outer.updates, status.fleet, now=time.time()
     )
 
 

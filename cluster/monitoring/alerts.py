@@ -1,96 +1,89 @@
-"""What is wrong with a run right now, for someone without Prometheus: the alerts that one moment suffices for.
+"""Alerts on a run without Prometheus: those that a single snapshot suffices for, and what a Prometheus fires, if any.
 
-`deploy/monitoring/rules/alerts.yml` has all of them, with their waiting times; the thresholds here are the same.
+`deploy/monitoring/rules/alerts.yml` has all alerts, with their waiting times; the thresholds here are the same.
 """
 
 import json
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from http.client import HTTPException
-from typing import NamedTuple
 
-from cluster.monitoring.scrape import DIRECT, Readings
-from common.update_record import UpdateRecord
+from cluster.monitoring.fleet_status import FleetStatus
+from cluster.monitoring.scrape import DIRECT
+from cluster.monitoring.snapshot import LearnerSnapshot, Snapshot
 
-STALLED_INTERVALS, STALLED_SECONDS = 5, 600.0
-STALE_SHARE, BROKEN_SHARE = 0.2, 0.02
-WORKERS_SHARE = 0.9
+STALLED_INTERVALS, STALLED_S = 5, 600.0  # average intervals between updates; at least so many seconds
+STALE_FRACTION, BROKEN_FRACTION = 0.2, 0.02
+WORKERS_FRACTION = 0.9
 DISK_BYTES = 1e9
-CLAMP_SHARE = 0.8
+CLAMP_FRACTION = 0.8
 
 
-class Moment(NamedTuple):
-    """What is known of a run at one time."""
-
-    history: Sequence[UpdateRecord]
-    learner: Readings
-    fleet: Readings
-    now: float  # unix seconds
-
-
-def alarms(moment: Moment) -> list[str]:
-    """A sentence each; none: all is well, or the run has ended."""
+def alerts(snapshot: Snapshot) -> list[str]:
+    """A sentence for each alert; none for a healthy run and for one that has ended."""
     return [
-        *_silence(moment),
-        *_progress(moment),
-        *_samples(moment.learner),
-        *_workers(moment.fleet),
-        *_disk(moment.learner),
+        *_silence(snapshot),
+        *_progress(snapshot),
+        *_samples(snapshot.learner),
+        *_workers(snapshot.fleet.status),
+        *_disk(snapshot.learner),
     ]
 
 
-def _silence(moment: Moment) -> Iterator[str]:
-    for role, readings in (("learner", moment.learner), ("fleet", moment.fleet)):
-        if readings.found and readings.values is None:
-            yield f"the {role} does not answer: it is being restarted, or it died"
+def _silence(snapshot: Snapshot) -> Iterator[str]:
+    for name, process in (("learner", snapshot.learner), ("fleet manager", snapshot.fleet)):
+        if process.announced and not process.responding:
+            yield f"the {name} is not responding: it is being restarted, or it crashed"
 
 
-def _progress(moment: Moment) -> Iterator[str]:
-    version, target = (moment.learner.get(f"outertrain_{name}") for name in ("version", "target_updates"))
-    last = moment.learner.get("outertrain_last_update_timestamp_seconds")
-    if version is None or target is None:
+def _progress(snapshot: Snapshot) -> Iterator[str]:
+    learner, last = snapshot.learner, snapshot.learner.last_update_time
+    if learner.version is None or learner.target_updates is None:
         return
-    if last and version < target and moment.now - last > max(STALLED_SECONDS, STALLED_INTERVALS * _interval(moment)):
-        yield f"no outer update for {moment.now - last:.0f} s"
-    clamp = moment.learner.get("outertrain_outer_loss_clamp")
-    if clamp and moment.history and moment.history[-1].loss > CLAMP_SHARE * clamp:
-        yield f"the outer loss is {moment.history[-1].loss:.3g}, near the clamp of {clamp:g}: the optimizer diverges"
+    limit = max(STALLED_S, STALLED_INTERVALS * _interval(snapshot))
+    if last and learner.version < learner.target_updates and snapshot.now - last > limit:
+        yield f"no outer update for {snapshot.now - last:.0f} s"
+    clamp, loss = learner.loss_clamp, snapshot.history[-1].loss if snapshot.history else 0.0
+    if clamp and loss > CLAMP_FRACTION * clamp:
+        yield f"the outer loss is {loss:.3g}, near the clamp of {clamp:g}: the learned optimizer diverges"
 
 
-def _interval(moment: Moment) -> float:
-    """Seconds between recent updates."""
-    recent = moment.history[-50:]
+def _interval(snapshot: Snapshot) -> float:
+    """Average seconds between recent updates."""
+    recent = snapshot.history[-50:]
     return (recent[-1].time - recent[0].time) / (len(recent) - 1) if len(recent) > 1 else 0.0
 
 
-def _samples(learner: Readings) -> Iterator[str]:
-    verdicts = learner.by("outertrain_samples_total", "verdict")
-    total = sum(verdicts.values())
-    for verdict, limit in (("stale", STALE_SHARE), ("non_finite", BROKEN_SHARE), ("malformed", BROKEN_SHARE)):
-        share = verdicts.get(verdict, 0.0) / max(total, 1.0)
-        if share > limit:
-            yield f"{share:.0%} of the samples are {verdict.replace('_', ' ')}"
+def _samples(learner: LearnerSnapshot) -> Iterator[str]:
+    total = sum(learner.verdicts.values())
+    for verdict, limit in (
+        ("stale", STALE_FRACTION),
+        ("non_finite", BROKEN_FRACTION),
+        ("malformed", BROKEN_FRACTION),
+    ):
+        fraction = learner.verdicts.get(verdict, 0) / max(total, 1)
+        if fraction > limit:
+            yield f"{fraction:.0%} of the samples are {verdict.replace('_', '-')}"
 
 
-def _workers(fleet: Readings) -> Iterator[str]:
-    states, target = fleet.by("outertrain_workers", "state"), fleet.get("outertrain_workers_target")
-    if target and states.get("running", 0.0) < WORKERS_SHARE * target:
-        yield f"{states.get('running', 0.0):.0f} of {target:.0f} workers run"
-    if states.get("given_up"):
-        yield f"{states['given_up']:.0f} workers failed so often that they are not started any more"
+def _workers(fleet: FleetStatus) -> Iterator[str]:
+    if fleet.running < WORKERS_FRACTION * fleet.target:
+        yield f"{fleet.running} of {fleet.target} workers are running"
+    if fleet.abandoned:
+        yield f"{fleet.abandoned} workers failed too often and are no longer restarted"
 
 
-def _disk(learner: Readings) -> Iterator[str]:
-    version, saved = (learner.get(f"outertrain_{name}version") for name in ("", "checkpoint_"))
+def _disk(learner: LearnerSnapshot) -> Iterator[str]:
+    version, saved = learner.version, learner.checkpoint_version
     if version and saved and version > saved + 1:
-        yield f"version {version:.0f} is not on disk, the last durable one is {saved:.0f}"
-    free = learner.get("outertrain_disk_free_bytes")
+        yield f"version {version:.0f} is not on disk; the last durable version is {saved:.0f}"
+    free = learner.disk_free_bytes
     if free is not None and free < DISK_BYTES:
-        yield f"only {free / 1e6:.0f} MB are free where the run directory lies"
+        yield f"only {free / 1e6:.0f} MB of disk space are free for the run directory"
 
 
 def firing(url: str, run: str, timeout: float = 1.0) -> list[str] | None:
-    """The summaries of what Prometheus itself fires for a run; None if no Prometheus answers."""
+    """Names of the alerts that the Prometheus at `url` fires for a run; None if it does not respond."""
     query = urllib.parse.urlencode({"query": f'ALERTS{{alertname=~"Outertrain.*", alertstate="firing", run="{run}"}}'})
     try:
         with DIRECT.open(f"{url}/api/v1/query?{query}", timeout=timeout) as answer:

@@ -1,7 +1,7 @@
-"""The dashboard of someone without Grafana: a run's charts, workers and alarms in the terminal.
+"""The terminal dashboard of a run: charts, workers and alerts, for those who have no Grafana.
 
-It reads the run directory and the endpoints that the run has announced there, so it needs neither Ray nor Prometheus,
-shows the same numbers as both, and can be started and ended at any time.
+It reads the run directory and the endpoints announced there, so it needs neither Ray nor Prometheus, shows the same
+numbers as both, and can be started and stopped at any time.
 """
 
 import math
@@ -16,23 +16,24 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from cluster.monitoring import scrape
-from cluster.monitoring.alerts import Moment, alarms, firing
-from cluster.monitoring.progress import duration, figure, summarise
+from cluster.monitoring.alerts import alerts, firing
+from cluster.monitoring.progress import duration, number, summarise, worker_counts
+from cluster.monitoring.snapshot import Snapshot, take_snapshot
 from cluster.monitoring.terminal_chart import chart
 from cluster.runs.directory import RunDirectory
 from common.update_record import UpdateRecord
-from learner.history import read_history
+from learner.history import HistoryReader
 
-SECONDS = 2.0
-PROMETHEUS_VARIABLE = "OUTERTRAIN_PROMETHEUS"
-LINES = ("cyan", "yellow", "green")
-
-
+REFRESH_S = 2.0
+PROMETHEUS_VARIABLE = "OUTERTRAIN_PROMETHEUS"  # its URL
+COLOURS = ("cyan", "yellow", "green")
+HEADER_UPDATES = 100  # the newest updates, for the numbers of the header
 Value = Callable[[UpdateRecord], float | None]
 
 
 class Chart(NamedTuple):
+    """Lines over the outer updates."""
+
     title: str
     values: tuple[Value, ...]
     names: tuple[str, ...] = ()
@@ -55,24 +56,26 @@ CHARTS = (  # the first four are for narrow terminals too
 
 
 def watch(run: RunDirectory, *, once: bool = False, console: Console | None = None) -> None:
-    """Redraws until Ctrl-C; `once` prints one frame, for scripts and small terminals."""
-    console = console or Console()
+    """Redraws until Ctrl-C. `once` prints a single frame, for scripts and small terminals.
+
+    The history is read once; each frame after that parses only what was appended to it.
+    """
+    console, reader = console or Console(), HistoryReader(run.path)
+
+    def draw_frame(height: int) -> RenderableType:
+        return frame(run.name, take_snapshot(run, reader.read()), console.width, height)
+
     if once:
-        console.print(frame(run.name, observe(run), console.width, 50))
+        console.print(draw_frame(50))
         return
     with Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
-            live.update(frame(run.name, observe(run), console.width, console.height), refresh=True)
-            time.sleep(SECONDS)
+            live.update(draw_frame(console.height), refresh=True)
+            time.sleep(REFRESH_S)
 
 
-def observe(run: RunDirectory) -> Moment:
-    learner, fleet = (scrape.read(run, role) for role in ("learner", "fleet"))
-    return Moment(read_history(run.path), learner, fleet, time.time())
-
-
-def frame(name: str, moment: Moment, width: int, height: int) -> RenderableType:
-    """One picture of a run, for a terminal of this size."""
+def frame(name: str, snapshot: Snapshot, width: int, height: int) -> RenderableType:
+    """The dashboard of the run `name`, for a terminal of this size in characters."""
     columns = 3 if width >= 150 else 2
     shown = CHARTS if columns == 3 else CHARTS[:4]
     rows = -(-len(shown) // columns)
@@ -80,43 +83,40 @@ def frame(name: str, moment: Moment, width: int, height: int) -> RenderableType:
     grid = Table.grid(padding=(0, 1))
     cell = (width - (columns - 1)) // columns - 1
     for start in range(0, len(shown), columns):
-        grid.add_row(*(draw(c, moment.history, cell, chart_height) for c in shown[start : start + columns]))
-    return Group(header(name, moment), grid, workers(moment, width), verdicts(moment), *warnings(name, moment))
+        grid.add_row(*(draw(c, snapshot.history, cell, chart_height) for c in shown[start : start + columns]))
+    return Group(
+        header(name, snapshot), grid, workers(snapshot, width), samples(snapshot), *alert_lines(name, snapshot)
+    )
 
 
-def header(name: str, moment: Moment) -> Text:
-    version, target, epoch = (moment.learner.get(f"outertrain_{key}") for key in ("version", "target_updates", "epoch"))
-    last = moment.history[-1].version if moment.history else 0
-    state = "runs" if moment.learner.values else "no answer" if moment.learner.found else "not running"
-    goal = int(target or last)
-    p = summarise(moment.history[-100:], int(version or last), goal, fleet_of(moment), moment.now)
-    left = f"   left {duration(p.seconds_left)}" if moment.learner.values and p.version < goal else ""
-    text = Text.assemble((name, "bold"), f"   {state}   update {p.version} of {goal}", left)
-    text.append(f"   loss {figure(p.loss)}   {figure(p.samples_per_second)} samples/s")
-    text.append(f"   epoch {epoch:.0f}" if epoch else "")
-    text.append("   (charts: over all updates)", "dim")
+def header(name: str, snapshot: Snapshot) -> Text:
+    """State, progress and time left in one line."""
+    learner, version = snapshot.learner, snapshot.version
+    state = "running" if learner.responding else "not responding" if learner.announced else "not running"
+    target = int(learner.target_updates or version)
+    p = summarise(snapshot.history[-HEADER_UPDATES:], version, target, snapshot.fleet.status, snapshot.now)
+    left = f"   {duration(p.seconds_left)} left" if learner.responding and version < target else ""
+    text = Text.assemble((name, "bold"), f"   {state}   update {version} of {target}", left)
+    text.append(f"   loss {number(p.loss)}   {number(p.samples_per_second)} samples/s")
+    text.append(f"   epoch {learner.epoch:.0f}" if learner.epoch else "")
+    text.append("   (charts: all updates)", "dim")
     return text
 
 
-def fleet_of(moment: Moment) -> dict[str, int]:
-    states = moment.fleet.by("outertrain_workers", "state")
-    target = moment.fleet.get("outertrain_workers_target") or 0.0
-    return {"target": int(target), **{state: int(count) for state, count in states.items()}}
-
-
 def draw(one: Chart, history: Sequence[UpdateRecord], width: int, height: int) -> Text:
+    """A chart with its title and newest values."""
     lines = [step_rate(history)] if one.rate else [series(history, value) for value in one.values]
     newest = [line[-1] if line else math.nan for line in lines]
     text = Text(no_wrap=True, overflow="crop")
     text.append(one.title, "bold")
-    for number, value in enumerate(newest):
-        label = one.names[number] + " " if one.names else ""
-        text.append(f"  {label}{figure(None if math.isnan(value) else value)}", LINES[number])
-    for row in chart(lines, width, height, one.log):
+    for index, value in enumerate(newest):
+        label = one.names[index] + " " if one.names else ""
+        text.append(f"  {label}{number(None if math.isnan(value) else value)}", COLOURS[index])
+    for row in chart(lines, width, height, log=one.log):
         text.append("\n")
         for cell in row:
             styled = len(cell) == 2
-            text.append(cell[-1] if styled else cell, LINES[int(cell[0])] if styled else "dim")
+            text.append(cell[-1] if styled else cell, COLOURS[int(cell[0])] if styled else "dim")
     return text
 
 
@@ -131,35 +131,36 @@ def step_rate(history: Sequence[UpdateRecord]) -> list[float]:
     return [b.inner_steps / (b.time - a.time) for a, b in pairwise(history) if b.time > a.time]
 
 
-def workers(moment: Moment, width: int) -> Text:
-    states = fleet_of(moment)
-    counts = "  ".join(
-        f"{count} {state.replace('_', ' ')}" for state, count in states.items() if count and state != "target"
-    )
+def workers(snapshot: Snapshot, width: int) -> Text:
+    """Counts of workers by state and by node."""
+    fleet = snapshot.fleet.status
     text = Text.assemble(
-        ("workers ", "bold"), f"{states['target']} asked for   {counts}", no_wrap=True, overflow="ellipsis"
+        ("workers ", "bold"),
+        f"{fleet.target} requested   {worker_counts(fleet, '  ')}",
+        no_wrap=True,
+        overflow="ellipsis",
     )
-    nodes = sorted(moment.fleet.by("outertrain_node_workers", "node").items())
-    if nodes:
-        text.append("\n  by node  " + "  ".join(f"{node} {'▪' * min(int(n), 16)} {n:.0f}" for node, n in nodes))
+    if fleet.nodes:
+        bars = (f"{node} {'▪' * min(count, 16)} {count}" for node, count in sorted(fleet.nodes.items()))
+        text.append("\n  by node  " + "  ".join(bars))
     text.truncate(width * 2)
     return text
 
 
-def verdicts(moment: Moment) -> Text:
-    counts = moment.learner.by("outertrain_samples_total", "verdict")
-    total = max(sum(counts.values()), 1.0)
-    shown = (f"{k.replace('_', ' ')} {v:,.0f} ({v / total:.1%})" for k, v in counts.items() if v)
-    batch, size = (moment.learner.get(f"outertrain_batch_{key}samples") for key in ("", "target_"))
+def samples(snapshot: Snapshot) -> Text:
+    """Samples by verdict, and how full the batch is."""
+    learner = snapshot.learner
+    total = max(sum(learner.verdicts.values()), 1)
+    shown = (f"{k.replace('_', ' ')} {v:,} ({v / total:.1%})" for k, v in learner.verdicts.items() if v)
+    batch, size = learner.batch_samples, learner.batch_target_samples
     filled = f"   batch {batch:.0f} of {size:.0f}" if batch is not None and size else ""
     return Text.assemble(("samples ", "bold"), "  ".join(shown) or "none yet", filled)
 
 
-def warnings(name: str, moment: Moment) -> list[Text]:
-    """What is wrong by our own look, and what Prometheus fires, if one answers."""
-    own = [Text.assemble(("  ! ", "bold red"), sentence) for sentence in alarms(moment)]
-    url = os.environ.get(PROMETHEUS_VARIABLE, "http://127.0.0.1:9090")
-    fired = firing(url, name)
+def alert_lines(name: str, snapshot: Snapshot) -> list[Text]:
+    """Alerts from the snapshot, and those that a Prometheus fires, if one responds."""
+    own = [Text.assemble(("  ! ", "bold red"), sentence) for sentence in alerts(snapshot)]
+    fired = firing(os.environ.get(PROMETHEUS_VARIABLE, "http://127.0.0.1:9090"), name)
     theirs = [Text.assemble(("  ! ", "bold red"), alert, (" (Prometheus)", "dim")) for alert in fired or ()]
-    source = "" if fired is None else ", Prometheus asked"
-    return [Text.assemble(("alarms ", "bold"), f"{len(own) + len(theirs) or 'none'}{source}"), *own, *theirs]
+    source = "" if fired is None else " (including those of Prometheus)"
+    return [Text.assemble(("alerts ", "bold"), f"{len(own) + len(theirs) or 'none'}{source}"), *own, *theirs]

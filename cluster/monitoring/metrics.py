@@ -1,14 +1,14 @@
-"""Every Prometheus metric of outertrain, declared once, and the endpoint that serves them.
+"""Every Prometheus metric of outertrain, declared once.
 
-Pure functions return values; the shells (learner, fleet) hand them to the classes here. The registry is injected, so two
-learners in one process do not mix. A metric never carries a worker's name: all labels have few values. The labels `run`
-and `role` are not on the metrics, Prometheus adds them from the target file (`cluster/monitoring/targets.py`).
+The registry is injected, so that two learners in one process do not share metrics. All labels have few values: no metric
+carries the name of a worker. The labels `run` and `role` are not here; Prometheus adds them from the target file
+(`cluster.monitoring.targets`).
 """
 
-import errno
 import math
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Final
@@ -18,11 +18,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from cluster.monitoring.fleet_status import FleetStatus
 from common.config import Config
-from common.errors import UserError
 from common.messages import GradientSample, Verdict
 from common.update_record import LEVELS, Quantiles, UpdateRecord
 
-prometheus_client.disable_created_metrics()  # one more series per counter and per bucket set, which nothing reads
+prometheus_client.disable_created_metrics()  # one more series per counter and histogram, which nothing reads
 
 STALENESS: Final = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # versions
 STEPS: Final = (10, 30, 100, 300, 1000, 3000, 10000)  # inner steps; also the window ranges of the outer loss
@@ -32,12 +31,12 @@ QUANTILES: Final = tuple(str(level) for level in LEVELS)  # values of the label 
 
 
 def window_range(steps: int) -> str:
-    """The label of a window's range: its inclusive upper end, as in a histogram's `le`."""
+    """The label of the range of a window: its inclusive upper bound, as `le` of a histogram."""
     return next((str(end) for end in STEPS if steps <= end), "+Inf")
 
 
 class LearnerMetrics:
-    """What one learner publishes: samples, outer updates, estimators, checkpoints."""
+    """Metrics of a learner: samples, outer updates, estimators, checkpoints."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
@@ -49,82 +48,98 @@ class LearnerMetrics:
         self._declare_checkpoints()
 
     def _declare_run(self) -> None:
-        r = self.registry
-        self._build = Info("outertrain_build", "Versions of the code that runs.", registry=r)
-        self._run = Info("outertrain_run", "Choices of the run that an alert must know.", registry=r)
-        self._epoch = Gauge("outertrain_epoch", "Which life of the learner this is.", registry=r)
-        self._version = Gauge("outertrain_version", "Outer updates that theta has had.", registry=r)
-        self._target = Gauge("outertrain_target_updates", "Outer updates of the whole run.", registry=r)
-        self._limit = Gauge("outertrain_staleness_limit", "Largest staleness accepted; -1: no limit.", registry=r)
-        self._clamp = Gauge("outertrain_outer_loss_clamp", "Largest value of the outer loss.", registry=r)
-        self._batch_size = Gauge("outertrain_batch_target_samples", "Samples of one outer update.", registry=r)
-        self._disk = Gauge("outertrain_disk_free_bytes", "Free space where the run directory lies.", registry=r)
+        gauge = partial(Gauge, registry=self.registry)
+        info = partial(Info, registry=self.registry)
+        self._build = info("outertrain_build", "Installed versions of outertrain and of its main dependencies.")
+        self._run = info("outertrain_run", "Configuration of the run that alerts depend on.")
+        self._epoch = gauge("outertrain_epoch", "Epoch of the learner: it grows by one with each start.")
+        self._version = gauge("outertrain_version", "Version of theta: its number of outer updates.")
+        self._target = gauge("outertrain_target_updates", "Outer updates of the whole run.")
+        self._limit = gauge("outertrain_staleness_limit", "Largest accepted staleness in versions; -1: no limit.")
+        self._clamp = gauge("outertrain_outer_loss_clamp", "Clamp of the outer loss, its largest value.")
+        self._batch_size = gauge("outertrain_batch_target_samples", "Samples of one batch, for one outer update.")
+        self._disk = gauge("outertrain_disk_free_bytes", "Free disk space for the run directory.")
 
     def _declare_samples(self) -> None:
-        r = self.registry
-        samples = Counter("outertrain_samples", "Samples received.", ["verdict"], registry=r)
+        gauge = partial(Gauge, registry=self.registry)
+        counter = partial(Counter, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
+        summary = partial(Summary, registry=self.registry)
+        samples = counter("outertrain_samples", "Samples received, by verdict.", ["verdict"])
         # a series that begins at its first sample hides that sample from `rate`
         self._by_verdict = {verdict.value: samples.labels(verdict.value) for verdict in Verdict}
-        self._batch = Gauge("outertrain_batch_samples", "Samples in the batch being collected.", registry=r)
-        self._staleness = Histogram(
-            "outertrain_staleness_versions", "Staleness of judged samples.", buckets=STALENESS, registry=r
+        self._batch = gauge("outertrain_batch_samples", "Samples in the batch that is being collected.")
+        self._staleness = histogram(
+            "outertrain_staleness_versions", "Staleness of received samples, in versions.", buckets=STALENESS
         )
-        self._payload = Histogram("outertrain_payload_bytes", "Size of samples.", buckets=BYTES, registry=r)
-        self._window = Histogram("outertrain_window_steps", "Steps of truncations.", buckets=STEPS, registry=r)
-        self._unroll = Histogram("outertrain_unroll_seconds", "Unroll of a sample.", buckets=SECONDS, registry=r)
-        self._exchange = Histogram(
-            "outertrain_exchange_seconds", "Exchange as the worker saw it.", buckets=SECONDS, registry=r
+        self._payload = histogram("outertrain_payload_bytes", "Size of the payloads of samples.", buckets=BYTES)
+        self._window = histogram(
+            "outertrain_window_steps", "Window of the truncations of accepted samples, in inner steps.", buckets=STEPS
         )
-        self._task = Histogram("outertrain_task_seconds", "Making of a new task.", buckets=SECONDS, registry=r)
-        self._pair_loss = Summary(
-            "outertrain_pair_loss", "Outer loss of pairs by window (upper end).", ["objective", "window"], registry=r
+        self._unroll = histogram("outertrain_unroll_seconds", "Time to unroll a sample.", buckets=SECONDS)
+        self._exchange = histogram(
+            "outertrain_exchange_seconds", "Duration of an exchange, measured by the worker.", buckets=SECONDS
         )
-        self._steps = Counter("outertrain_inner_steps", "Inner training steps taken.", registry=r)
-        problems = Counter("outertrain_inner_problems", "Inner problems that ended.", ["outcome"], registry=r)
+        self._task = histogram("outertrain_task_seconds", "Time to create the new tasks of a sample.", buckets=SECONDS)
+        self._pair_loss = summary(
+            "outertrain_pair_loss", "Outer loss of pairs, by the upper bound of their window.", ["objective", "window"]
+        )
+        self._steps = counter("outertrain_inner_steps", "Inner training steps of accepted samples.")
+        problems = counter("outertrain_inner_problems", "Inner problems that ended, by outcome.", ["outcome"])
         self._diverged, self._finished = problems.labels("diverged"), problems.labels("finished")
 
     def _declare_updates(self) -> None:
-        r = self.registry
-        self._updates = Counter("outertrain_updates", "Outer updates applied by this process.", registry=r)
-        self._updated = Gauge("outertrain_last_update_timestamp_seconds", "When the last one was.", registry=r)
-        self._update_seconds = Histogram(
-            "outertrain_update_seconds", "Merge, update and publishing.", buckets=SECONDS, registry=r
+        gauge = partial(Gauge, registry=self.registry)
+        counter = partial(Counter, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
+        self._updates = counter("outertrain_updates", "Outer updates applied by this process.")
+        self._updated = gauge("outertrain_last_update_timestamp_seconds", "Unix time of the last outer update.")
+        self._update_seconds = histogram(
+            "outertrain_update_seconds", "Time to merge a batch, update theta and publish it.", buckets=SECONDS
         )
-        self._loss = Gauge("outertrain_outer_loss", "Mean outer loss of the last batch.", ["objective"], registry=r)
-        self._gradient_norm = Gauge("outertrain_gradient_norm", "Of the merged gradient, unclipped.", registry=r)
-        self._update_norm = Gauge("outertrain_update_norm", "Of the last step of theta.", registry=r)
-        self._theta_norm = Gauge("outertrain_theta_norm", "Of theta.", registry=r)
-        self._clipped = Gauge("outertrain_gradient_clipped_ratio", "Share that the clip changed.", registry=r)
-        self._senders = Gauge("outertrain_workers_seen", "Workers with a sample in the last batch.", registry=r)
+        self._loss = gauge("outertrain_outer_loss", "Mean outer loss of the last batch.", ["objective"])
+        self._gradient_norm = gauge(
+            "outertrain_gradient_norm", "Euclidean norm of the last merged gradient, before clipping."
+        )
+        self._update_norm = gauge("outertrain_update_norm", "Euclidean norm of the last step of theta.")
+        self._theta_norm = gauge("outertrain_theta_norm", "Euclidean norm of theta.")
+        self._clipped = gauge(
+            "outertrain_gradient_clipped_ratio", "Fraction of coordinates that clipping changed in the last update."
+        )
+        self._senders = gauge("outertrain_workers_seen", "Workers with a sample in the last batch.")
 
     def _declare_estimators(self) -> None:
-        r, labels = self.registry, ["estimator", "q"]
-        self._variance = Gauge(
-            "outertrain_estimator_variance", "Variance of a pair, quantiles over coordinates.", labels, registry=r
+        gauge = partial(Gauge, registry=self.registry)
+        counter = partial(Counter, registry=self.registry)
+        labels = ["estimator", "q"]
+        self._variance = gauge(
+            "outertrain_estimator_variance", "Variance of one pair, quantiles over coordinates.", labels
         )
-        self._weight = Gauge(
-            "outertrain_estimator_weight", "Merge weight, quantiles over coordinates.", labels, registry=r
+        self._weight = gauge("outertrain_estimator_weight", "Merge weight, quantiles over coordinates.", labels)
+        self._weight_mean = gauge(
+            "outertrain_estimator_mean_weight", "Merge weight, mean over coordinates.", ["estimator"]
         )
-        self._weight_mean = Gauge(
-            "outertrain_estimator_mean_weight", "Merge weight, mean over coordinates.", ["estimator"], registry=r
-        )
-        self._pairs = Counter("outertrain_pairs", "Pairs in applied batches.", ["estimator"], registry=r)
-        self._skipped = Counter("outertrain_rp_skipped_pairs", "Pairs that did not compute rp.", registry=r)
-        self._nonfinite = Counter("outertrain_rp_nonfinite_pairs", "Pairs whose rp was not finite.", registry=r)
-        self._probe = Gauge("outertrain_probe_ratio", "Share of samples that are asked for rp.", registry=r)
+        self._pairs = counter("outertrain_pairs", "Pairs in applied batches, by estimator.", ["estimator"])
+        self._skipped = counter("outertrain_rp_skipped_pairs", "Pairs in applied batches that did not compute rp.")
+        self._nonfinite = counter("outertrain_rp_nonfinite_pairs", "Samples in applied batches whose rp exploded.")
+        self._probe = gauge("outertrain_probe_ratio", "Fraction of samples that are to compute rp.")
 
     def _declare_checkpoints(self) -> None:
-        r = self.registry
-        self._saved = Gauge("outertrain_checkpoint_timestamp_seconds", "When the last was durable.", registry=r)
-        self._saved_version = Gauge("outertrain_checkpoint_version", "Last durable version.", registry=r)
-        self._saved_bytes = Gauge("outertrain_checkpoint_bytes", "Size of the last one.", registry=r)
-        self._save_seconds = Histogram(
-            "outertrain_checkpoint_seconds", "Writing one until it is durable.", buckets=SECONDS, registry=r
+        gauge = partial(Gauge, registry=self.registry)
+        counter = partial(Counter, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
+        self._saved = gauge(
+            "outertrain_checkpoint_timestamp_seconds", "Unix time at which the last checkpoint became durable."
         )
-        self._failures = Counter("outertrain_checkpoint_failures", "Checkpoints not written.", registry=r)
+        self._saved_version = gauge("outertrain_checkpoint_version", "Last durable version of theta.")
+        self._saved_bytes = gauge("outertrain_checkpoint_bytes", "Size of the last checkpoint.")
+        self._save_seconds = histogram(
+            "outertrain_checkpoint_seconds", "Time until a checkpoint is durable.", buckets=SECONDS
+        )
+        self._failures = counter("outertrain_checkpoint_failures", "Checkpoints that could not be written.")
 
     def start(self, config: Config) -> None:
-        """Call once: versions of the code, choices of the run, and the constants that alerts compare with."""
+        """Call once: publishes versions of the code, the configuration, and the constants that alerts compare with."""
         self._build.info(build_versions())
         estimator = config.estimator
         self._run.info(
@@ -147,13 +162,13 @@ class LearnerMetrics:
         self._version.set(version)
 
     def watch_disk(self, folder: Path) -> None:
-        """The free space of `folder` is read at every scrape."""
+        """Publishes the free space of `folder`, read at every scrape."""
         self._disk.set_function(lambda: _free_bytes(folder))
 
     def observe_verdict(
         self, label: str, payload_bytes: int, sample: GradientSample | None, staleness: int | None
     ) -> None:
-        """One judged payload. `sample` is None if it could not be read, `staleness` if it has no meaning for it."""
+        """Counts a judged payload. `sample` is None if it was malformed, `staleness` if it is undefined."""
         self._by_verdict[label].inc()
         self._payload.observe(payload_bytes)
         if staleness is not None:
@@ -180,7 +195,7 @@ class LearnerMetrics:
         self._probe.set(probe_rate)
 
     def observe_update(self, record: UpdateRecord, objective: str, seconds: float) -> None:
-        """One outer update, and how long merge, update and publishing took."""
+        """Publishes an outer update, and how many seconds merge, update and publishing took."""
         self._updates.inc()
         self._update_seconds.observe(seconds)
         self._updated.set(record.time)
@@ -216,15 +231,15 @@ class LearnerMetrics:
 
 
 class FleetMetrics:
-    """What the fleet publishes: how many workers there should be, how many there are, and how often they die."""
+    """Metrics of the fleet manager: workers by state and node, and restarts."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = r = registry or CollectorRegistry()
         prometheus_client.ProcessCollector(registry=r)
-        self._target = Gauge("outertrain_workers_target", "Workers asked for.", registry=r)
-        self._workers = Gauge("outertrain_workers", "Workers by state.", ["state"], registry=r)
-        self._nodes = Gauge("outertrain_node_workers", "Running workers by machine.", ["node"], registry=r)
-        self._restarts = Counter("outertrain_worker_restarts", "Workers that ended unasked.", registry=r)
+        self._target = Gauge("outertrain_workers_target", "Number of workers requested.", registry=r)
+        self._workers = Gauge("outertrain_workers", "Workers, by state.", ["state"], registry=r)
+        self._nodes = Gauge("outertrain_node_workers", "Running workers, by node.", ["node"], registry=r)
+        self._restarts = Counter("outertrain_worker_restarts", "Workers that exited unexpectedly.", registry=r)
         self._restarts_before = 0
 
     def observe_status(self, status: FleetStatus) -> None:
@@ -244,30 +259,13 @@ class FleetMetrics:
         self._restarts_before = status.restarts
 
 
-class Endpoint:
-    """A running HTTP server for one registry; `address` and `port` say where it really listens."""
-
-    def __init__(self, registry: CollectorRegistry, address: str, port: int) -> None:
-        """Port 0 takes a free one. UserError if the port is taken, forbidden, or the address is not this machine's."""
-        try:
-            self._server, self._thread = prometheus_client.start_http_server(port, address, registry)
-        except OSError as error:
-            raise UserError(_port_sentence(address, port, error)) from error
-        self.address, self.port = address, int(self._server.server_port)
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-
 def exposition(registry: CollectorRegistry) -> str:
-    """The endpoint's text, as a scrape would read it."""
+    """The text that a scrape reads."""
     return prometheus_client.generate_latest(registry).decode()
 
 
 def build_versions() -> dict[str, str]:
-    """Installed versions of outertrain and of what decides its numbers; nothing is imported."""
+    """Installed versions of outertrain and of the packages that its numbers depend on. Imports none of them."""
     names = {"version": "outertrain", "jax": "jax", "optax": "optax", "ray": "ray"}
     return {label: metadata.version(name) for label, name in names.items()}
 
@@ -280,19 +278,10 @@ def _free_bytes(folder: Path) -> float:
 
 
 def _known(quantiles: Quantiles) -> list[float]:
-    """An estimator that was not computed has no variance: NaN, which a panel leaves out."""
+    """The quantiles with NaN for None: panels leave out an estimator that was not computed."""
     return [math.nan if value is None else value for value in quantiles]
 
 
 def _set_quantiles(gauge: Gauge, estimator: str, values: Sequence[float]) -> None:
     for q, value in zip(QUANTILES, values, strict=True):
         gauge.labels(estimator, q).set(value)
-
-
-def _port_sentence(address: str, port: int, error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return (
-            f"metrics.port = {port} on {address} is taken by another program: choose another one, or 0 for a free one"
-        )
-    reason = (error.strerror or str(error)).lower()
-    return f"the metrics endpoint cannot listen on {address}:{port} ({reason}): set metrics.address and metrics.port"

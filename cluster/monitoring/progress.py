@@ -1,8 +1,9 @@
-"""How far a run is: a few figures for people, from the history of its updates and the counts of its fleet."""
+"""The progress of a run in a few numbers, from the newest records of its history and the status of its fleet."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
+from cluster.monitoring.fleet_status import FleetStatus
 from common.update_record import UpdateRecord
 
 RECENT = 20  # updates that rates and means are taken over
@@ -18,18 +19,18 @@ class Progress(NamedTuple):
     staleness: float | None
     samples_per_second: float | None
     steps_per_second: float | None  # inner steps
-    workers: int  # that run
+    workers: int  # running
     workers_wanted: int
     seconds_left: float | None
 
 
-def summarise(
-    records: Sequence[UpdateRecord], version: int, target: int, fleet: Mapping[str, Any], now: float
-) -> Progress:
-    """Args:
-    records: the newest of the history, oldest first.
-    fleet: `Fleet.status()`.
-    now: in unix seconds.
+def summarise(records: Sequence[UpdateRecord], version: int, target: int, fleet: FleetStatus, now: float) -> Progress:
+    """The progress at time `now` (unix seconds).
+
+    Args:
+      records: the newest of the history, oldest first.
+      version: of theta.
+      target: outer updates of the whole run.
     """
     recent = records[-RECENT:]
     rate = _rate(recent)
@@ -41,8 +42,8 @@ def summarise(
         staleness=_mean([r.staleness.mean for r in recent]),
         samples_per_second=_per_second(recent, [r.samples for r in recent]),
         steps_per_second=_per_second(recent, [r.inner_steps for r in recent]),
-        workers=fleet.get("running", 0),
-        workers_wanted=fleet.get("target", 0),
+        workers=fleet.running,
+        workers_wanted=fleet.target,
         seconds_left=None if rate is None else max((target - version) / rate - (now - recent[-1].time), 0.0),
     )
 
@@ -62,12 +63,13 @@ def _rate(records: Sequence[UpdateRecord]) -> float | None:
 
 
 def _per_second(records: Sequence[UpdateRecord], counts: Sequence[int]) -> float | None:
-    """What the records after the first have brought since the first."""
+    """Rate of `counts`, of which the first record's came before the measured time began."""
     span = _span(records)
     return sum(counts[1:]) / span if span > 0 else None
 
 
 def duration(seconds: float | None) -> str:
+    """As text, such as "2 h 01 min"; "?" for None."""
     if seconds is None:
         return "?"
     minutes, rest = divmod(round(seconds), 60)
@@ -75,14 +77,22 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
-def figure(value: float | None, digits: int = 3) -> str:
+def number(value: float | None, digits: int = 3) -> str:
+    """With `digits` significant digits; "?" for None."""
     return "?" if value is None else f"{value:.{digits}g}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def line(p: Progress) -> str:
     """All of it in one line."""
     return (
-        f"update {p.version}/{p.target}  loss {figure(p.loss)}  weight of rp {figure(p.weight_rp)}  "
-        f"staleness {figure(p.staleness)}  {figure(p.samples_per_second)} samples/s  "
-        f"{figure(p.steps_per_second)} inner steps/s  workers {p.workers}/{p.workers_wanted}  left {duration(p.seconds_left)}"
+        f"update {p.version}/{p.target}  loss {number(p.loss)}  weight of rp {number(p.weight_rp)}  "
+        f"staleness {number(p.staleness)}  {number(p.samples_per_second)} samples/s  "
+        f"{number(p.steps_per_second)} inner steps/s  workers {p.workers}/{p.workers_wanted}  "
+        f"{duration(p.seconds_left)} left"
     )
+
+
+def worker_counts(fleet: FleetStatus, separator: str) -> str:
+    """Counts of workers by state, without those that are 0."""
+    states = ("starting", "running", "draining", "abandoned")
+    return separator.join(f"{count} {state}" for state in states if (count := getattr(fleet, state)))

@@ -1,33 +1,33 @@
-"""What an endpoint says right now: its metrics by name and labels, read over HTTP from the text that Prometheus reads."""
+"""Scrapes the metrics endpoints of a run over HTTP, in the text format that Prometheus reads."""
 
-import re
 import urllib.request
 from collections.abc import Mapping
 from http.client import HTTPException
 from typing import NamedTuple
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from cluster.monitoring.targets import read_address
 from cluster.runs.directory import RunDirectory
 
 Key = tuple[str, frozenset[tuple[str, str]]]  # name, labels
-DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy does not reach a cluster's machines
-_LINE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)$")
-_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy cannot reach the machines of a cluster
 
 
-class Readings(NamedTuple):
-    """Values of one moment. `found`: the process has announced an endpoint; `values` is None if it does not answer."""
+class Scrape(NamedTuple):
+    """The samples of one endpoint at one moment."""
 
-    found: bool
-    values: Mapping[Key, float] | None
+    announced: bool  # the process has written a target file
+    samples: Mapping[Key, float] | None  # None: the endpoint does not respond
 
     def get(self, name: str, **labels: str) -> float | None:
-        return (self.values or {}).get((name, frozenset(labels.items())))
+        """The value of one series, or None."""
+        return (self.samples or {}).get((name, frozenset(labels.items())))
 
     def by(self, name: str, label: str) -> dict[str, float]:
-        """The values of one metric by one of its labels, summed over the others."""
+        """The values of a metric by one of its labels, summed over the others."""
         sums: dict[str, float] = {}
-        for (other, labels), value in (self.values or {}).items():
+        for (other, labels), value in (self.samples or {}).items():
             key = dict(labels).get(label)
             if other == name and key is not None:
                 sums[key] = sums.get(key, 0.0) + value
@@ -35,18 +35,18 @@ class Readings(NamedTuple):
 
 
 def parse(text: str) -> dict[Key, float]:
-    """The samples of the text exposition format; comments and what is no sample are left out."""
-    matches = (_LINE.match(line) for line in text.splitlines())
-    return {(m[1], frozenset(_LABEL.findall(m[2] or ""))): float(m[3]) for m in matches if m}
+    """The samples of the text exposition format. Raises ValueError for other text."""
+    families = text_string_to_metric_families(text)
+    return {(s.name, frozenset(s.labels.items())): s.value for family in families for s in family.samples}
 
 
-def read(run: RunDirectory, role: str, timeout: float = 2.0) -> Readings:
-    """The endpoint of a run's "learner" or "fleet"."""
+def scrape(run: RunDirectory, role: str, timeout: float = 2.0) -> Scrape:
+    """Scrapes the endpoint of a run's "learner" or "fleet"; `timeout` in seconds."""
     address = read_address(run, role)
     if address is None:
-        return Readings(False, None)
+        return Scrape(False, None)
     try:
         with DIRECT.open(f"http://{address}/metrics", timeout=timeout) as answer:
-            return Readings(True, parse(answer.read().decode()))
+            return Scrape(True, parse(answer.read().decode()))
     except (OSError, HTTPException, ValueError):
-        return Readings(True, None)
+        return Scrape(True, None)

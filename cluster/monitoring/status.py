@@ -1,57 +1,87 @@
-"""`outertrain status`: where a run stands, from its directory and the endpoints that it has announced there."""
+"""The status of a run, from its directory and the endpoints that it has announced there: `outertrain status`."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
-from cluster.monitoring.dashboard import fleet_of, observe
-from cluster.monitoring.progress import duration, figure, summarise
+from cluster.monitoring.progress import Progress, duration, number, summarise, worker_counts
+from cluster.monitoring.snapshot import FleetSnapshot, take_snapshot
 from cluster.runs.directory import RunDirectory
 from common.errors import last_line
+from learner.history import read_newest
+
+NEWEST = 100  # updates that are read from the end of the history
 
 
-def state_of(run: RunDirectory) -> dict[str, Any]:
-    """JSON-able; the numbers are those that Prometheus reads, and the newest lines of the history."""
-    moment, config = observe(run), run.config()
-    learner, fleet = moment.learner, fleet_of(moment)
-    last = moment.history[-1] if moment.history else None
-    version = int(learner.get("outertrain_version") or (last.version if last else 0))
-    progress = summarise(moment.history[-100:], version, config.outer.updates, fleet, moment.now)
-    saved = learner.get("outertrain_checkpoint_timestamp_seconds")
-    return {
-        "run": run.name,
-        "path": str(run.path),
-        "state": "running" if learner.values else "finished" if version >= config.outer.updates else "stopped",
-        **progress._asdict(),
-        "epoch": last.epoch if last else None,
-        "verdicts": {k: int(v) for k, v in learner.by("outertrain_samples_total", "verdict").items()},
-        "fleet": fleet,
-        "nodes": {node: int(n) for node, n in moment.fleet.by("outertrain_node_workers", "node").items()},
-        "last_failure": run.last_failure(),
-        "checkpoint_version": learner.get("outertrain_checkpoint_version"),
-        "checkpoint_age": None if saved is None else moment.now - saved,
-        "checkpoint_failures": learner.get("outertrain_checkpoint_failures_total"),
-    }
+class Status(NamedTuple):
+    """Where a run stands. Times are in seconds; None: not known."""
+
+    run: str
+    path: str
+    state: str  # "running", "finished" or "stopped"
+    progress: Progress
+    epoch: int | None
+    verdicts: Mapping[str, int]
+    fleet: FleetSnapshot
+    last_failure: str | None  # the traceback of the worker that failed last
+    checkpoint_version: float | None
+    checkpoint_age: float | None
+    checkpoint_failures: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """For `--json`; states of workers have the labels of the metric."""
+        fields = self._asdict()
+        progress, fleet = fields.pop("progress"), self.fleet.status
+        states = {
+            "starting": fleet.starting,
+            "running": fleet.running,
+            "leaving": fleet.draining,
+            "given_up": fleet.abandoned,
+        }
+        workers = {"target": fleet.target, **(states if self.fleet.responding else {})}
+        return fields | progress._asdict() | {"fleet": workers, "nodes": dict(fleet.nodes)}
 
 
-def text(state: dict[str, Any]) -> str:
-    """The same for a person."""
-    fleet = {k: v for k, v in state["fleet"].items() if k != "target" and v}
+def status_of(run: RunDirectory) -> Status:
+    """Reads the end of the history and scrapes both endpoints. Raises UserError for an unreadable configuration."""
+    snapshot, updates = take_snapshot(run, read_newest(run.path, NEWEST)), run.config().outer.updates
+    learner, version = snapshot.learner, snapshot.version
+    saved = learner.checkpoint_time
+    return Status(
+        run=run.name,
+        path=str(run.path),
+        state="running" if learner.responding else "finished" if version >= updates else "stopped",
+        progress=summarise(snapshot.history, version, updates, snapshot.fleet.status, snapshot.now),
+        epoch=snapshot.history[-1].epoch if snapshot.history else None,
+        verdicts=learner.verdicts,
+        fleet=snapshot.fleet,
+        last_failure=run.last_failure(),
+        checkpoint_version=learner.checkpoint_version,
+        checkpoint_age=None if saved is None else snapshot.now - saved,
+        checkpoint_failures=learner.checkpoint_failures,
+    )
+
+
+def text(status: Status) -> str:
+    """The status as lines of text."""
+    progress, fleet = status.progress, status.fleet.status
     lines = [
-        f"{state['run']}: {state['state']}, update {state['version']} of {state['target']}, epoch {state['epoch'] or '?'}",
-        f"  loss {figure(state['loss'])}, weight of rp {figure(state['weight_rp'])}, staleness {figure(state['staleness'])}",
-        f"  directory {state['path']}",
+        f"{status.run}: {status.state}, update {progress.version} of {progress.target}, epoch {status.epoch or '?'}",
+        f"  loss {number(progress.loss)}, weight of rp {number(progress.weight_rp)}, "
+        f"staleness {number(progress.staleness)}",
+        f"  directory {status.path}",
     ]
-    if state["state"] == "running":
-        rates = f"{figure(state['samples_per_second'])} samples/s, {figure(state['steps_per_second'])} inner steps/s"
-        workers = ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in fleet.items()) or "none"
-        lines += [
-            f"  {rates}, {duration(state['seconds_left'])} left",
-            f"  workers: {state['fleet']['target']} asked for, {workers}",
-            *(f"    {node}: {count}" for node, count in sorted(state["nodes"].items())),
-            "  samples: "
-            + (", ".join(f"{n} {v.replace('_', ' ')}" for v, n in state["verdicts"].items() if n) or "none"),
-            f"  checkpoint: version {figure(state['checkpoint_version'])}, {duration(state['checkpoint_age'])} old, "
-            f"{figure(state['checkpoint_failures'])} failures",
-        ]
-        if state["last_failure"]:
-            lines.append(f"  last failure of a worker: {last_line(state['last_failure'])}")
+    if status.state != "running":
+        return "\n".join(lines)
+    rates = f"{number(progress.samples_per_second)} samples/s, {number(progress.steps_per_second)} inner steps/s"
+    samples = ", ".join(f"{count} {verdict.replace('_', ' ')}" for verdict, count in status.verdicts.items() if count)
+    lines += [
+        f"  {rates}, {duration(progress.seconds_left)} left",
+        f"  workers: {fleet.target} requested, {worker_counts(fleet, ', ') or 'none running'}",
+        *(f"    {node}: {count}" for node, count in sorted(fleet.nodes.items())),
+        f"  samples: {samples or 'none'}",
+        f"  checkpoint: version {number(status.checkpoint_version)}, {duration(status.checkpoint_age)} old, "
+        f"{number(status.checkpoint_failures)} failures",
+    ]
+    if status.last_failure:
+        lines.append(f"  last worker failure: {last_line(status.last_failure)}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Line charts for a terminal, drawn with braille dots: two columns and four rows of them in a character."""
+"""Line charts for a terminal, drawn with braille characters of two columns and four rows of dots."""
 
 import math
 from collections.abc import Sequence
@@ -8,12 +8,17 @@ DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))  # by column, by row
 LABEL = 8  # characters left of the axis
 
 
-def chart(lines: Sequence[Sequence[float]], width: int, height: int, log: bool = False) -> list[list[str]]:
-    """Draws lines over a common time, newest value at the right; values that are not finite are left out.
+def chart(lines: Sequence[Sequence[float]], width: int, height: int, *, log: bool = False) -> list[list[str]]:
+    """Draws lines over a common x axis, newest value at the right; values that are not finite are left out.
+
+    Args:
+      width: in characters, of which LABEL are for the y axis.
+      height: in characters.
+      log: logarithmic y axis; values that are not positive are left out too.
 
     Returns:
-      `height` rows of cells: a label, then `width - LABEL` single characters. A cell that a line has dots in is
-      prefixed by the line's number: "0⠉". Of lines that meet in a cell the last one is drawn.
+      `height` rows of cells: a label, then `width - LABEL` single characters. A cell with dots of a line is prefixed
+      by the index of the line: "0⠉". Where lines share a cell, the last one is drawn.
     """
     columns = max(width - LABEL, 1)
     scaled = [[_scale(v, log) for v in resample(line, 2 * columns)] for line in lines]
@@ -29,11 +34,11 @@ def chart(lines: Sequence[Sequence[float]], width: int, height: int, log: bool =
 
 
 def resample(values: Sequence[float], count: int) -> list[float]:
-    """At most `count` values: medians of equal shares of the finite ones, in order."""
+    """At most `count` values: medians of the finite ones in `count` equal bins, in order."""
     if len(values) <= count:
         return list(values)
-    borders = [round(i * len(values) / count) for i in range(count + 1)]
-    return [_median(values[a:b]) for a, b in pairwise(borders)]
+    edges = [round(i * len(values) / count) for i in range(count + 1)]
+    return [_median(values[a:b]) for a, b in pairwise(edges)]
 
 
 def _median(values: Sequence[float]) -> float:
@@ -48,7 +53,7 @@ def _scale(value: float, log: bool) -> float | None:
 
 
 def _draw(cells: list[list[str]], number: int, depths: Sequence[float | None]) -> None:
-    """`depths` run from 0 (top) to 1 (bottom); neighbours are joined by a vertical stroke."""
+    """`depths` run from 0 (top) to 1 (bottom); neighbours are joined by a vertical line."""
     rows, columns = 4 * len(cells), 2 * len(cells[0])
     stretch = max(1.0, columns / max(len(depths), 1))
     bits: dict[tuple[int, int], int] = {}
@@ -66,7 +71,7 @@ def _draw(cells: list[list[str]], number: int, depths: Sequence[float | None]) -
 
 
 def _between(before: int | None, now: int) -> range:
-    """Dots of a stroke that ends at `now` and begins beside the one before."""
+    """Rows of the dots that join the row `before` to `now`, without the former."""
     if before is None or before == now:
         return range(now, now + 1)
     return range(before + 1, now + 1) if before < now else range(now, before)

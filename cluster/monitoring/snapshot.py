@@ -1,0 +1,99 @@
+"""A snapshot of a run: its history, and what the endpoints of learner and fleet report at one moment."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from cluster.monitoring.fleet_status import FleetStatus
+from cluster.monitoring.scrape import Scrape, scrape
+from cluster.runs.directory import RunDirectory
+from common.update_record import UpdateRecord
+
+_GAUGES = {  # field of LearnerSnapshot -> metric
+    "epoch": "outertrain_epoch",
+    "version": "outertrain_version",
+    "target_updates": "outertrain_target_updates",
+    "batch_samples": "outertrain_batch_samples",
+    "batch_target_samples": "outertrain_batch_target_samples",
+    "last_update_time": "outertrain_last_update_timestamp_seconds",
+    "loss_clamp": "outertrain_outer_loss_clamp",
+    "checkpoint_version": "outertrain_checkpoint_version",
+    "checkpoint_time": "outertrain_checkpoint_timestamp_seconds",
+    "checkpoint_failures": "outertrain_checkpoint_failures_total",
+    "disk_free_bytes": "outertrain_disk_free_bytes",
+}
+
+
+class LearnerSnapshot(NamedTuple):
+    """What the learner reports; times are unix seconds. None: not reported."""
+
+    announced: bool = False  # it has written a target file, which it removes when it exits normally
+    responding: bool = False
+    epoch: float | None = None
+    version: float | None = None
+    target_updates: float | None = None
+    batch_samples: float | None = None
+    batch_target_samples: float | None = None
+    last_update_time: float | None = None
+    loss_clamp: float | None = None
+    checkpoint_version: float | None = None
+    checkpoint_time: float | None = None
+    checkpoint_failures: float | None = None
+    disk_free_bytes: float | None = None
+    verdicts: Mapping[str, int] = {}  # samples received since it started
+
+
+class FleetSnapshot(NamedTuple):
+    """What the fleet manager reports."""
+
+    announced: bool = False
+    responding: bool = False
+    status: FleetStatus = FleetStatus(target=0)
+
+
+class Snapshot(NamedTuple):
+    """All that is known of a run at one moment."""
+
+    history: Sequence[UpdateRecord]  # or its newest part, oldest first
+    learner: LearnerSnapshot
+    fleet: FleetSnapshot
+    now: float  # unix seconds
+
+    @property
+    def version(self) -> int:
+        """The learner's, or that of the newest update."""
+        return int(self.learner.version or (self.history[-1].version if self.history else 0))
+
+
+def take_snapshot(run: RunDirectory, history: Sequence[UpdateRecord]) -> Snapshot:
+    """Scrapes both endpoints of the run."""
+    learner, fleet = learner_in(scrape(run, "learner")), fleet_in(scrape(run, "fleet"))
+    return Snapshot(history, learner, fleet, time.time())
+
+
+def learner_in(scraped: Scrape) -> LearnerSnapshot:
+    """What the scraped endpoint of a learner reports."""
+    return LearnerSnapshot(
+        announced=scraped.announced,
+        responding=scraped.samples is not None,
+        **{field: scraped.get(metric) for field, metric in _GAUGES.items()},
+        verdicts=_counts(scraped, "outertrain_samples_total", "verdict"),
+    )
+
+
+def fleet_in(scraped: Scrape) -> FleetSnapshot:
+    """What the scraped endpoint of a fleet manager reports."""
+    states = _counts(scraped, "outertrain_workers", "state")
+    status = FleetStatus(
+        target=int(scraped.get("outertrain_workers_target") or 0),
+        starting=states.get("starting", 0),
+        running=states.get("running", 0),
+        draining=states.get("leaving", 0),
+        abandoned=states.get("given_up", 0),
+        nodes=_counts(scraped, "outertrain_node_workers", "node"),
+    )
+    return FleetSnapshot(scraped.announced, scraped.samples is not None, status)
+
+
+def _counts(scraped: Scrape, name: str, label: str) -> dict[str, int]:
+    return {key: int(value) for key, value in scraped.by(name, label).items()}
