@@ -1,4 +1,4 @@
-"""The environment of all tests: JAX on one thread and strict, compiled functions kept in the temporary folder.
+"""The environment of all tests: JAX strict and on one thread, compiled functions kept in the temporary folder.
 
 Set before anything imports JAX, and by environment variables, so that processes that tests start are strict too.
 Warnings are errors (pyproject.toml); 64 bits only inside `jax.enable_x64(True)`.
@@ -8,6 +8,7 @@ import os
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 from common import runtime
@@ -18,3 +19,29 @@ runtime.prepare(pin=False)
 
 settings.register_profile("fixed", derandomize=True, database=None, deadline=None, max_examples=50)
 settings.load_profile("fixed")
+
+# Modules that compile or train for more than a few seconds. All other tests of the default suite are marked `quick`.
+LONGER = {
+    "test_bench",
+    "test_conv",
+    "test_drop_in",
+    "test_evaluator",
+    "test_export",
+    "test_fixture_run",
+    "test_in_process",
+    "test_mlp",
+    "test_paper_preset",
+    "test_pretrained",
+    "test_reproduce",
+    "test_task",
+    "test_unroll",
+    "test_worker",
+}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        marked = {mark.name for mark in item.iter_markers()}
+        if item.path.stem not in LONGER and not marked & {"cluster", "faults", "slow"}:
+            item.add_marker("quick")

@@ -1,5 +1,6 @@
 """A whole run in one process: the same seed gives the same theta, bit for bit, however often it was killed."""
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -101,7 +102,8 @@ def test_run_command_killed_by_sigkill_resumes_to_the_same() -> None:
     for version in (0, 17):
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
             while not any(int(p.stem[-7:]) > version for p in (run.path / "checkpoints").glob("e*.ckpt")):
-                assert process.poll() is None
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    pytest.fail(f"ended with code {process.wait(0.01)} before it was killed")
             process.send_signal(signal.SIGKILL)
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 0, done.stderr

@@ -51,8 +51,8 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "the learned optimizer on convolutions": Case("conv", "mlp"),
-    "the learned optimizer": Case("mlp", "mlp"),
+    "the learned optimizer on convolutions": Case("shallow conv", "mlp"),
+    "the learned optimizer": Case("linear", "mlp"),
     "fresh validation batches": Case("mlp", "sgd", OuterLoss("valid", 2)),
     "adam": Case("quadratic", "adam"),
     "integer states": Case("quadratic", "alternating"),

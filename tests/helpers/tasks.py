@@ -14,7 +14,9 @@ from workers.unroll import Problem
 DATASET = DatasetConfig(image_size=8, classes=20, train_images=6, valid_images=5, test_images=4)
 TASKS = {
     "conv": TaskConfig(units=(3, 4), strides=(2, 1), classes=3, batch_size=4, inner_steps=12),
+    "shallow conv": TaskConfig(units=(3,), strides=(2,), classes=3, batch_size=4, inner_steps=12),
     "mlp": TaskConfig(family="mlp", units=(4,), classes=3, batch_size=4, inner_steps=12),
+    "linear": TaskConfig(family="mlp", units=(), classes=3, batch_size=4, inner_steps=12),
     "quadratic": TaskConfig(family="quadratic", options={"dimension": 2}, inner_steps=12),
 }
 
