@@ -15,14 +15,13 @@ An item's name ends in a digest of all that decides its result, so a changed set
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from common import configfile
-from common.config import Config
+from common.config import Config, stable_tree
 from common.update_record import UpdateRecord
 from workers.evaluation.evaluator import Evaluator
 
@@ -59,7 +58,7 @@ def item(figure: str, kind: str, label: str, settings: Settings = (), **fields: 
 
 def deciding(config: Config) -> dict[str, Any]:
     """The configuration without what is kept on disk and shown, and where data lie: they must not make results void."""
-    tree = asdict(config)
+    tree = stable_tree(config)
     workers = {key: value for key, value in tree["workers"].items() if key != "grace"}
     outer = {key: value for key, value in tree["outer"].items() if not key.startswith("keep_") and key != "journal"}
     return {**tree, "dataset": {**tree["dataset"], "path": ""}, "outer": outer, "workers": workers, "metrics": None}
