@@ -182,9 +182,11 @@ def test_every_deployment_sets_rays_variables() -> None:
     shell = dict(re.findall(r"^\s*export (\w+)=(\S+)", (DEPLOY / "ray/env.sh").read_text(), re.MULTILINE))
     units = dict(re.findall(r"^(\w+)=(.*)$", (DEPLOY / "systemd/env").read_text(), re.MULTILINE))
     image = dict(re.findall(r"(RAY_\w+)=(\S+)", (DEPLOY / "Dockerfile").read_text()))
+    batch = dict(re.findall(r"^export (RAY_\w+)=(\S+)", (DEPLOY / "slurm/env.sh").read_text(), re.MULTILINE))
     wanted = {name: value for name, value in shell.items() if name.startswith("RAY_")}
     assert wanted["RAY_AUTH_MODE"] == "token" and wanted["RAY_worker_niceness"] == "0" and len(wanted) == 5
     assert wanted == image == {name: value for name, value in units.items() if name.startswith("RAY_")}
+    assert wanted.items() <= batch.items()
     assert FOLDER_VARIABLE in shell and FOLDER_VARIABLE in units
 
 
@@ -238,7 +240,7 @@ def test_systemd_unit_is_confined(path: Path) -> None:
 
 def test_readme_deployments_are_short_and_name_existing_files() -> None:
     text = (DEPLOY / "README.md").read_text()
-    deployments = re.split(r"^## ", text, flags=re.MULTILINE)[2:8]
+    deployments = re.split(r"^## ", text, flags=re.MULTILINE)[2:9]
     assert [section.splitlines()[0] for section in deployments] == [
         "This machine",
         "AWS",
@@ -246,6 +248,7 @@ def test_readme_deployments_are_short_and_name_existing_files() -> None:
         "Your own machines",
         "systemd",
         "Kubernetes",
+        "Slurm",
     ]
     for section in deployments:
         commands = [line for line in section.splitlines() if re.match(r" {4}\S", line)]

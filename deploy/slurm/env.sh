@@ -1,0 +1,35 @@
+# Settings of every process of a Slurm job. Read by both batch files, and by hand:
+#     srun --overlap --jobid=JOB --nodes=1 --ntasks=1 bash -c '. deploy/slurm/env.sh; attach RUN; outertrain scale RUN 64'
+export PATH="${OUTERTRAIN_VENV:-${SLURM_SUBMIT_DIR:-$PWD}/.venv}/bin:$PATH"
+export OUTERTRAIN_RUNS="${OUTERTRAIN_RUNS:-${SLURM_SUBMIT_DIR:-$PWD}/runs}" # on storage that all nodes share
+export RAY_AUTH_MODE=token                     # other users of the cluster reach these ports too
+export RAY_USAGE_STATS_ENABLED=0
+export RAY_worker_niceness=0                   # Ray's default of 15 starves the learner
+export RAY_prestart_worker_first_driver=0
+export RAY_worker_register_timeout_seconds=300 # many workers may start at once on one node
+export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0  # a worker does not know that its node is draining
+
+# Ray's sockets, logs and sessions: node-local, and short, because the path of a socket holds 107 bytes (many sites set a longer TMPDIR).
+ray_folder="${OUTERTRAIN_RAY_FOLDER:-/tmp}/ot-${SLURM_JOB_ID:-$$}"
+
+# What every `ray start` of a job gets: free ports, because nodes may be shared, and no object store to speak of, because messages travel inline.
+ray_options=(--block --temp-dir="$ray_folder" --include-log-monitor=false --object-store-memory=104857600
+             --dashboard-agent-listen-port=0 --log-color=false)
+
+# Where the token and the address of a run's Ray head lie.
+state_of() { echo "$OUTERTRAIN_RUNS/.slurm/$1"; }
+
+# Makes the following commands talk to the Ray head of a run.
+attach() {
+    if ! . "$(state_of "$1")/address" 2>/dev/null; then
+        echo "no job has started the run '$1' (no file $(state_of "$1")/address): submit deploy/slurm/run.sbatch first" >&2
+        return 2
+    fi
+    RAY_AUTH_TOKEN_PATH="$(state_of "$1")/token"
+    export RAY_ADDRESS RAY_AUTH_TOKEN_PATH
+}
+
+# Runs a command until it ends or the shell gets a signal that it traps.
+interruptibly() { "$@" & wait $!; }
+
+ulimit -n 65536 2>/dev/null || ulimit -n "$(ulimit -Hn)"
