@@ -17,12 +17,13 @@ ALLOWED = {  # top-level package -> top-level packages it may import
     "cluster": {"common", "learner", "workers", "cluster"},
 }
 CLUSTER = {  # sub-package of cluster -> sub-packages of cluster it may import
-    "cli": {"cli", "launchers", "report", "jobs", "monitoring", "runs"},
+    "cli": {"cli", "launchers", "report", "jobs", "monitoring", "planning", "runs"},
     "launchers": {"launchers", "actors", "jobs", "monitoring", "runs"},
     "actors": {"actors", "jobs", "monitoring", "runs"},
     "jobs": {"jobs", "runs"},
     "monitoring": {"monitoring", "runs"},
     "report": {"report", "runs"},
+    "planning": {"planning"},
     "runs": {"runs"},
 }
 LIBRARIES = {  # library -> whether a file may import it

@@ -1,0 +1,1 @@
+"""What a run will take: a simulation of the whole system, and the plan that `outertrain plan` prints."""
