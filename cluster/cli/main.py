@@ -17,6 +17,7 @@ from common.errors import UserError
 
 COMMANDS = {  # module of cluster.cli, which holds the command -> its line in `outertrain --help`
     "train": "Train, evaluate and report on this machine.",
+    "plan": "Print time and cost of a run before it is started.",
     "launch": "Start a run on the Ray cluster of this machine, and return.",
     "scale": "Change the number of workers of a launched run.",
     "status": "Show the state of a run.",

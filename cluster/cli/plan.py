@@ -1,0 +1,147 @@
+"""`outertrain plan`: time and cost of a run before it is started."""
+
+import json
+from typing import Any
+
+import click
+
+from cluster.cli import console, options
+from cluster.planning.plan import Basis, Plan, make_plan
+from cluster.planning.simulation import Failures
+from cluster.report.table import aligned
+from cluster.runs.open import DEFAULT
+from common import configfile, runtime
+from common.config import Config
+from common.errors import UserError
+
+
+@click.command()
+@click.argument("config", metavar="[CONFIG]", required=False)
+@options.overrides("workers", "updates")
+@click.option(
+    "--step-seconds", type=float, metavar="S", help="Seconds of one inner step of a pair (default: measured)."
+)
+@click.option(
+    "--worker-mtbf", type=float, metavar="HOURS", help="Mean time between failures of a worker (default: none)."
+)
+@click.option(
+    "--cores-per-node", type=int, default=32, metavar="N", help="Workers of one aggregator, if used (default: 32)."
+)
+@options.as_json
+def command(
+    *, config: str | None, overrides: tuple[str, ...], step_seconds: float | None, as_json: bool, **assumed: Any
+) -> None:
+    """Print time and cost of a run before it is started.
+
+    CONFIG is a TOML file or a preset (default: quickstart). The time of an inner step and of the learner's work is
+    measured on this machine; the workers' cores are taken to be like its cores.
+    """
+    settings = configfile.load(config or DEFAULT, overrides)
+    basis = measure(settings, step_seconds)._replace(**checked(**assumed))
+    plan = make_plan(settings, basis)
+    print(json.dumps(facts(plan, basis)) if as_json else text(plan, basis, measured=step_seconds is None))
+
+
+def checked(worker_mtbf: float | None, cores_per_node: int) -> dict[str, Any]:
+    """Fields of `Basis`. Raises UserError for impossible ones."""
+    if worker_mtbf is not None and not worker_mtbf > 0:
+        raise UserError(f"--worker-mtbf {worker_mtbf:g} is no time between failures: give hours, more than 0")
+    if cores_per_node < 1:
+        raise UserError(f"--cores-per-node {cores_per_node} leaves no worker on a node: give at least 1")
+    failures = Failures() if worker_mtbf is None else Failures(worker_mtbf=3600.0 * worker_mtbf)
+    return {"failures": failures, "cores_per_node": cores_per_node}
+
+
+def measure(config: Config, step_seconds: float | None) -> Basis:
+    """Measures what was not given. Raises UserError where the data that this takes are missing."""
+    if step_seconds is not None and not 0 < step_seconds < float("inf"):
+        raise UserError(f"--step-seconds {step_seconds:g} is no duration: give seconds, more than 0")
+    runtime.prepare(pin=False)
+    with console.make() as show:
+        if step_seconds is None:
+            show.say("measuring the inner step of this machine (--step-seconds skips this)")
+            step_seconds = measured_step(config)
+        from cluster.planning.costs import learner_costs
+
+        return Basis(step_seconds, learner_costs(config))
+
+
+def measured_step(config: Config) -> float:
+    from workers.bench.steps import pair_step_seconds
+
+    try:
+        return pair_step_seconds(config)
+    except UserError as error:
+        raise UserError(
+            f"{str(error).rstrip('.')}; the step time cannot be measured without the data: give it by --step-seconds, or measure with "
+            "made-up images of the same size (--set dataset.source=procedural --set dataset.image_size=32)"
+        ) from None
+
+
+def facts(plan: Plan, basis: Basis) -> dict[str, Any]:
+    """What --json prints."""
+    return {
+        "workers": plan.workers,
+        "batch_samples": plan.batch,
+        "updates": plan.updates,
+        "step_seconds": basis.step_seconds,
+        "exchange_seconds": basis.costs.exchange,
+        "update_seconds": basis.costs.update,
+        "capacity_samples_per_second": plan.capacity,
+        "hours": plan.hours,
+        "core_hours": plan.core_hours,
+        "core_seconds_per_update": plan.core_seconds_per_update,
+        "moments": [
+            {
+                "version": m.version,
+                "window": m.window,
+                "sample_seconds": m.sample_seconds,
+                "updates_per_hour": 3600.0 / m.outcome.seconds_per_update,
+                "staleness": m.outcome.staleness,
+                "exchange_99_seconds": m.outcome.exchange_99,
+                "learner_waits": m.outcome.learner_waits,
+                "goodput": m.outcome.goodput,
+                "rejected": m.outcome.rejected,
+                "samples_per_exchange": m.outcome.group,
+                "most_workers": m.most_workers,
+            }
+            for m in plan.moments
+        ],
+    }
+
+
+def text(plan: Plan, basis: Basis, *, measured: bool) -> str:
+    """The plan for people."""
+    head = ("from update", "window", "sample", "updates/hour", "staleness", "learner waits", "goodput", "most workers")
+    rows = [
+        (
+            f"{m.version:,}",
+            f"{m.window:,}",
+            seconds(m.sample_seconds),
+            f"{3600.0 / m.outcome.seconds_per_update:,.4g}",
+            f"{m.outcome.staleness:.3g}",
+            f"{m.outcome.learner_waits:.1%}",
+            f"{m.outcome.goodput:.1%}",
+            f"{m.most_workers:,}",
+        )
+        for m in plan.moments
+    ]
+    origin = "measured on this machine" if measured else "as given"
+    return "\n".join(
+        [
+            f"{plan.updates:,} updates of {plan.batch} samples, {plan.workers:,} workers: {seconds(3600 * plan.hours)}, "
+            f"{plan.core_hours:,.4g} core hours, {plan.core_seconds_per_update:,.4g} core seconds per update",
+            f"inner step of a pair: {1000 * basis.step_seconds:.4g} ms, {origin}; the learner takes up to "
+            f"{plan.capacity:,.0f} samples per second",
+            "",
+            *aligned([head, *rows]),
+        ]
+    )
+
+
+def seconds(value: float) -> str:
+    """A duration in its natural unit."""
+    for unit, size in (("days", 86400.0), ("hours", 3600.0), ("min", 60.0)):
+        if value >= 2 * size:
+            return f"{value / size:,.3g} {unit}"
+    return f"{value:.3g} s"

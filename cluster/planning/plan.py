@@ -1,0 +1,115 @@
+"""The plan of a run: how long it takes and what it costs, from a configuration and the costs of its operations.
+
+The window grows during a run, and with it the time of a sample. So the plan simulates a few moments of the ramp, each as
+a steady state, and integrates the seconds per update over all updates.
+"""
+
+import random
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import NamedTuple
+
+from cluster.planning.simulation import Costs, Durations, Failures, Outcome, Scenario, Simulation
+from common.config import Config
+from workers.curriculum import window
+
+PARTS = 4  # of the ramp
+MIN_UPDATES, MIN_CYCLES = 20, 6  # that are simulated of each moment: updates, and samples of each worker
+HEAD_CORES = 1  # the learner, the fleet manager and Ray's head
+
+
+class Basis(NamedTuple):
+    """What a plan rests on."""
+
+    step_seconds: float  # of one inner step of one antithetic pair
+    costs: Costs
+    failures: Failures = Failures()
+    cores_per_node: int = 32  # decides how many aggregators there are, if any
+
+
+class Moment(NamedTuple):
+    """The run at one version."""
+
+    version: int
+    window: float  # inner steps of a truncation, nominal
+    sample_seconds: float  # mean over samples
+    outcome: Outcome
+    most_workers: int  # beyond which the learner is the bottleneck
+
+
+class Plan(NamedTuple):
+    workers: int
+    batch: int  # samples of one update
+    updates: int
+    capacity: float  # samples per second that the learner can take
+    moments: tuple[Moment, ...]
+    hours: float
+    core_hours: float
+
+    @property
+    def core_seconds_per_update(self) -> float:
+        return 3600.0 * self.core_hours / self.updates
+
+
+def make_plan(config: Config, basis: Basis, seed: int = 0) -> Plan:
+    costs, batch = basis.costs, config.outer.batch_samples
+    capacity = 1.0 / (costs.exchange + costs.update / batch)
+    moments = tuple(_moment(config, basis, version, seed) for version in _versions(config))
+    seconds = _integral([(m.version, m.outcome.seconds_per_update) for m in moments], config.outer.updates)
+    hours = seconds / 3600.0
+    cores = config.workers.count + HEAD_CORES
+    return Plan(config.workers.count, batch, config.outer.updates, capacity, moments, hours, cores * hours)
+
+
+def _versions(config: Config) -> list[int]:
+    """Moments from the start of the ramp to its end, or to that of the run."""
+    last = min(config.curriculum.updates, config.outer.updates)
+    if config.curriculum.start == config.curriculum.end:
+        last = 0
+    return sorted({round(last * part / PARTS) for part in range(PARTS + 1)})
+
+
+def _integral(points: list[tuple[int, float]], end: int) -> float:
+    """Of a quantity that is linear between points, and constant after the last one."""
+    total = sum((b - a) * (value_a + value_b) / 2 for (a, value_a), (b, value_b) in pairwise(points))
+    version, value = points[-1]
+    return total + (end - version) * value
+
+
+def _moment(config: Config, basis: Basis, version: int, seed: int) -> Moment:
+    workers, batch = config.workers.count, config.outer.batch_samples
+    draw = durations(config, version, basis.step_seconds)
+    aggregators = -(-workers // basis.cores_per_node) if config.workers.aggregate else 0
+    scenario = Scenario(
+        workers,
+        batch,
+        draw,
+        basis.costs,
+        basis.failures,
+        aggregators,
+        max(config.workers.aggregate, 1),
+        max_staleness=config.outer.max_staleness,
+    )
+    outcome = Simulation(scenario, seed).run(max(MIN_UPDATES * batch, MIN_CYCLES * workers), 2 * workers + batch)
+    several = draw(random.Random(seed))
+    mean = sum(next(several) for _ in range(2000)) / 2000
+    nominal = window(config.curriculum, version, 0.5, config.task.inner_steps)
+    most = int(mean / (basis.costs.exchange + basis.costs.update / batch))
+    return Moment(version, nominal, mean, outcome, most)
+
+
+def durations(config: Config, version: int, step_seconds: float) -> Durations:
+    """Samples of trajectories in steady state: each in a phase of its own, the last truncation of a problem shorter."""
+
+    def draw(source: random.Random) -> Iterator[float]:
+        length = config.task.inner_steps
+        left = [source.randint(1, length) for _ in range(config.estimator.pairs)]
+        while True:
+            steps = 0
+            for slot, remaining in enumerate(left):
+                taken = window(config.curriculum, version, source.random(), remaining)
+                left[slot] = remaining - taken or length
+                steps += taken
+            yield steps * step_seconds
+
+    return draw

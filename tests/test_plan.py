@@ -1,0 +1,126 @@
+"""Plans: arithmetic where it is exact, the command's answer, and a sentence for each mistake."""
+
+import json
+import random
+from dataclasses import replace
+from itertools import accumulate
+from pathlib import Path
+
+import pytest
+
+from cluster.cli.main import main
+from cluster.planning.costs import RAY_SECONDS, learner_costs
+from cluster.planning.plan import Basis, durations, make_plan
+from cluster.planning.simulation import Costs, Failures
+from common.config import Config, CurriculumConfig, OuterConfig, WorkersConfig
+
+CHEAP = Costs(exchange=1e-6, update=1e-6, latency=0.0)
+RAMP = CurriculumConfig(start=10, end=110, updates=100, jitter=0.0)
+
+
+def config(**sections) -> Config:
+    known = {
+        "curriculum": RAMP,
+        "outer": OuterConfig(updates=200, batch_samples=8),
+        "workers": WorkersConfig(count=40),
+    }
+    return Config(**(known | sections))
+
+
+def test_plan_of_an_idle_learner_is_the_work_over_the_workers() -> None:
+    found = make_plan(config(), Basis(0.1, CHEAP))
+    by_version = {m.version: m.sample_seconds for m in found.moments}
+    assert sorted(by_version) == [0, 25, 50, 75, 100]
+    ramp = sum(25 * (by_version[v] + by_version[v + 25]) / 2 for v in (0, 25, 50, 75))
+    sample_seconds = ramp + 100 * by_version[100]  # of one sample per update, over all 200
+    assert 3600 * found.hours == pytest.approx(8 * sample_seconds / 40, rel=0.03)
+    assert found.core_hours == pytest.approx(41 * found.hours)
+    assert found.core_seconds_per_update == pytest.approx(3600 * found.core_hours / 200)
+
+
+def test_plan_of_twice_the_workers_takes_half_the_time_until_saturation() -> None:
+    def hours(workers: int, exchange: float) -> float:
+        costs = Costs(exchange=exchange, update=0.0)
+        return make_plan(config(workers=WorkersConfig(count=workers)), Basis(0.1, costs)).hours
+
+    assert hours(40, 1e-6) / hours(80, 1e-6) == pytest.approx(2, rel=0.05)
+    assert hours(400, 1.0) / hours(800, 1.0) == pytest.approx(1, rel=0.02)
+
+
+def test_plan_gives_the_number_of_workers_that_saturates_the_learner() -> None:
+    flat = replace(RAMP, start=50, end=50)
+    [moment] = make_plan(config(curriculum=flat), Basis(0.1, Costs(0.02, 0.08))).moments
+    assert moment.most_workers == pytest.approx(moment.sample_seconds / (0.02 + 0.08 / 8), abs=1)
+
+
+def test_plan_with_failing_workers_takes_longer() -> None:
+    basis = Basis(0.1, CHEAP)
+    calm, failing = (make_plan(config(), b) for b in (basis, basis._replace(failures=Failures(worker_mtbf=60.0))))
+    assert failing.hours > 1.05 * calm.hours
+    assert failing.moments[-1].outcome.goodput < calm.moments[-1].outcome.goodput
+
+
+def test_plan_is_deterministic() -> None:
+    assert make_plan(config(), Basis(0.1, CHEAP)) == make_plan(config(), Basis(0.1, CHEAP))
+
+
+def test_durations_add_up_to_whole_inner_problems() -> None:
+    settings = config(curriculum=replace(RAMP, jitter=0.2))
+    samples, length = durations(settings, 100, 1.0)(random.Random(7)), settings.task.inner_steps
+    first = random.Random(7).randint(1, length)  # the problem in progress has so many steps left
+    reached = list(accumulate(next(samples) for _ in range(200)))
+    assert {first + k * length for k in range(20)} <= set(reached)
+
+
+def test_learner_costs_are_the_rays_call_and_its_own_work() -> None:
+    costs = learner_costs(config())
+    assert RAY_SECONDS < costs.exchange < RAY_SECONDS + 0.01
+    assert 0 < costs.update < 1
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.toml").write_text(
+        '[task]\nfamily = "quadratic"\ninner_steps = 20\n[curriculum]\nstart = 4\nend = 8\n[outer]\nupdates = 40\n'
+    )
+    return tmp_path
+
+
+def test_plan_prints_one_line_of_json(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["plan", "own.toml", "--workers", "5", "--json"]) == 0
+    out = capsys.readouterr().out
+    found = json.loads(out)
+    assert out.count("\n") == 1
+    assert found["workers"] == 5 and found["updates"] == 40 and found["step_seconds"] > 0
+    assert found["core_hours"] == pytest.approx(6 * found["hours"])
+    assert [m["version"] for m in found["moments"]] == [0, 10, 20, 30, 40]
+    assert list(folder.iterdir()) == [folder / "own.toml"]
+
+
+def test_plan_prints_a_table(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["plan", "own.toml", "--workers", "5", "--step-seconds", "60", "--worker-mtbf", "1"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("40 updates of 8 samples, 5 workers: ")
+    assert "6e+04 ms, as given" in out and len(out.splitlines()) == 9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["own.toml", "--step-seconds", "0"], "--step-seconds 0 is no duration"),
+        (["own.toml", "--step-seconds", "nan"], "--step-seconds nan is no duration"),
+        (["own.toml", "--step-seconds", "1", "--worker-mtbf", "-2"], "--worker-mtbf -2 is no time between failures"),
+        (["own.toml", "--step-seconds", "1", "--worker-mtbf", "nan"], "--worker-mtbf nan is no time between failures"),
+        (["own.toml", "--step-seconds", "1", "--cores-per-node", "0"], "--cores-per-node 0 leaves no worker on a node"),
+        (["own.toml", "--workers", "0"], "workers.count = 0"),
+        (["none.toml"], "none.toml"),
+        (["paper"], "give it by --step-seconds"),
+    ],
+)
+def test_plan_with_bad_input_ends_with_a_sentence(
+    folder: Path, capsys: pytest.CaptureFixture, arguments: list[str], sentence: str
+) -> None:
+    assert main(["plan", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and sentence in err and "Traceback" not in err
