@@ -67,7 +67,7 @@ def test_cluster_killed_workers_are_replaced(surroundings: Path, cluster: Cluste
         print({"seconds_until_four_killed_workers_are_replaced": replaced})
         scene.advance()
         assert scene.fleet().restarts == 20 and scene.learner().epoch == 1
-        assert outertrain("logs", "killed", "--lines", "10000").count(" ended: ") == 20
+        assert outertrain("logs", "killed", "--lines", "10000").count(" exited: ") == 20
     check_nothing_is_missing(scene.run)
 
 
@@ -124,7 +124,7 @@ def test_stop_after_an_interrupted_launch(surroundings: Path, cluster: Cluster) 
         scene.advance()
         ray.kill(scene.handles.fleet)
         until(lambda: ray_cluster.handles("half").fleet is None, 30)
-        with pytest.raises(UserError, match="has no fleet, its launch was cut off: stop it"):
+        with pytest.raises(UserError, match="has no fleet because its launch was interrupted: stop it"):
             ray_cluster.scale("half", 3)
 
 
