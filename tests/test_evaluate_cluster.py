@@ -1,4 +1,4 @@
-"""A launched run is evaluated: by its own workers, behind its training, and by others beside it."""
+"""Evaluation of a launched run: by its own workers, with lower priority than training, and by other workers."""
 
 import json
 import subprocess
@@ -44,7 +44,7 @@ def test_evaluate_launched_run_with_and_without_its_workers(folder: Path, capsys
     assert facts["tasks"] == 2 and facts["version"] >= version
     assert next_version() > facts["version"]
 
-    beside = [
+    alongside = [
         sys.executable,
         "-m",
         "cluster.cli.main",
@@ -53,8 +53,8 @@ def test_evaluate_launched_run_with_and_without_its_workers(folder: Path, capsys
         "--workers",
         "1",
         "--json",
-    ]  # with a Ray of its own
-    done = subprocess.run(beside, capture_output=True, text=True, timeout=240)
+    ]  # with its own Ray
+    done = subprocess.run(alongside, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["version"] > facts["version"]
     assert target.read_bytes() == announced  # Prometheus still watches the fleet of the run

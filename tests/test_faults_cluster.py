@@ -1,4 +1,4 @@
-"""Faults of processes and machines on a Ray cluster of several nodes. Workers are stubs without JAX."""
+"""Faults of processes and nodes on a Ray cluster. Workers are stubs without JAX."""
 
 import json
 import os
@@ -79,7 +79,7 @@ def test_cluster_killed_learner_restarts_and_workers_continue(surroundings: Path
             version = scene.learner().version
             os.kill(unwrap(scene.handles.learner.pid.remote), signal.SIGKILL)
             away.append(until(lambda epoch=epoch: scene.learner().epoch == epoch, 30))
-            parent = json.loads((scene.run.path / "epochs" / f"e{epoch:04d}.json").read_text())["parent"]
+            parent = json.loads((scene.run.epochs / f"e{epoch:04d}.json").read_text())["parent"]
             assert parent[1] >= version - 1
             scene.advance()
         assert scene.workers() == before
@@ -88,16 +88,16 @@ def test_cluster_killed_learner_restarts_and_workers_continue(surroundings: Path
 
 
 def test_cluster_waits_for_an_unavailable_run_directory(surroundings: Path, cluster: Cluster) -> None:
-    """As when the storage is away just when the learner starts again."""
+    """The storage is unavailable just when the learner restarts."""
     with launched(surroundings, "away", 4) as scene:
         scene.advance()
         before, version = scene.workers(), scene.learner().version
         away = scene.run.path.rename(scene.run.path.with_name(".away"))
         os.kill(unwrap(scene.handles.learner.pid.remote), signal.SIGKILL)
-        until(lambda: "cannot read the configuration" in str(refusal(scene)), 30)
+        until(lambda: "cannot read the configuration" in str(error_of(scene)), 30)
         time.sleep(3)
         away.rename(scene.run.path)
-        back = until(lambda: refusal(scene) is None, 60)
+        back = until(lambda: error_of(scene) is None, 60)
         scene.advance()
         print({"seconds_until_a_learner_opens_its_run_again": back})
         assert scene.learner().version > version and scene.learner().epoch == 2
@@ -111,7 +111,7 @@ def test_cluster_waits_for_an_unavailable_run_directory(surroundings: Path, clus
         scene.reach(4, 60)
 
 
-def refusal(scene: Scene) -> UserError | None:
+def error_of(scene: Scene) -> UserError | None:
     try:
         scene.learner()
     except UserError as error:
@@ -179,7 +179,7 @@ def living_nodes() -> int:
 
 
 def outertrain(*arguments: str, code: int = 0) -> str:
-    """What a command, in a process of its own, prints to standard output."""
+    """Runs a command in a process and returns its standard output."""
     script = str(Path(sys.executable).parent / "outertrain")
     done = subprocess.run([script, *arguments], capture_output=True, text=True, timeout=120)
     assert done.returncode == code, done.stderr
@@ -187,7 +187,7 @@ def outertrain(*arguments: str, code: int = 0) -> str:
 
 
 def test_cluster_two_runs_one_scaled_by_command(surroundings: Path, cluster: Cluster) -> None:
-    """The other run has real workers; neither notices the other."""
+    """The other run has real workers. Neither affects the other."""
     outertrain("launch", str(surroundings / "run.toml"), "--name", "steady", "--workers", "1")
     with launched(surroundings, "scaled", 8) as scene:
         steady = Scene("steady")
@@ -244,7 +244,7 @@ def test_cluster_aggregators_merge_and_one_may_be_lost(surroundings: Path, clust
         node = next(node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU"))
         before, known = scene.workers(), scene.learner().workers_known
         ray.kill(unwrap(scene.handles.fleet.aggregator.remote, node), no_restart=False)
-        until(lambda: scene.learner().workers_known == known + 1, 60)  # its next life has another name
+        until(lambda: scene.learner().workers_known == known + 1, 60)  # a restarted aggregator has another uid
         scene.advance()
         assert scene.workers() == before
     assert {name[:2] for name, _ in replay(scene.run.path).names} == {"a-"}

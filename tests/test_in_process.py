@@ -1,4 +1,4 @@
-"""A whole run in one process: the same seed gives the same theta, bit for bit, however often it was killed."""
+"""Runs in one process: the same seed gives the same theta, bit for bit, however often the run was killed."""
 
 import contextlib
 import signal
@@ -67,13 +67,13 @@ def test_run_theta_depends_on_the_seed_only() -> None:
 def test_run_killed_anywhere_and_resumed_is_the_same(es: str, samples: tuple[int, ...]) -> None:
     """`samples`: between two kills; a batch has 2 samples of 2 pairs."""
     wanted = config(estimator={"pairs": 2, "es": es, "use": "merged" if es == "truncated" else "es"})
-    whole = train("whole", wanted)
+    uninterrupted = train("uninterrupted", wanted)
     for steps in samples:
-        train("torn", wanted, steps)
-    torn = train("torn", wanted)
-    assert load_theta(torn)[0].tobytes() == load_theta(whole)[0].tobytes()
-    lines = [[r.version, r.loss, r.norms.gradient] for r in read_history(torn.path)]
-    assert lines == [[r.version, r.loss, r.norms.gradient] for r in read_history(whole.path)]
+        train("killed-often", wanted, steps)
+    killed = train("killed-often", wanted)
+    assert load_theta(killed)[0].tobytes() == load_theta(uninterrupted)[0].tobytes()
+    lines = [[r.version, r.loss, r.norms.gradient] for r in read_history(killed.path)]
+    assert lines == [[r.version, r.loss, r.norms.gradient] for r in read_history(uninterrupted.path)]
 
 
 def test_run_staleness_is_zero_and_workers_take_turns() -> None:
@@ -84,9 +84,9 @@ def test_run_staleness_is_zero_and_workers_take_turns() -> None:
 
 
 def test_run_command_killed_by_sigkill_resumes_to_the_same() -> None:
-    """The command itself, killed by SIGKILL while it writes, computes or starts, is resumed to the same theta."""
+    """The command, killed while it starts, computes or writes, resumes to the same theta."""
     wanted = config(outer={**TREE["outer"], "updates": 30})
-    whole = train("whole", wanted)
+    uninterrupted = train("uninterrupted", wanted)
     run = directory.create("killed", wanted)
     command = [
         sys.executable,
@@ -108,7 +108,7 @@ def test_run_command_killed_by_sigkill_resumes_to_the_same() -> None:
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 0, done.stderr
     theta, version = load_theta(run)
-    assert version == 30 and theta.tobytes() == load_theta(whole)[0].tobytes()
+    assert version == 30 and theta.tobytes() == load_theta(uninterrupted)[0].tobytes()
     assert np.isfinite(theta).all()
 
 
@@ -146,7 +146,7 @@ def test_train_for_figure_twice_gives_the_same(tmp_path: Path) -> None:
 
 
 def test_train_for_figure_resumed_gives_the_same(tmp_path: Path) -> None:
-    whole = train_for_figure(SMALL, [0, 2, 6], tmp_path / "whole")
+    uninterrupted = train_for_figure(SMALL, [0, 2, 6], tmp_path / "uninterrupted")
     (tmp_path / "cut").mkdir()
     training = open_training(SMALL, tmp_path / "cut")
     np.save(tmp_path / "cut" / "kept-0.npy", training.theta)
@@ -155,9 +155,9 @@ def test_train_for_figure_resumed_gives_the_same(tmp_path: Path) -> None:
         if training.version == 2:
             np.save(tmp_path / "cut" / "kept-2.npy", training.theta)
     resumed = train_for_figure(SMALL, [0, 2, 6], tmp_path / "cut")
-    np.testing.assert_array_equal(resumed.theta, whole.theta)
-    np.testing.assert_array_equal(resumed.kept[2], whole.kept[2])
-    assert [line.loss for line in resumed.history] == [line.loss for line in whole.history]
+    np.testing.assert_array_equal(resumed.theta, uninterrupted.theta)
+    np.testing.assert_array_equal(resumed.kept[2], uninterrupted.kept[2])
+    assert [line.loss for line in resumed.history] == [line.loss for line in uninterrupted.history]
 
 
 def test_train_for_figure_finished_run_is_not_extended(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Reproducing figures: stages, going on where it was, and the processes that compute. The figures are toys."""
+"""Figures as jobs: computed stage by stage, resumed after an interruption. The figures are toys."""
 
 import json
 import sys
@@ -7,12 +7,10 @@ import types
 import pytest
 
 from cluster.cli.interrupt import Interrupted
-from cluster.jobs import figures, job
+from cluster.jobs import figures
 from cluster.jobs.figures import Setting
-from cluster.jobs.job import InProcessPool, Job, Results
-from cluster.launchers import process_pool
-from cluster.launchers.process_pool import LocalPool
-from workers.figures import catalogue, fig2
+from cluster.jobs.job import InProcessPool
+from workers.figures import catalogue
 from workers.figures.figure import Verdict, config_of, item, placed
 
 
@@ -60,14 +58,14 @@ def run(names, folder, computed=None, stop_after=None):
     figures.reproduce(names, Setting("mini", folder), InProcessPool(perform), progress)
 
 
-def test_a_figure_and_what_it_needs(toys, tmp_path):
+def test_reproduce_computes_a_figure_and_what_it_needs(toys, tmp_path):
     run(["figB"], tmp_path)
     record = json.loads((tmp_path / "figB.json").read_text())
     assert record == {"figure": "figB", "claim": "figB is right", "holds": True, "sentence": "75 in all."}
     assert (tmp_path / "figA.png").exists() and (tmp_path / "figB.png").exists()
 
 
-def test_cut_off_it_goes_on_and_gives_the_same_data(toys, tmp_path):
+def test_reproduce_interrupted_resumes_to_the_same_data(toys, tmp_path):
     whole, first, second = [], [], []
     run(["figB"], tmp_path / "whole", whole)
     with pytest.raises(Interrupted):
@@ -78,7 +76,7 @@ def test_cut_off_it_goes_on_and_gives_the_same_data(toys, tmp_path):
         assert (tmp_path / "cut" / name).read_text() == (tmp_path / "whole" / name).read_text()
 
 
-def test_rows_of_other_settings_are_left_alone_and_not_used(toys, tmp_path):
+def test_reproduce_ignores_results_of_other_settings(toys, tmp_path):
     stray = json.dumps({"item": "figA-other", "figure": "figA", "value": 1000}) + "\n"
     (tmp_path / "figA.jsonl").write_text(stray)
     run(["figA"], tmp_path)
@@ -86,49 +84,8 @@ def test_rows_of_other_settings_are_left_alone_and_not_used(toys, tmp_path):
     assert (tmp_path / "figA.jsonl").read_text().startswith(stray)
 
 
-def test_processes_compute_items_and_lost_ones_are_replaced(tmp_path):
-    items = [item for item in fig2.items("mini", []) if item["kind"] == "toy"]
-    broken = {"item": "broken", "figure": "fig2", "kind": "no such kind"}
-    with LocalPool(1, tmp_path) as pool:
-        assert computed(pool, broken).reason == "its process exited with code 1"
-        done = computed(pool, items[0])
-        workers = list(pool._free)
-    assert done.result == json.loads(json.dumps(process_pool.perform(items[0], tmp_path)))
-    assert not any(worker.process.is_alive() for worker in workers)
-
-
-def test_a_process_that_died_while_it_was_idle_costs_an_attempt_and_no_item(tmp_path):
-    items = [item for item in fig2.items("mini", []) if item["kind"] == "toy"][:1]
-    with LocalPool(1, tmp_path) as pool:
-        pool._free[0].process.kill()
-        pool._free[0].process.join()
-        results = Results(tmp_path / "rows.jsonl")
-        job.run(map(Job.from_json, items), results, pool, lambda done, total: None)
-    assert [*results.by_name] == [item["item"] for item in items]
-
-
-def test_where_the_images_lie_is_no_part_of_what_an_item_is():
+def test_placed_job_keeps_its_name():
     one = item("fig5", "train", "label", ("paper", "seed=1"), judge=["paper"])
     moved = placed(one, "/elsewhere")
     assert [config_of(tuple(moved[key])).dataset.path for key in ("settings", "judge")] == ["/elsewhere"] * 2
     assert item("fig5", "train", "label", moved["settings"], judge=["paper"])["item"] == moved["item"] == one["item"]
-
-
-def computed(pool, item):
-    assert pool.room() == 1
-    pool.submit(Job.from_json(item))
-    assert pool.room() == 0
-    while not (done := pool.collect()):
-        pass
-    return done[0]
-
-
-def test_a_training_leaves_nothing_behind(monkeypatch, tmp_path):
-    def perform(record, train):
-        run = tmp_path / "training" / "one"
-        run.mkdir(parents=True)
-        return {"item": record["item"], "existed": run.is_dir()}
-
-    monkeypatch.setattr(catalogue, "perform", perform)
-    assert process_pool.perform({"item": "one"}, tmp_path) == {"item": "one", "existed": True}
-    assert not (tmp_path / "training" / "one").exists()

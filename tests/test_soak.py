@@ -1,4 +1,4 @@
-"""The soak's arithmetic, and a short soak: each kind of fault once."""
+"""The arithmetic of the soak test, and a short soak with each kind of fault once."""
 
 import os
 import subprocess
@@ -47,11 +47,11 @@ def test_seconds_lost_counts_missing_updates() -> None:
     assert lost == {"a": {"count": 2, "seconds_lost": 2.0}, "b": {"count": 1, "seconds_lost": 0.0}}
 
 
-def readings(lives: int, growth: float, step: float) -> list[Reading]:
-    """Lives of ten minutes each: `growth` per hour within, `step` from one to the next."""
+def readings(processes: int, growth: float, step: float) -> list[Reading]:
+    """Processes of ten minutes each: `growth` per hour within, `step` from one to the next."""
     return [
-        Reading(600.0 * life + t, life, 0, 100 + step * life + growth * t / 3600, 20)
-        for life in range(lives)
+        Reading(600.0 * pid + t, pid, 0, 100 + step * pid + growth * t / 3600, 20)
+        for pid in range(processes)
         for t in np.arange(0, 600, 5.0)
     ]
 
@@ -69,7 +69,7 @@ def test_slopes_separate_growth_within_processes() -> None:
 
 def test_settled_leaves_out_the_start_of_each_process() -> None:
     kept = resources.settled(readings(2, 0.0, 0.0))
-    assert [min(r.time for r in kept if r.pid == life) for life in (0, 1)] == [
+    assert [min(r.time for r in kept if r.pid == pid) for pid in (0, 1)] == [
         resources.STARTUP_S,
         600 + resources.STARTUP_S,
     ]
@@ -115,11 +115,11 @@ def test_look_finds_the_successor_of_a_dead_process() -> None:
 @pytest.mark.filterwarnings("ignore:os.fork")
 @pytest.mark.parametrize("kept", [soak.KEPT / 2, pytest.param(soak.KEPT, marks=pytest.mark.slow)])
 def test_soak_run_under_faults_continues_and_loses_nothing(tmp_path: Path, kept: float) -> None:
-    """The oracle is asked in it. Three minutes beside other tests say little about rates, so the whole of what is to be
-    kept is asked for on a quiet machine (`-m slow`); they say nothing about trends: `python tests/soak.py` for those.
+    """The checks are part of it. Three minutes next to other tests say little about rates, so the full target is
+    required on a quiet machine only (`-m slow`), and nothing about trends: run `python tests/soak.py` for those.
     """
     report = soak.soak(tmp_path, minutes=3)
-    assert {kind: told["count"] for kind, told in report["faults"].items()} == dict.fromkeys(
+    assert {kind: counts["count"] for kind, counts in report["faults"].items()} == dict.fromkeys(
         soak.FaultInjector.KINDS, 1
     )
     assert report["kept"] > kept, report

@@ -1,4 +1,4 @@
-"""The whole command on a local Ray: a run, an interruption, a resumption; and nothing left behind."""
+"""The train command on a local Ray: trained, interrupted and resumed, with no process left behind."""
 
 import json
 import os
@@ -19,7 +19,7 @@ TASK = """
 from common.task import quadratic
 
 def tasks(config):
-    import stray  # lies beside this module
+    import stray  # is next to this module
     return quadratic(config.task)
 """
 CONFIG = """
@@ -73,7 +73,7 @@ def command(*arguments: str, folder: Path, **options: object) -> subprocess.Pope
 
 
 def processes_in(folder: Path) -> list[str]:
-    """Command lines of the processes whose environment names the folder: all that the command has started."""
+    """Command lines of the processes with the folder in their environment: all that the command has started."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):

@@ -26,7 +26,7 @@ class WorkerActor:
 
     @ray.method(concurrency_group="control")
     def node(self) -> str:
-        """The address of this node: the first sign of life."""
+        """The address of this node: the first reply of a worker that has started."""
         return str(ray.util.get_node_ip_address())
 
     @ray.method(concurrency_group="control")

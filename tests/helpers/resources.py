@@ -55,13 +55,13 @@ def settled(readings: Iterable[Reading]) -> list[Reading]:
 
 
 def slopes(readings: list[Reading], field: str) -> tuple[float, float]:
-    """Growth per hour by least squares: over the whole time, and within processes, each with its own level."""
+    """Growth per hour by least squares: over all of the time, and within processes, each with its own level."""
     time = np.array([r.time for r in readings]) / 3600
     value = np.array([getattr(r, field) for r in readings])
-    life = np.array([r.pid for r in readings])
+    pids = np.array([r.pid for r in readings])
     within = np.zeros((2, len(time)))
-    for pid in np.unique(life):
-        own = life == pid
+    for pid in np.unique(pids):
+        own = pids == pid
         within[:, own] = time[own] - time[own].mean(), value[own] - value[own].mean()
     return _slope(time - time.mean(), value - value.mean()), _slope(*within)
 

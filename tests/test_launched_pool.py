@@ -1,4 +1,4 @@
-"""Figures on a Ray cluster: trainings as launched runs, the rest as tasks; stopped and gone on with."""
+"""Figures on a Ray cluster: trainings as launched runs, the rest as Ray tasks; interrupted and resumed."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import ray_environment, run_files  # noqa: F401 - before Ray
+from helpers import ray_environment, run_files  # noqa: F401  before Ray
 from helpers.cluster import start_cluster
 from helpers.tasks import TINY
 
@@ -25,7 +25,7 @@ from workers.figures.figure import item
 LONGER = (*TINY, "outer.batch_samples=2", "outer.updates=400")
 
 
-def test_a_training_is_launched_with_its_settings_or_gone_on_with() -> None:
+def test_launching_passes_the_settings_or_resumes() -> None:
     one = Job.from_json(item("fig5", "train", "label", ("mini", "seed=3")))
     first = launching(one, 5, resume=False)
     assert first[:4] == ["launch", "--name", one.name, "mini"]
@@ -33,7 +33,7 @@ def test_a_training_is_launched_with_its_settings_or_gone_on_with() -> None:
     assert launching(one, None, resume=True) == ["launch", "--name", one.name, "--resume"]
 
 
-def test_a_training_has_theta_at_the_last_kept_version_before_each() -> None:
+def test_trained_takes_the_last_kept_version_before_each() -> None:
     thetas = {version: np.full(2, version, np.float32) for version in (0, 40, 80, 83)}
     trained = Finished(thetas, run_files.history(3)).trained([0, 41, 80, 83])
     assert {version: int(theta[0]) for version, theta in trained.kept.items()} == {0: 0, 41: 40, 80: 80, 83: 83}
@@ -42,7 +42,7 @@ def test_a_training_has_theta_at_the_last_kept_version_before_each() -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The current folder, beside a cluster of one node with four cores."""
+    """The current folder, with a cluster of one node with four cores."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OUTERTRAIN_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("RAY_ADDRESS", "")
@@ -55,7 +55,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.mark.cluster
 @pytest.mark.filterwarnings("ignore:os.fork")
-def test_a_figure_is_stopped_and_completed_on_a_cluster(folder: Path) -> None:
+def test_reproduce_on_a_cluster_interrupted_completes(folder: Path) -> None:
     asked = ["reproduce", "fig5", "--cluster", "--workers", "2", "-o", "figures"]
     watcher = threading.Thread(target=interrupt_after_an_update, args=(folder,))
     watcher.start()
@@ -64,7 +64,7 @@ def test_a_figure_is_stopped_and_completed_on_a_cluster(folder: Path) -> None:
     (run,) = (folder / "runs").iterdir()
     before = read_history(run)
     assert 0 < len(before) < 400
-    assert left_on_the_cluster() == []
+    assert runs_on_the_cluster() == []
 
     assert main(asked) == 0
     history = read_history(run)
@@ -74,7 +74,7 @@ def test_a_figure_is_stopped_and_completed_on_a_cluster(folder: Path) -> None:
     assert sorted(r["kind"] for r in rows) == ["adam", "adam", "evaluation", "evaluation", "evaluation", "train"]
     assert {"holds", "sentence"} <= json.loads((folder / "figures" / "fig5.json").read_text()).keys()
     assert (folder / "figures" / "fig5.png").stat().st_size > 10_000
-    assert left_on_the_cluster() == []
+    assert runs_on_the_cluster() == []
 
 
 def interrupt_after_an_update(folder: Path) -> None:
@@ -83,6 +83,6 @@ def interrupt_after_an_update(folder: Path) -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def left_on_the_cluster() -> list[str]:
+def runs_on_the_cluster() -> list[str]:
     with ray_cluster.connected():
         return ray_cluster.runs()
