@@ -6,10 +6,11 @@ holds. Samples that it cannot validate are forwarded unchanged, and get the lear
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from common import facts, moments
 from common.config import Config
+from common.exchange import Exchange
 from common.messages import (
     GradientSample,
     Malformed,
@@ -23,8 +24,6 @@ from common.messages import (
 )
 from learner.admission import Head, admit, limits
 from learner.deduplication import Deduplicator
-
-Exchange = Callable[[bytes | None, int, int], bytes]
 
 
 class Aggregator:

@@ -6,7 +6,6 @@ until the reply says stop
 """
 
 import time
-from collections.abc import Callable
 
 import numpy as np
 
@@ -14,14 +13,13 @@ from common import moments
 from common.config import Config, digest
 from common.data.dataset import open_dataset
 from common.errors import UserError
+from common.exchange import Exchange
 from common.facts import Facts
 from common.messages import GradientSample, Reply, pack_sample, unpack_reply
 from common.optimizer import make_family
 from common.task import IMAGE_FAMILIES, make_task
 from workers.trajectory import PROBES, Advance, Sampler, Trajectory
 from workers.unroll import OuterLoss, Unroll
-
-Exchange = Callable[[bytes | None, int, int], bytes]  # (sample or None, known epoch, known version) -> reply
 
 
 class Worker:

@@ -17,7 +17,6 @@ from typing import Any
 
 import ray
 
-LEARNER, FLEET = "learner", "fleet"
 RESTART_DELAY_S = 3.0
 
 

@@ -5,10 +5,9 @@ learner is unavailable the worker waits, with its trajectories in memory; the le
 """
 
 import random
-from collections.abc import Callable
 from threading import Event
 
-Call = Callable[[bytes | None, int, int], bytes]  # (sample or None, known epoch, known version) -> packed reply
+from common.exchange import Exchange
 
 
 class Unavailable(Exception):
@@ -20,10 +19,10 @@ class ShuttingDown(Exception):
 
 
 class ExchangeClient:
-    """A `Call` that survives an unavailable peer."""
+    """An `Exchange` that survives an unavailable peer."""
 
     def __init__(
-        self, call: Call, stopping: Event, *, resend: bool = True, pause: float = 0.5, longest_pause: float = 15.0
+        self, call: Exchange, stopping: Event, *, resend: bool = True, pause: float = 0.5, longest_pause: float = 15.0
     ):
         """Args:
         call: one attempt; raises Unavailable.

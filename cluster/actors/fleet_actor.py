@@ -13,7 +13,7 @@ from typing import Any
 import ray
 
 from cluster.actors.aggregator_actor import start_aggregator
-from cluster.actors.base import FLEET, actor_class, retried_by_ray
+from cluster.actors.base import actor_class, retried_by_ray
 from cluster.actors.fleet import Fleet, Limits
 from cluster.actors.ray_workers import RayWorkers
 from cluster.actors.worker_actor import start_worker
@@ -56,7 +56,7 @@ class FleetActor:
         self._metrics = FleetMetrics()
         if spec.announced:
             self._endpoint = Endpoint(self._metrics.registry, config.metrics.address, 0)
-            targets.write_targets(run, "fleet", self._endpoint.address, self._endpoint.port)
+            targets.write_targets(run, targets.FLEET, self._endpoint.address, self._endpoint.port)
         self._lock = threading.Lock()
         threading.Thread(target=self._tick_forever, daemon=True).start()
 
@@ -115,4 +115,4 @@ class FleetActor:
 
 def start_fleet(spec: FleetSpec, **options: Any) -> Any:
     """Starts a fleet and returns its handle. `options` are Ray's, of the fleet itself."""
-    return actor_class(FleetActor, {"name": FLEET, "max_restarts": -1, **options}, control=4).remote(spec)
+    return actor_class(FleetActor, {"name": targets.FLEET, "max_restarts": -1, **options}, control=4).remote(spec)

@@ -6,9 +6,10 @@ from typing import Any
 
 import ray
 
-from cluster.actors.base import LEARNER, actor_class, retried_by_ray
+from cluster.actors.base import actor_class, retried_by_ray
 from cluster.actors.worker_program import add_user_folder
 from cluster.monitoring.run_status import LearnerReport
+from cluster.monitoring.targets import LEARNER
 from cluster.runs.directory import RunDirectory
 from common import runtime
 

@@ -58,10 +58,12 @@ class LearnerService:
         family = make_family(config.optimizer)
         self._metrics = RecentMetrics(read_newest(run.path, RECENT))
         self._endpoint = Endpoint(self._metrics.registry, config.metrics.address, config.metrics.port)
-        restarted = targets.read_address(run, "learner") is not None  # after a crash Prometheus must see it as down
+        restarted = (
+            targets.read_address(run, targets.LEARNER) is not None
+        )  # after a crash Prometheus must see it as down
         try:
             # Before opening the run, which takes an epoch.
-            targets.write_targets(run, "learner", self._endpoint.address, self._endpoint.port)
+            targets.write_targets(run, targets.LEARNER, self._endpoint.address, self._endpoint.port)
             hooks = Hooks(self._metrics, auxiliary=auxiliary, failpoint=failpoints.from_environment())
             identity = digest(config, dataset.fingerprint if dataset else "")
             self.learner, self.auxiliary = open_learner(
@@ -70,7 +72,7 @@ class LearnerService:
         except BaseException:
             self._endpoint.close()
             if not restarted:
-                targets.remove_targets(run, "learner")
+                targets.remove_targets(run, targets.LEARNER)
             raise
         self._metrics.start(config)
         self._metrics.watch_disk(run.path)
@@ -85,7 +87,7 @@ class LearnerService:
         try:
             self.learner.persist()
         finally:
-            targets.remove_targets(self._run, "learner")
+            targets.remove_targets(self._run, targets.LEARNER)
             self._endpoint.close()
 
 

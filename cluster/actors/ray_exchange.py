@@ -6,9 +6,10 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from cluster.actors.base import FLEET, LEARNER
-from cluster.actors.exchange_client import Call, Unavailable
+from cluster.actors.exchange_client import Unavailable
+from cluster.monitoring.targets import FLEET, LEARNER
 from common.errors import UserError
+from common.exchange import Exchange
 
 REPLY_TIMEOUT_S = 60.0  # an exchange without a reply for this long is retried
 
@@ -24,7 +25,7 @@ def find_aggregator() -> Any:
     return ray.get(ray.get_actor(FLEET).aggregator.remote(node), timeout=REPLY_TIMEOUT_S)
 
 
-def exchange_with(find: Callable[[], Any]) -> Call:
+def exchange_with(find: Callable[[], Any]) -> Exchange:
     """Returns one attempt of an exchange with the actor that `find` finds; after a failure it is looked up again."""
     handle: Any = None
 

@@ -11,6 +11,7 @@ from cluster.actors.exchange_client import ExchangeClient
 from cluster.actors.ray_exchange import exchange_with, find_aggregator, find_learner
 from cluster.actors.worker_loop import WorkerLoop
 from cluster.actors.worker_program import load_program, parse_config
+from cluster.jobs.job import Json
 from common import runtime
 
 
@@ -42,7 +43,7 @@ class WorkerActor:
         self._loop.run(load_program(self._program, self._config, self._uid, exchange))
 
     @ray.method(concurrency_group="jobs")
-    def perform(self, job: dict[str, Any]) -> dict[str, Any]:
+    def perform(self, job: Json) -> Json:
         """Returns the result of a job, computed after those queued before it."""
         return self._loop.perform(job)
 

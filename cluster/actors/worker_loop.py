@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from threading import Event
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cluster.actors.exchange_client import ShuttingDown
 from cluster.actors.worker_program import WorkerProgram
+from cluster.jobs.job import Json
 
 MAX_CREDIT_S = 10.0  # seconds of jobs that training may owe at most
 
@@ -20,7 +21,7 @@ MAX_CREDIT_S = 10.0  # seconds of jobs that training may owe at most
 class Submitted(NamedTuple):
     """A job in the queue, and the future of its result."""
 
-    job: dict[str, Any]
+    job: Json
     result: Future
 
 
@@ -40,7 +41,7 @@ class WorkerLoop:
         self._clock = clock
         self._jobs: queue.Queue[Submitted | None] = queue.Queue()
 
-    def perform(self, job: dict[str, Any]) -> dict[str, Any]:
+    def perform(self, job: Json) -> Json:
         """Queues a job and blocks until its result. Called from other threads.
 
         Raises:

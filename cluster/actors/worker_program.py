@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from cluster.actors.exchange_client import Call
+from cluster.jobs.job import Json
 from common import configfile, runtime
 from common.config import Config
+from common.exchange import Exchange
 
 USER_FOLDER = "user"  # inside Ray's working directory: the modules of the user's own task family
 
@@ -21,25 +22,25 @@ class WorkerProgram(Protocol):
         """Computes one sample and exchanges it; False when the learner needs no more."""
         ...
 
-    def perform(self, job: dict[str, Any]) -> dict[str, Any]:
+    def perform(self, job: Json) -> Json:
         """Returns the result of a job, JSON-able like the job."""
         ...
 
 
-ProgramFactory = Callable[[Config, str, Call], WorkerProgram]  # (configuration, worker uid, exchange) -> program
+ProgramFactory = Callable[[Config, str, Exchange], WorkerProgram]  # (configuration, worker uid, exchange) -> program
 
 
 class JobProgram:
     """Computes jobs only. The evaluator is created for the first one."""
 
-    def __init__(self, config: Config, uid: str = "", exchange: Call | None = None):
+    def __init__(self, config: Config, uid: str = "", exchange: Exchange | None = None):
         self._config = config
         self._evaluator: Any = None
 
     def step(self) -> bool:
         return False
 
-    def perform(self, job: dict[str, Any]) -> dict[str, Any]:
+    def perform(self, job: Json) -> Json:
         from workers.evaluation.evaluator import Evaluator
         from workers.evaluation.perform import perform
 
@@ -51,7 +52,7 @@ class JobProgram:
 class TrainingProgram(JobProgram):
     """Computes samples, and jobs with lower priority."""
 
-    def __init__(self, config: Config, uid: str, exchange: Call):
+    def __init__(self, config: Config, uid: str, exchange: Exchange):
         from workers.worker import Worker
 
         super().__init__(config)
@@ -65,7 +66,7 @@ class TrainingProgram(JobProgram):
 JOBS, TRAINING = f"{__name__}:JobProgram", f"{__name__}:TrainingProgram"  # as `load_program` takes them
 
 
-def load_program(name: str, config_text: str, uid: str, exchange: Call) -> WorkerProgram:
+def load_program(name: str, config_text: str, uid: str, exchange: Exchange) -> WorkerProgram:
     """Creates a program in this process.
 
     Args:

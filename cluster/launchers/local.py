@@ -11,7 +11,7 @@ from cluster.jobs.job import Pool
 from cluster.launchers.host import raise_if_superseded
 from cluster.monitoring.fleet_status import FleetStatus
 from cluster.monitoring.run_status import LearnerReport, RunStatus
-from cluster.monitoring.targets import remove_targets
+from cluster.monitoring.targets import FLEET, remove_targets
 from cluster.runs.directory import RunDirectory
 from common.config import Config
 from learner.status import LearnerStatus
@@ -71,7 +71,7 @@ class LocalRun(LocalJobs):
         await_ready(self._learner.ready.remote, "learner")
 
     def __exit__(self, *_: object) -> None:
-        remove_targets(self._run, "fleet")
+        remove_targets(self._run, FLEET)
         with self._stack:
             unwrap(self._learner.close.remote)
 

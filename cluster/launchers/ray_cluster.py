@@ -118,9 +118,7 @@ def launch(
 
 def handles(run: str) -> Handles:
     """Returns the actors of a run on this cluster. Raises UserError when there is none."""
-    from cluster.actors.base import FLEET, LEARNER
-
-    found = Handles(_find(run, LEARNER), _find(run, FLEET))
+    found = Handles(_find(run, targets.LEARNER), _find(run, targets.FLEET))
     if found == (None, None):
         known = ", ".join(runs()) or "none"
         raise UserError(f"the run {run!r} is not on this cluster (runs there: {known}): launch it with --resume")
@@ -196,8 +194,6 @@ def stop(run: str, say: Callable[[str], None], *, now: bool = False) -> None:
     import ray
     from ray.exceptions import RayActorError
 
-    from cluster.actors.base import FLEET, LEARNER
-
     learner, fleet = handles(run)
     with suppress(RayActorError):
         if not now and learner and fleet:
@@ -210,7 +206,7 @@ def stop(run: str, say: Callable[[str], None], *, now: bool = False) -> None:
         ray.kill(actor)
     while running(run):  # until the names are free, so that the run can be launched again
         time.sleep(0.1)
-    for role in (LEARNER, FLEET):
+    for role in (targets.LEARNER, targets.FLEET):
         targets.remove_targets(RunDirectory(directory.root() / run), role)
 
 

@@ -13,6 +13,7 @@ from cluster.runs.directory import RunDirectory
 from common import files
 from common.errors import UserError
 
+LEARNER, FLEET = "learner", "fleet"  # roles; also the names of their Ray actors
 FOLDER_VARIABLE = "OUTERTRAIN_TARGETS"  # a second folder for the files, next to Prometheus's configuration on this node
 
 

@@ -9,19 +9,19 @@ from pathlib import Path
 
 from stub import SECONDS, Stub
 
-from cluster.actors.exchange_client import Call
 from cluster.actors.worker_program import TrainingProgram, WorkerProgram
 from common.config import Config
+from common.exchange import Exchange
 from common.messages import unpack_reply, unpack_sample
 
 REAL = ("w0-", "w1-")
 
 
-def stubs(config: Config, uid: str, exchange: Call) -> WorkerProgram:
+def stubs(config: Config, uid: str, exchange: Exchange) -> WorkerProgram:
     return Stub(config, uid, recording(exchange, uid))
 
 
-def mixed(config: Config, uid: str, exchange: Call) -> WorkerProgram:
+def mixed(config: Config, uid: str, exchange: Exchange) -> WorkerProgram:
     return (SlowTraining if uid.startswith(REAL) else Stub)(config, uid, recording(exchange, uid))
 
 
@@ -33,7 +33,7 @@ class SlowTraining(TrainingProgram):
         return super().step()
 
 
-def recording(exchange: Call, uid: str) -> Call:
+def recording(exchange: Exchange, uid: str) -> Exchange:
     """The exchange; writes a line for each sample that got a reply: its sequence number and verdict."""
     folder = Path(os.environ["OUTERTRAIN_RUNS"]).parent / "replies"
     folder.mkdir(exist_ok=True)
