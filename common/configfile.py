@@ -18,13 +18,18 @@ from common.errors import UserError
 
 
 def preset_names() -> list[str]:
+    """The names of the included configurations."""
     return sorted(
         p.name.removesuffix(".toml") for p in resources.files("common.presets").iterdir() if p.name.endswith(".toml")
     )
 
 
 def load(source: str, overrides: Iterable[str] = ()) -> Config:
-    """A preset by its name or a TOML file by its path, with `section.key=value` overrides applied in order.
+    """The configuration of a preset or of a TOML file, with overrides.
+
+    Args:
+      source: the name of a preset, or else a path.
+      overrides: `section.key=value` each, applied in order.
 
     Raises:
       UserError: no such preset or file, not TOML, an unknown key (the nearest one is named), or an impossible value.
@@ -47,6 +52,7 @@ def _read(source: str) -> dict[str, Any]:
 
 
 def parse(text: str, name: str) -> dict[str, Any]:
+    """TOML as nested dictionaries. Raises UserError, which calls the text `name`."""
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -54,7 +60,7 @@ def parse(text: str, name: str) -> dict[str, Any]:
 
 
 def merge(tree: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """`tree` with each `section.key=value` applied; a value is TOML, and a bare word is a string."""
+    """A copy of `tree` with each `section.key=value` applied. Values are TOML; other texts are strings without quotes."""
     merged: dict[str, Any] = deepcopy(dict(tree))
     for override in overrides:
         path, equals, text = override.partition("=")

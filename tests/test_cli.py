@@ -1,11 +1,9 @@
-"""The command line: what it prints where, its exit codes, and one sentence for every mistake, with nothing lost."""
+"""The command line: its output, its exit codes, and one sentence for every mistake, without any loss of data."""
 
 import errno
 import json
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +62,7 @@ def tree(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_train_evaluates_reports_and_ends_with_one_line_of_json(folder: Path, capsys: pytest.CaptureFixture) -> None:
+def test_train_evaluates_reports_and_prints_one_json_line(folder: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["train", "small.toml", *IN_PROCESS, "--json"]) == 0
     out, err = capsys.readouterr()
     facts = json.loads(out)
@@ -79,7 +77,7 @@ def test_train_evaluates_reports_and_ends_with_one_line_of_json(folder: Path, ca
     assert main(["list"]) == 0 and "small" in capsys.readouterr().out
 
 
-def test_a_finished_run_is_evaluated_again_exported_and_continued(
+def test_finished_run_is_evaluated_exported_and_resumed(
     finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     for place in ("cluster.cli.evaluate.write_report", "cluster.report.page.write_report"):  # the importer first
@@ -97,13 +95,13 @@ def test_a_finished_run_is_evaluated_again_exported_and_continued(
     assert json.loads(capsys.readouterr().out)["version"] == 6
 
 
-def test_baselines_are_tuned_without_a_run(folder: Path, capsys: pytest.CaptureFixture) -> None:
+def test_baselines_of_a_configuration_are_tuned(folder: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["baselines", "small.toml", "--baselines", "adam", "sgd", "--in-process"]) == 0
     rows = (folder / "runs/small-baselines/evaluation/unrolls.jsonl").read_text().splitlines()
     assert {json.loads(row)["optimizer"] for row in rows} == {"adam", "sgd"}
 
 
-def test_a_search_leaves_files_that_evaluate_takes(folder: Path, capsys: pytest.CaptureFixture) -> None:
+def test_search_writes_theta_files_that_evaluate_accepts(folder: Path, capsys: pytest.CaptureFixture) -> None:
     search = ["search", "small.toml", "--draws", "3", "--runs", "2", "--keep-all", "--in-process", "--json"]
     assert main(search) == 0
     found = json.loads(capsys.readouterr().out)
@@ -119,9 +117,7 @@ def test_a_search_leaves_files_that_evaluate_takes(folder: Path, capsys: pytest.
     assert main(["report", "small-baselines"]) == 0
 
 
-def test_of_two_files_of_theta_with_one_name_table_and_page_show_the_one_that_was_asked_for(
-    folder: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_evaluate_theta_files_of_one_name_are_told_apart(folder: Path, capsys: pytest.CaptureFixture) -> None:
     def evaluate(rate: float) -> str:
         theta = np.log(np.array([rate], np.float32))
         pretrained.save(Path("my.theta"), pretrained.Pretrained(theta, OptimizerConfig(family="adam"), "by hand"))
@@ -158,7 +154,7 @@ def test_of_two_files_of_theta_with_one_name_table_and_page_show_the_one_that_wa
         (["train", "small.toml", "--set", "task.family=common:x", *IN_PROCESS], "would shadow ours"),
         (["train", "small.toml", "--set", "outer.optimizer=adma", *IN_PROCESS], "outer.optimizer"),
         (["train", "quickstart", "--set", "dataset.classes=20", *IN_PROCESS], "too few for tasks of 10"),
-        (["evaluate", "nothing"], "'nothing' is not a run, an exported theta file or a shipped one"),
+        (["evaluate", "nothing"], "'nothing' is not a run, an exported theta file or an included one"),
         (["evaluate", "small.toml"], "small.toml is not a usable record"),
         (["search", "small.toml", "--draws", "0"], "--draws 0 leaves nothing to search"),
         (["baselines", "nothing"], "'nothing' is not a run, a TOML file or a preset"),
@@ -179,7 +175,7 @@ def test_of_two_files_of_theta_with_one_name_table_and_page_show_the_one_that_wa
     ],
     ids=lambda value: " ".join(value[:4]) if isinstance(value, list) else "",
 )
-def test_a_mistake_is_one_sentence_exit_code_2_and_nothing_else(
+def test_main_bad_request_is_a_sentence_and_exit_code_2(
     command: list[str], sentence: str, folder: Path, capsys: pytest.CaptureFixture
 ) -> None:
     before = tree(folder)
@@ -198,31 +194,31 @@ def finished(folder: Path, capsys: pytest.CaptureFixture) -> Path:
     return folder / "runs" / "small"
 
 
-def test_a_run_that_exists_in_use_damaged_or_foreign_is_refused(finished: Path, capsys: pytest.CaptureFixture) -> None:
-    def refused(sentence: str, *command: str) -> None:
+def test_train_unusable_run_directory_is_rejected(finished: Path, capsys: pytest.CaptureFixture) -> None:
+    def rejected(sentence: str, *command: str) -> None:
         before = tree(finished)
         assert main(["train", *command, *IN_PROCESS]) == 2
         assert sentence in capsys.readouterr().err
         after = tree(finished)
-        assert after.pop("log.txt").startswith(before.pop("log.txt"))  # what is damaged is named there
+        assert after.pop("log.txt").startswith(before.pop("log.txt"))  # corrupt files are named there
         assert after == before
 
     assert main(["logs", "small", "--lines", "-1"]) == 2
     assert "--lines -1 shows nothing" in capsys.readouterr().err
-    refused("the run 'small' exists already", "small.toml", "--name", "small")
-    refused("was trained with another [estimator]", "--name", "small", "--resume", "--set", "estimator.sigma=0.5")
+    rejected("the run 'small' exists already", "small.toml", "--name", "small")
+    rejected("was trained with another [estimator]", "--name", "small", "--resume", "--set", "estimator.sigma=0.5")
     from cluster.runs.directory import EVALUATION, RunDirectory, exclusive
 
     with exclusive(RunDirectory(finished)):
-        refused("the run 'small' is in use by another process", "--name", "small", "--resume", "--updates", "9")
+        rejected("the run 'small' is in use by another process", "--name", "small", "--resume", "--updates", "9")
     with exclusive(RunDirectory(finished), EVALUATION):
-        refused("the run 'small' is in use by another process", "--name", "small", "--resume", "--updates", "9")
+        rejected("the run 'small' is in use by another process", "--name", "small", "--resume", "--updates", "9")
     for path in (finished / "checkpoints").iterdir():
         path.write_bytes(path.read_bytes()[:-1])
-    refused("no checkpoint of", "--name", "small", "--resume", "--updates", "9")
+    rejected("no checkpoint of", "--name", "small", "--resume", "--updates", "9")
 
 
-def test_a_port_that_is_taken_is_named(folder: Path, capsys: pytest.CaptureFixture) -> None:
+def test_train_taken_port_is_named(folder: Path, capsys: pytest.CaptureFixture) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         before = tree(folder)
@@ -234,7 +230,7 @@ def test_a_port_that_is_taken_is_named(folder: Path, capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize(
     "number, advice", [(errno.ENOSPC, "the disk is full: free space"), (errno.EACCES, "permission denied")]
 )
-def test_a_place_without_room_or_rights_is_named(
+def test_train_storage_without_space_or_rights_is_named(
     number: int, advice: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     def refuse(*_: object) -> None:
@@ -248,11 +244,11 @@ def test_a_place_without_room_or_rights_is_named(
     assert tree(folder) == before
 
 
-def test_archives_that_are_cut_or_mislabelled_are_refused(folder: Path, capsys: pytest.CaptureFixture) -> None:
+def test_data_prepare_corrupt_archives_are_rejected(folder: Path, capsys: pytest.CaptureFixture) -> None:
     Path("archives").mkdir()
     content = write_archives(Path("archives"), size=8, train=2, test=1)
 
-    def refused(sentence: str) -> None:
+    def rejected(sentence: str) -> None:
         before = tree(folder / "archives")
         assert main(["data", "prepare", "archives", "store"]) == 2
         err = capsys.readouterr().err
@@ -261,22 +257,13 @@ def test_archives_that_are_cut_or_mislabelled_are_refused(folder: Path, capsys: 
 
     content.labels["test"][5] = 1000
     write_zip(Path("archives/Imagenet8_val_npz.zip"), {"val_data.npz": batch(content, "test", slice(None))})
-    refused("label 1001 is outside 1 .. 1000")
+    rejected("label 1001 is outside 1 .. 1000")
     archive = Path("archives/Imagenet8_train_npz.zip")
     archive.write_bytes(archive.read_bytes()[:-100])
-    refused("truncated, download it again")
+    rejected("truncated, download it again")
 
 
-def test_help_brings_in_nothing_that_is_slow_to_import() -> None:
-    program = (
-        "import sys\nfrom cluster.cli.main import main\ntry:\n    main(['--help'])\nfinally:\n    print(*sys.modules)"
-    )
-    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    assert "train" in out and "launch" in out
-    assert not {"jax", "ray", "numpy", "matplotlib", "rich"} & set(out.splitlines()[-1].split())
-
-
-def test_without_a_cluster_its_commands_say_what_to_do(
+def test_cluster_commands_without_a_cluster_say_what_to_do(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     def refuse(**_: object) -> None:

@@ -1,4 +1,4 @@
-"""TOML to Config and back: nothing is lost, unknown and ill-typed keys are named, overrides win in order."""
+"""TOML to Config and back: nothing is lost, unknown and ill-typed keys are named, later overrides win."""
 
 from dataclasses import asdict, fields, is_dataclass, replace
 
@@ -12,22 +12,22 @@ from common.configfile import dump, from_dict, load, merge, parse
 from common.errors import UserError
 
 
-def refusal(text="", *overrides):
+def error_of(text="", *overrides):
     with pytest.raises(UserError) as error:
         from_dict(merge(parse(text, "run.toml"), overrides))
     return str(error.value)
 
 
-def test_an_empty_file_gives_the_defaults():
+def test_from_dict_empty_tree_gives_the_defaults():
     assert from_dict({}) == Config()
 
 
-def test_an_override_wins_over_the_preset_it_is_applied_to():
+def test_load_override_wins_over_the_preset():
     changed = load("quickstart", ["outer.updates=7"])
     assert changed == replace(load("quickstart"), outer=replace(load("quickstart").outer, updates=7))
 
 
-def test_the_paper_preset_holds_the_papers_numbers():
+def test_load_paper_preset_has_the_papers_numbers():
     paper = load("paper")
     assert (paper.task.units, paper.task.strides, paper.task.inner_steps) == ((32, 32, 32), (2, 1, 1), 10_000)
     assert (paper.curriculum.start, paper.curriculum.end, paper.curriculum.updates) == (50, 10_000, 5000)
@@ -37,12 +37,12 @@ def test_the_paper_preset_holds_the_papers_numbers():
 
 
 @pytest.mark.parametrize("name", configfile.preset_names())
-def test_every_preset_loads_and_survives_a_round_trip(name):
+def test_load_every_preset_survives_a_round_trip(name):
     config = load(name)
     assert from_dict(parse(dump(config), "dump")) == config
 
 
-def test_the_dump_is_complete():
+def test_dump_holds_every_key():
     tree = parse(dump(Config()), "dump")
     want = asdict(Config())
     assert set(tree) == set(want)
@@ -56,7 +56,7 @@ OPTIONS = st.dictionaries(
 
 
 @given(st.text(), OPTIONS, OPTIONS, st.floats(1e-300, 1e300))
-def test_any_text_and_any_options_survive_a_round_trip(path, task_options, outer_options, rate):
+def test_dump_any_text_and_options_survive_a_round_trip(path, task_options, outer_options, rate):
     tree = {
         "task": {"family": "my.tasks:family", "options": task_options},
         "dataset": {"path": path},
@@ -71,21 +71,21 @@ SECTIONS = [f.name for f in fields(Config) if is_dataclass(getattr(Config(), f.n
 
 
 @pytest.mark.parametrize("section", SECTIONS)
-def test_every_unknown_key_of_every_section_names_the_nearest(section):
+def test_from_dict_unknown_key_names_the_nearest(section):
     for key in asdict(getattr(Config(), section)):
         misspelt = key[:-1] + "zz" if len(key) > 3 else key + "z"
-        assert refusal(f"[{section}]\n{misspelt} = 1") == (
+        assert error_of(f"[{section}]\n{misspelt} = 1") == (
             f"unknown key {section}.{misspelt}: did you mean {section}.{key}?"
         )
 
 
 @pytest.mark.parametrize("section", SECTIONS)
-def test_an_unknown_section_names_the_nearest(section):
-    assert refusal(f"[{section}z]") == f"unknown key {section}z: did you mean {section}?"
+def test_from_dict_unknown_section_names_the_nearest(section):
+    assert error_of(f"[{section}z]") == f"unknown key {section}z: did you mean {section}?"
 
 
-def test_a_key_that_resembles_nothing_lists_the_known_ones():
-    assert "known keys are workers.count, workers.segment" in refusal("[workers]\nxyzzy = 1")
+def test_from_dict_key_unlike_any_lists_the_known_ones():
+    assert "known keys are workers.count, workers.segment" in error_of("[workers]\nxyzzy = 1")
 
 
 @pytest.mark.parametrize(
@@ -111,17 +111,17 @@ def test_a_key_that_resembles_nothing_lists_the_known_ones():
         ("seed = ", ("run.toml", "not valid TOML")),
     ],
 )
-def test_ill_typed_values_are_refused_by_name_and_type(text, parts):
-    sentence = refusal(text)
+def test_from_dict_wrong_type_is_rejected_by_name(text, parts):
+    sentence = error_of(text)
     assert all(part in sentence for part in parts), sentence
 
 
-def test_a_whole_number_is_a_float_where_one_is_expected():
+def test_from_dict_int_is_converted_to_float():
     rate = from_dict({"outer": {"learning_rate": 1}}).outer.learning_rate
     assert rate == 1.0 and type(rate) is float
 
 
-def test_overrides_are_toml_or_bare_words_and_the_last_one_wins():
+def test_merge_toml_and_bare_words_last_override_wins():
     overrides = ["outer.updates=3", "estimator.use=es", "task.units = [4, 4]", "task.strides=[1,2]", "outer.updates=7"]
     overrides += ["task.family=a:b", "task.options.dimension=5", "outer.options={b1 = 0.5}", "seed=4"]
     config = from_dict(merge({}, overrides))
@@ -130,7 +130,7 @@ def test_overrides_are_toml_or_bare_words_and_the_last_one_wins():
     assert config.estimator.use == "es" and config.seed == 4
 
 
-def test_overrides_leave_the_tree_they_are_applied_to_alone():
+def test_merge_does_not_change_its_argument():
     tree = {"task": {"options": {"dimension": 2}}}
     assert merge(tree, ["task.options.dimension=5"])["task"]["options"] == {"dimension": 5}
     assert tree == {"task": {"options": {"dimension": 2}}}
@@ -150,15 +150,15 @@ def test_overrides_leave_the_tree_they_are_applied_to_alone():
         ("estimator.sigma=0", "leaves es undefined"),
     ],
 )
-def test_bad_overrides_are_refused(override, part):
-    assert part in refusal("", override)
+def test_merge_bad_override_is_rejected(override, part):
+    assert part in error_of("", override)
 
 
-def test_an_override_below_a_value_of_the_file_is_refused():
-    assert "seed is a value, not a section" in refusal("seed = 1", "seed.x=3")
+def test_merge_override_below_a_value_is_rejected():
+    assert "seed is a value, not a section" in error_of("seed = 1", "seed.x=3")
 
 
-def test_files_are_read_as_utf8_and_unreadable_ones_list_the_presets(tmp_path):
+def test_load_unreadable_file_lists_the_presets(tmp_path):
     good = tmp_path / "run.toml"
     good.write_bytes('[dataset]\npath = "Bücher"'.encode())
     assert load(str(good)).dataset.path == "Bücher"

@@ -50,7 +50,7 @@ def draw(task, data, split, count=64):
 
 @pytest.mark.parametrize("outer_split", ["outer_train", "outer_test"])
 @pytest.mark.parametrize("split", SPLITS)
-def test_batches_hold_images_of_the_tasks_classes_and_split_evenly_and_no_padding(task, outer_split, split):
+def test_batch_images_are_of_the_split_and_never_padding(task, outer_split, split):
     data = task.sample(np.random.default_rng(0), outer_split)
     labels, marks = draw(task, data, split)
     chosen = [int(data[split].pixels[label, 0, 0]) - 1 for label in range(3)]
@@ -64,7 +64,7 @@ def test_batches_hold_images_of_the_tasks_classes_and_split_evenly_and_no_paddin
         assert np.sum((seen[:count] - expected) ** 2 / expected) < 30
 
 
-def test_outer_train_and_outer_test_have_no_class_in_common(task):
+def test_sample_outer_splits_share_no_class(task):
     seen = {"outer_train": set(), "outer_test": set()}
     for split, classes in seen.items():
         for seed in range(40):
@@ -73,7 +73,7 @@ def test_outer_train_and_outer_test_have_no_class_in_common(task):
     assert not seen["outer_train"] & seen["outer_test"]
 
 
-def test_a_task_follows_from_its_random_numbers_and_has_the_same_classes_in_all_splits(task):
+def test_sample_same_seed_gives_the_same_task(task):
     one, same, other = (task.sample(np.random.default_rng(seed), "outer_train") for seed in (1, 1, 2))
     jax.tree.map(np.testing.assert_array_equal, one, same)
     assert jax.tree.map(np.shape, one) == jax.tree.map(np.shape, other)
@@ -83,7 +83,7 @@ def test_a_task_follows_from_its_random_numbers_and_has_the_same_classes_in_all_
 
 
 @pytest.mark.parametrize("family", ["conv", "mlp"])
-def test_loss_and_accuracy_are_those_of_the_network(family):
+def test_loss_and_accuracy_equal_those_of_the_network(family):
     config = replace(SMALL, task=replace(SMALL.task, family=family))
     task = make_task(config, Marked())
     data = jax.device_put(task.sample(np.random.default_rng(0), "outer_train"))
@@ -97,17 +97,17 @@ def test_loss_and_accuracy_are_those_of_the_network(family):
     assert 0 < float(accuracy(stubborn, batch)) < 1
 
 
-def test_too_few_classes_for_a_task_are_refused():
+def test_make_task_too_few_classes_is_rejected():
     with pytest.raises(UserError, match="3 outer_test classes, too few for tasks of 4"):
         make_task(replace(SMALL, task=replace(SMALL.task, classes=4)), Marked())
 
 
-def test_an_image_family_needs_a_dataset():
+def test_make_task_image_family_needs_a_dataset():
     with pytest.raises(UserError, match="needs a dataset"):
         make_task(SMALL, None)
 
 
-def test_the_split_of_the_classes_follows_the_datasets_seed():
+def test_make_task_class_split_depends_on_dataset_seed():
     other = make_task(replace(SMALL, dataset=DatasetConfig(seed=5)), Marked())
     pools = [set(), set()]
     for pool, family in zip(pools, (make_task(SMALL, Marked()), other)):
@@ -116,7 +116,7 @@ def test_the_split_of_the_classes_follows_the_datasets_seed():
     assert len(pools[0]) == len(pools[1]) == 3 and pools[0] != pools[1]
 
 
-def test_the_quadratics_loss_and_gradient():
+def test_quadratic_loss_and_gradient_equal_closed_form():
     task = make_task(replace(Config(), task=TaskConfig(family="quadratic", options={"dimension": 2})), None)
     data = {"curvature": jnp.array([2.0, 3.0]), "centre": jnp.array([1.0, -1.0])}
     w = {"w": jnp.array([2.0, 1.0])}
@@ -129,7 +129,7 @@ def test_the_quadratics_loss_and_gradient():
 
 
 @pytest.mark.parametrize("dimension", [0, -1, 2.0, "3", True])
-def test_the_quadratics_dimension_is_a_positive_whole_number(dimension):
+def test_quadratic_bad_dimension_is_rejected(dimension):
     task = TaskConfig(family="quadratic", options={"dimension": dimension})
     with pytest.raises(UserError, match=r"task.options.dimension"):
         make_task(replace(Config(), task=task), None)

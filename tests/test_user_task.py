@@ -32,7 +32,7 @@ def config_of(family, **task):
     return replace(Config(), task=TaskConfig(family=family, **task))
 
 
-def test_the_example_of_the_docs_trains_its_networks(monkeypatch):
+def test_docs_example_trains_its_networks(monkeypatch):
     monkeypatch.chdir(DOCS)
     config = load("own_task.toml", ["optimizer.family=adam", "optimizer.learning_rate=0.03"])
     task, family = make_task(config, None), make_family(config.optimizer)
@@ -46,7 +46,7 @@ def test_the_example_of_the_docs_trains_its_networks(monkeypatch):
     assert np.all(np.isfinite(gradient)) and np.any(gradient)
 
 
-def test_the_examples_options_reach_it_and_its_test_tasks_are_of_another_kind(monkeypatch):
+def test_docs_example_reads_options_and_splits_tasks(monkeypatch):
     monkeypatch.chdir(DOCS)
     task = make_task(load("own_task.toml", ["task.options.units=5"]), None)
     assert task.init(jax.random.key(0))["out"].shape == (5,)
@@ -57,7 +57,7 @@ def test_the_examples_options_reach_it_and_its_test_tasks_are_of_another_kind(mo
     assert max(frequency["outer_train"]) < min(frequency["outer_test"])
 
 
-def test_a_module_beside_the_command_is_found_and_its_folder_is_appended(tmp_path, monkeypatch):
+def test_user_family_in_working_directory_is_found(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text("from common.task import quadratic\n\ndef tasks(c): return quadratic(c.task)\n")
     monkeypatch.chdir(tmp_path)
     before = list(sys.path)
@@ -68,7 +68,7 @@ def test_a_module_beside_the_command_is_found_and_its_folder_is_appended(tmp_pat
     assert sys.path == [*before, str(tmp_path)]
 
 
-def test_a_users_file_does_not_replace_a_library(tmp_path, monkeypatch):
+def test_user_family_file_does_not_shadow_a_library(tmp_path, monkeypatch):
     (tmp_path / "statistics.py").write_text("def tasks(config): raise AssertionError('the wrong module')\n")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"statistics:tasks' cannot be loaded .*no attribute 'tasks'"):
@@ -76,7 +76,7 @@ def test_a_users_file_does_not_replace_a_library(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("module", ["common", "learner.mine", "workers", "cluster.tasks"])
-def test_a_module_that_would_shadow_ours_is_refused(module):
+def test_user_family_name_of_our_package_is_rejected(module):
     with pytest.raises(UserError, match="would shadow ours"):
         make_task(config_of(f"{module}:family"), None)
 
@@ -92,7 +92,7 @@ def test_a_module_that_would_shadow_ours_is_refused(module):
         ("def tasks(config): return (1, 2, 3, 4)\n", "returned tuple"),
     ],
 )
-def test_what_is_wrong_with_a_users_module_is_said_in_a_sentence(source, sentence, tmp_path, monkeypatch):
+def test_user_family_unusable_module_is_explained(source, sentence, tmp_path, monkeypatch):
     if source is not None:
         (tmp_path / "mine.py").write_text(source)
     monkeypatch.chdir(tmp_path)
@@ -136,7 +136,7 @@ def test_losses_of_bfloat16_weights_are_float32(optimizer, objective):
         (lambda w, batch: 3, r"int32 of shape \(\)"),
     ],
 )
-def test_a_loss_that_is_no_scalar_is_a_sentence(loss, found):
+def test_loss_that_is_not_a_scalar_is_explained(loss, found):
     task = family_with(loss)
     unroll = Unroll(task, make_family(OptimizerConfig(family="sgd")), OuterLoss(), segment=4)
     problem = Problem(jax.device_put(task.sample(np.random.default_rng(0), "outer_train")), jax.random.key(0))

@@ -33,7 +33,7 @@ Compute = Callable[[Subject, Pool, Progress], None]
 def command(target: str, config: str | None, overrides: tuple[str, ...], place: Place, as_json: bool) -> int:
     """Compare a learned optimizer with tuned baselines on unseen tasks.
 
-    RUN|THETA is a run, a theta file, or the name of a shipped optimizer.
+    RUN|THETA is a run, a theta file, or the name of an included optimizer.
     """
     request = Request(target, overrides, place, config)
 

@@ -22,7 +22,7 @@ from cluster.report.export import find, write
 def command(target: str, output: Path, version: int | None) -> None:
     """Save a learned optimizer as a Python module or a theta file.
 
-    RUN|THETA is a run, a theta file, or the name of a shipped optimizer.
+    RUN|THETA is a run, a theta file, or the name of an included optimizer.
     """
     learned = find(target, version)
     write(learned, output)

@@ -50,7 +50,6 @@ def command(*, in_process: bool, evaluate: bool, as_json: bool, **request: Any) 
 
 def train(request: Request, mode: Mode) -> int:
     """Returns the exit code. Raises Interrupted when the user stops it; the run then has a checkpoint."""
-    began = STARTED
     run, undo, note = open_run(request)
     config = run.config()
     with ExitStack() as stack:
@@ -68,7 +67,7 @@ def train(request: Request, mode: Mode) -> int:
         except UserError:
             undo()
             raise
-        facts = conclude(run, config, began, show)
+        facts = conclude(run, config, show)
     if mode.as_json:
         print(json.dumps(facts), flush=True)
     return 0
@@ -127,7 +126,7 @@ def summarise(status: RunStatus, config: Config) -> progress.Progress:
     )
 
 
-def conclude(run: RunDirectory, config: Config, began: float, show: console.Display) -> dict[str, Any]:
+def conclude(run: RunDirectory, config: Config, show: console.Display) -> dict[str, Any]:
     """The report, the final table, and what --json prints."""
     from cluster.jobs.evaluation import summary_of
     from cluster.report.page import write_report
@@ -141,8 +140,8 @@ def conclude(run: RunDirectory, config: Config, began: float, show: console.Disp
     facts = {
         "run": run.name,
         "version": version,
-        "seconds_to_first_update": first_update(run, began),
-        "seconds_total": time.time() - began,
+        "seconds_to_first_update": first_update(run, STARTED),
+        "seconds_total": time.time() - STARTED,
         **summary_of(evaluation.comparison, config, theta),
         "report": str(page),
     }

@@ -1,6 +1,6 @@
-"""Learned optimizers outside their runs: files that hold theta with what its numbers mean, and those that we ship.
+"""Theta files: learned optimizers outside of run directories, and the ones that are included in the package.
 
-A shipped one is `NAME.theta` in this folder, with `NAME.md` beside it: how it was trained, on what, and how it compares.
+An included one is `NAME.theta` in this directory. `NAME.md` is its card: how it was trained, on what, how it compares.
 """
 
 from dataclasses import asdict
@@ -18,23 +18,25 @@ SUFFIX = ".theta"
 
 
 class Pretrained(NamedTuple):
+    """A learned optimizer."""
+
     theta: np.ndarray  # [P] float32
-    optimizer: OptimizerConfig  # the family that it parametrises
+    optimizer: OptimizerConfig  # the family that theta parametrizes
     origin: str  # a few words on where it comes from
 
 
 def names() -> list[str]:
-    """Those that we ship."""
+    """The names of the included optimizers."""
     return sorted(p.name.removesuffix(SUFFIX) for p in _folder().iterdir() if p.name.endswith(SUFFIX))
 
 
 def card(name: str) -> str:
-    """Markdown on a shipped one."""
+    """The card of an included optimizer, as Markdown."""
     return (_folder() / f"{name}.md").read_text(encoding="utf-8")
 
 
 def find(source: str) -> Path | None:
-    """The file of a shipped name or of a path; None when it is neither."""
+    """The theta file of an included name, or else at a path; None if there is neither."""
     path = _folder() / f"{source}{SUFFIX}" if source in names() else Path(source)
     return path if path.is_file() else None
 
@@ -44,7 +46,7 @@ def _folder() -> Path:
 
 
 def save(path: Path, pretrained: Pretrained) -> None:
-    """Raises OSError."""
+    """Writes a theta file atomically. Raises OSError."""
     theta, optimizer, origin = pretrained
     record = {"kind": "theta", "theta": np.asarray(theta, "<f4"), "optimizer": asdict(optimizer), "origin": origin}
     checkpoint.save(path, record)

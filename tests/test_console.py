@@ -1,4 +1,4 @@
-"""What a person sees: plain lines where nothing moves, bars on a terminal."""
+"""Progress on standard error: plain lines in a file or pipe, bars on a terminal."""
 
 import io
 import sys
@@ -13,7 +13,7 @@ def progress(version: int, loss: float | None = 1.0) -> Progress:
     return Progress(version, 10, loss, 0.5, 0.25, 4.0, 200.0, 2, 2, 30.0)
 
 
-def test_plain_lines_come_when_something_has_changed_and_not_too_often(
+def test_plain_display_prints_changes_at_most_every_5_s(
     capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
@@ -38,7 +38,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_terminal_shows_every_figure_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_terminal_display_shows_every_figure_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
