@@ -1,4 +1,4 @@
-"""What two rooms need: pure functions and records, no processes.
+"""What learner, workers and cluster share: pure functions and records, no processes.
 
 Letters used everywhere:
 
@@ -10,8 +10,8 @@ Letters used everywhere:
     sigma      standard deviation of the perturbation of theta
 
 Words: an *inner problem* is one task, one w, up to `inner_steps` steps; a *trajectory* is an inner problem that is
-advanced truncation by truncation; the *version* counts outer updates of theta; the *epoch* counts lives of the
-learner; the *staleness* of a sample is the learner's version minus the version it was computed with.
+advanced truncation by truncation; the *version* counts outer updates of theta; the *epoch* counts incarnations
+of the learner; the *staleness* of a sample is the learner's version minus the version it was computed with.
 
-`common` imports no other room.
+`common` imports none of the other packages.
 """

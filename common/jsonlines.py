@@ -1,6 +1,6 @@
 """Files of JSON lines: one object per line, appended by one writer, read by anyone at any time.
 
-A line that a crash or a full disk tore is skipped by the reader, and closed by the writer before its next line.
+A crash or a full disk may leave a torn line: readers skip it, and the writer terminates it before its next line.
 """
 
 import json
@@ -16,24 +16,24 @@ T = TypeVar("T")
 
 
 class Writer:
-    """Appends records. After a failed write they wait in memory, and go first when there is room again.
+    """Appends records. After a failed write they stay queued, and are written first when there is space again.
 
-    Not fsynced: a power cut may take the last lines.
+    Not fsynced: a power failure may lose the last lines.
     """
 
-    def __init__(self, path: Path, most_waiting: int = 1000) -> None:
-        """`most_waiting`: records kept while the disk is full; beyond it the oldest are lost."""
+    def __init__(self, path: Path, most_queued: int = 1000) -> None:
+        """`most_queued`: records kept while writes fail; beyond it the oldest are lost."""
         self._path = path
-        self._waiting: deque[bytes] = deque(maxlen=most_waiting)
-        self._torn = _ends_inside_a_line(path)
+        self._queued: deque[bytes] = deque(maxlen=most_queued)
+        self._torn = _ends_in_a_torn_line(path)
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Queues a record for the next `flush`. Raises ValueError for what JSON cannot hold, such as infinity."""
-        self._waiting.append(json.dumps(record, allow_nan=False).encode() + b"\n")
+        """Queues a record for the next `flush`. Raises ValueError for values that JSON lacks, such as infinity."""
+        self._queued.append(json.dumps(record, allow_nan=False).encode() + b"\n")
 
     def flush(self) -> None:
-        """Writes what waits. Raises OSError; everything then waits for the next one."""
-        data = b"\n" * self._torn + b"".join(self._waiting)
+        """Writes what is queued. Raises OSError; everything then stays queued."""
+        data = b"\n" * self._torn + b"".join(self._queued)
         descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         self._torn = True
         try:
@@ -42,10 +42,10 @@ class Writer:
         finally:
             os.close(descriptor)
         self._torn = False
-        self._waiting.clear()
+        self._queued.clear()
 
 
-def _ends_inside_a_line(path: Path) -> bool:
+def _ends_in_a_torn_line(path: Path) -> bool:
     if not path.exists() or path.stat().st_size == 0:
         return False
     with open(path, "rb") as file:
@@ -74,7 +74,7 @@ def read_last(path: Path, count: int, select: Callable[[Iterable[Record]], list[
         while True:
             file.seek(max(0, size - length))
             if length < size:
-                file.readline()  # most likely the rest of one
+                file.readline()  # most likely the end of a line
             found = select(parse(file))[-count:]
             if len(found) == count or length >= size:
                 return found
@@ -88,7 +88,7 @@ class Tail:
         self._path = path
         self._file = -1  # inode of the file that was read
         self._offset = 0  # bytes of it that were read, up to the end of a line
-        self.restarted = False  # whether the last `read` began at the start: the first one, and after a replacement
+        self.restarted = False  # whether the last `read` began at the start: the first one, or the file was replaced
 
     def read(self) -> list[Record]:
         """The records of the lines that were completed since the last call, or all of them when it has restarted."""
@@ -108,7 +108,7 @@ class Tail:
 
 
 def parse(lines: Iterable[bytes]) -> Iterator[Record]:
-    """The records of complete lines, each of which is a JSON object."""
+    """The records of those lines that hold a JSON object."""
     for line in lines:
         try:
             record = json.loads(line)

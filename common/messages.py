@@ -3,8 +3,8 @@
     exchange(payload: bytes | None, epoch: int, version: int) -> bytes
 
 One call, worker to learner: a packed `GradientSample` or nothing, and the epoch and version of the parameters that the
-worker holds. The answer is a packed `Reply`. Unpacking is strict: whatever is not exactly a record of this schema is
-`Malformed`, and sizes are checked before parsing. Nothing is deserialised by pickle.
+worker holds. The result is a packed `Reply`. Unpacking is strict: anything that is not exactly a record of this schema
+is `Malformed`, and sizes are checked before parsing. Nothing is deserialised by pickle.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ REPLY = "outertrain/reply"
 
 
 class Verdict(Enum):
-    """What became of a sample. The value is the metrics label, the sentence is for a person."""
+    """The learner's decision on a sample. The value is the label of the metrics, the sentence is for logs."""
 
     accepted = "accepted"
     stale = "stale"
@@ -43,29 +43,29 @@ class Verdict(Enum):
 
 _SENTENCES = {
     Verdict.accepted: "The sample is part of the batch that is being collected.",
-    Verdict.stale: "The sample came too late: its parameters are older than outer.max_staleness allows, or training has ended.",
-    Verdict.duplicate: "A sample of this name was taken before; it counts once.",
-    Verdict.malformed: f"The payload is not a possible sample of protocol {SCHEMA}: run the same outertrain everywhere.",
-    Verdict.wrong_epoch: "The sample was computed with parameters that are not part of this run's history: drop it and go on.",
+    Verdict.stale: "The sample arrived too late: its parameters are older than outer.max_staleness allows, or training has ended.",
+    Verdict.duplicate: "A sample of this name was accepted before; it counts once.",
+    Verdict.malformed: f"The payload is not a valid sample of protocol {SCHEMA}: run the same version of outertrain everywhere.",
+    Verdict.wrong_epoch: "The sample was computed with parameters that are not part of this run's history: the worker discards it and continues.",
     Verdict.wrong_run: "The sample comes from another task, dataset, optimizer, estimator or curriculum: restart the worker with this run's configuration.",
-    Verdict.non_finite: "A loss or the es gradient is not finite, which clamping makes impossible: the worker's numbers cannot be trusted.",
+    Verdict.non_finite: "A loss or the es gradient is not finite, which clamping rules out: check the worker's machine.",
 }
 
 
 class GradientSample(NamedTuple):
     """One antithetic pair from each of a worker's trajectories; its name is (worker, sequence)."""
 
-    worker: str  # unique over the lives of all workers
+    worker: str  # unique over all incarnations of all workers
     sequence: int  # grows by one with each new sample
     epoch: int  # of the parameters it was computed with
     version: int
     digest: str  # common.config.digest
-    objective: str
+    objective: str  # "train" or "valid"
     windows: tuple[int, ...]  # inner steps of each pair's truncation
     starts: tuple[int, ...]  # inner step at which it starts
     loss_plus: tuple[float, ...]
     loss_minus: tuple[float, ...]
-    rp: Moments  # count 0: skipped
+    rp: Moments  # count 0: not computed
     es: Moments
     seconds: float  # wall time of the unroll
     facts: Facts
@@ -80,16 +80,19 @@ class Parameters(NamedTuple):
 
 
 class Reply(NamedTuple):
+    """What the learner replies to an exchange."""
+
     verdict: Verdict | None  # None: nothing was sent
     epoch: int
     version: int
     digest: str
     theta: bytes | None  # little-endian float32; None: the worker already holds this version
-    stop: bool  # the worker is to leave
-    probe_rate: float  # share of samples that compute rp now
+    stop: bool  # the worker is to shut down
+    probe_rate: float  # fraction of samples that compute rp now
 
 
 def encode_theta(theta: np.ndarray) -> bytes:
+    """Theta [P] as little-endian float32 bytes."""
     return np.ascontiguousarray(theta, "<f4").tobytes()
 
 
@@ -99,11 +102,12 @@ def decode_theta(data: bytes) -> np.ndarray:
 
 
 def max_bytes(parameters: int) -> int:
-    """Largest payload that is parsed, for theta of `parameters` numbers: four float64 vectors and the facts of each pair."""
+    """Size limit of a sample, for theta of `parameters` numbers: four float64 vectors and the numbers of each pair."""
     return max(1 << 20, 32 * parameters + 64 * MAX_PAIRS + 8192)
 
 
 def pack_sample(sample: GradientSample) -> bytes:
+    """The payload of a sample."""
     return msgpack.packb(
         [
             SAMPLE,
@@ -129,8 +133,8 @@ def _pack_moments(moments: Moments) -> list[Any]:
 def unpack_sample(payload: bytes, limit: int = 1 << 24) -> GradientSample:
     """The sample in `payload`, whose vectors are read-only views of it.
 
-    Losses and vectors may be non-finite, counts and lengths agree with each other; whether they fit the run is for
-    the learner to say.
+    Counts and lengths agree with each other; losses and vectors may be non-finite. Whether they fit the run is checked
+    by `learner.admission`.
 
     Raises:
       Malformed: larger than `limit` bytes, or not a sample of this schema.
@@ -160,17 +164,18 @@ def unpack_sample(payload: bytes, limit: int = 1 << 24) -> GradientSample:
 
 
 def pack_reply(reply: Reply) -> bytes:
+    """The bytes of a reply."""
     verdict = None if reply.verdict is None else reply.verdict.value
     return msgpack.packb([REPLY, SCHEMA, verdict, *reply[1:]])
 
 
 def unpack_reply(payload: bytes, limit: int = 1 << 28) -> Reply:
-    """Raises Malformed."""
+    """The reply in `payload`. Raises Malformed."""
     verdict, epoch, version, digest, theta, stop, probe_rate = _parse(payload, limit, REPLY, 9)
-    check(verdict is None or verdict in Verdict.__members__, "verdict is none of the known ones")
-    check(theta is None or (type(theta) is bytes and len(theta) % 4 == 0), "theta is not a row of float32")
-    check(type(stop) is bool, "stop is not a truth value")
-    check(type(probe_rate) is float and 0 <= probe_rate <= 1, "probe_rate is not a share")
+    check(verdict is None or verdict in Verdict.__members__, "unknown verdict")
+    check(theta is None or (type(theta) is bytes and len(theta) % 4 == 0), "theta is not an array of float32")
+    check(type(stop) is bool, "stop is not a boolean")
+    check(type(probe_rate) is float and 0 <= probe_rate <= 1, "probe_rate is not a fraction")
     return Reply(
         verdict=None if verdict is None else Verdict(verdict),
         epoch=wire_checks.integer(epoch, "epoch"),
@@ -191,7 +196,7 @@ def _parse(payload: bytes, limit: int, kind: str, length: int) -> list[Any]:
         raise Malformed(f"not msgpack: {error or type(error).__name__}") from None
     check(type(record) is list and len(record) >= 2 and record[0] == kind, f"not an {kind}")
     check(type(record[1]) is int and record[1] == SCHEMA, f"schema {record[1]!r:.40} instead of {SCHEMA}")
-    check(len(record) == length, f"{len(record)} record instead of {length}")
+    check(len(record) == length, f"{len(record)} fields instead of {length}")
     return record[2:]
 
 
@@ -216,7 +221,9 @@ def _vectors(rp: Any, es: Any, pairs: int) -> tuple[Moments, Moments]:
 def _vector_fields(name: str, count: int, mean: Any, m2: Any) -> None:
     for what, vector, present in (("mean", mean, count >= 1), ("M2", m2, count >= 2)):
         right = type(vector) is bytes and len(vector) % 8 == 0 if present else vector is None
-        check(right, f"{name} {what} is not a row of float64" if present else f"{name} {what} of {count} observations")
+        check(
+            right, f"{name} {what} is not an array of float64" if present else f"{name} {what} of {count} observations"
+        )
 
 
 def _moments(raw: list[Any], size: int) -> Moments:
@@ -228,7 +235,7 @@ def _moments(raw: list[Any], size: int) -> Moments:
 
 @lru_cache(maxsize=1)
 def _zeros(size: int) -> np.ndarray:
-    """Shared by all samples of one observation, so nobody may write into it."""
+    """Shared by all samples of one observation, hence read-only."""
     zeros = np.zeros(size)
     zeros.flags.writeable = False
     return zeros

@@ -1,7 +1,7 @@
-"""Count, mean and sum of squared deviations of a set of vectors: the mergeable statistics of an estimator.
+"""Moments of a set of vectors: count, mean and sum of squared deviations, the mergeable statistics of an estimator.
 
 Chan, Golub and LeVeque (1983): merging in any grouping gives the same numbers up to rounding (about 1e-15 relative),
-and bit for bit when it is done in the same order. NumPy only: the learner's hot path never waits for a compiler.
+and the same bits if it is done in the same order. NumPy only, so that the learner never waits for a compiler.
 """
 
 from collections.abc import Iterable
@@ -13,17 +13,18 @@ import numpy as np
 class Moments(NamedTuple):
     """Statistics of `count` observations of a vector."""
 
-    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs
+    count: int  # type: ignore[assignment]  # shadows tuple.count, which is not used
     mean: np.ndarray  # [P] float64
     m2: np.ndarray  # [P] float64, sum of squared deviations from the mean
 
 
 def empty(size: int) -> Moments:
+    """Moments of no observation of a vector of `size` coordinates."""
     return Moments(0, np.zeros(size), np.zeros(size))
 
 
 def of(rows: np.ndarray) -> Moments:
-    """Moments of the rows of `rows` [n, P]; a non-finite entry makes its own coordinate non-finite, no other."""
+    """Moments of the rows of `rows` [n, P]. A non-finite entry makes its own coordinate non-finite, and no other."""
     rows = np.asarray(rows, np.float64)
     if len(rows) == 0:
         return empty(rows.shape[1])
@@ -46,8 +47,8 @@ def combine(a: Moments, b: Moments) -> Moments:
 
 
 def combine_all(parts: Iterable[Moments], size: int) -> Moments:
-    """Fold of `combine` in the given order, bit for bit, in place; `size` is P, for when there is no part."""
-    count, mean, m2, step, share = 0, np.zeros(size), np.zeros(size), np.empty(size), np.empty(size)
+    """Folds `combine` over the parts in order, with the same bits, in place. `size` is P, needed if there are no parts."""
+    count, mean, m2, step, scratch = 0, np.zeros(size), np.zeros(size), np.empty(size), np.empty(size)
     with np.errstate(invalid="ignore", over="ignore"):
         for part in parts:
             before, count = count, count + part.count
@@ -55,7 +56,7 @@ def combine_all(parts: Iterable[Moments], size: int) -> Moments:
                 mean[:], m2[:] = part.mean, part.m2
             elif part.count > 0:
                 np.subtract(part.mean, mean, out=step)
-                mean += np.multiply(step, part.count / count, out=share)
+                mean += np.multiply(step, part.count / count, out=scratch)
                 m2 += part.m2
                 m2 += np.multiply(np.multiply(step, step, out=step), before * part.count / count, out=step)
     return Moments(count, mean, m2)

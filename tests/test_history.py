@@ -100,7 +100,7 @@ def test_what_waits_is_bounded(tmp_path):
     for version in range(1500):
         with pytest.raises(OSError, match="No such file"):
             append(log, line(1, version))
-    assert len(log._waiting) == 1000
+    assert len(log._queued) == 1000
 
 
 UPDATES = 10_000
