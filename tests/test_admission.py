@@ -31,7 +31,7 @@ def with_rp(value, settings=None):
     return judge(current(rp=moments.of(np.full((1, SIZE), value))), settings)
 
 
-def test_an_honest_sample_is_accepted():
+def test_admit_honest_sample_is_accepted():
     assert judge(current()) is Verdict.accepted
     assert judge(current(rp=moments.empty(SIZE))) is Verdict.accepted
     assert judge(current(starts=(480,), windows=(20,))) is Verdict.accepted
@@ -52,7 +52,7 @@ def test_an_honest_sample_is_accepted():
         (4, 0, Verdict.wrong_epoch),
     ],
 )
-def test_parameters_must_lie_on_the_lineage(epoch, version, verdict):
+def test_admit_parameters_must_lie_on_the_lineage(epoch, version, verdict):
     made = current(epoch=epoch, version=version)
     assert judge(made) is verdict
     assert staleness(made, HERE) == (20 - version if version <= {3: 20, 2: 15, 1: 9}.get(epoch, -1) else None)
@@ -62,12 +62,12 @@ def test_parameters_must_lie_on_the_lineage(epoch, version, verdict):
     ("limit", "behind", "verdict"),
     [(-1, 20, "accepted"), (0, 0, "accepted"), (0, 1, "stale"), (4, 4, "accepted"), (4, 5, "stale")],
 )
-def test_staleness_is_a_difference_of_versions(limit, behind, verdict):
+def test_admit_staleness_beyond_the_limit_is_stale(limit, behind, verdict):
     made = current(version=20 - behind)
     assert judge(made, config(max_staleness=limit)).value == verdict
 
 
-def test_another_run_is_recognised_before_anything_else():
+def test_admit_other_digest_is_wrong_run_first():
     assert judge(current(digest="e" * 64, objective="valid", loss_plus=(float("nan"),))) is Verdict.wrong_run
 
 
@@ -86,7 +86,7 @@ def test_another_run_is_recognised_before_anything_else():
         dict(rp=moments.empty(5), es=Moments(1, np.zeros(5), np.zeros(5))),
     ],
 )
-def test_numbers_that_this_run_cannot_give_are_malformed(fields):
+def test_admit_impossible_numbers_are_malformed(fields):
     assert judge(current(**fields)) is Verdict.malformed
 
 
@@ -102,11 +102,11 @@ def test_numbers_that_this_run_cannot_give_are_malformed(fields):
         (np.nan, "non_finite"),
     ],
 )
-def test_es_is_bounded_by_the_clamp(value, verdict):
+def test_admit_es_beyond_the_clamp_bound_is_malformed(value, verdict):
     assert judge(with_es(4, value)).value == verdict
 
 
-def test_deviations_of_es_are_bounded_too():
+def test_admit_es_deviations_beyond_the_bound_are_malformed():
     """Two pairs within the bound deviate by at most 2 bound^2 in all; a larger M2 would take es out of the merge."""
     for deviation, verdict in (
         (2 * BOUND**2, Verdict.accepted),
@@ -119,12 +119,12 @@ def test_deviations_of_es_are_bounded_too():
 
 @pytest.mark.parametrize("field", ["loss_plus", "loss_minus"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_loss_that_is_not_finite(field, value):
+def test_admit_non_finite_loss_is_non_finite(field, value):
     assert judge(current(**{field: (float(value),)})) is Verdict.non_finite
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
-def test_rp_may_explode_where_es_stands_in(value):
+def test_admit_exploding_rp_is_accepted_beside_es(value):
     assert with_rp(value) is Verdict.accepted
     assert with_rp(value, config({"use": "rp"})) is Verdict.accepted
     alone = config({"use": "rp", "sigma": 0.0})
@@ -132,27 +132,27 @@ def test_rp_may_explode_where_es_stands_in(value):
     assert judge(made, alone) is (Verdict.accepted if np.isfinite(value) else Verdict.non_finite)
 
 
-def test_one_deviation_beyond_the_bound_is_enough():
+def test_admit_one_deviation_beyond_the_bound_is_malformed():
     for deviation in (2.01 * BOUND**2, -1.0):
         made = current(pairs=2, es=Moments(2, np.zeros(SIZE), deviation * np.eye(SIZE)[1]))
         assert judge(made, config({"pairs": 2})) is Verdict.malformed
 
 
-def test_without_noise_there_is_no_es():
+def test_admit_without_noise_needs_rp_and_no_es():
     alone = config({"use": "rp", "sigma": 0.0})
     assert judge(current(es=moments.empty(SIZE)), alone) is Verdict.accepted
     assert judge(current(), alone) is Verdict.malformed
     assert judge(current(rp=moments.empty(SIZE)), config({"use": "rp"})) is Verdict.malformed
 
 
-def test_a_name_counts_once():
+def test_admit_repeated_name_is_duplicate():
     taken = Deduplicator()
     taken.accept("w0", 5, 20)
     verdicts = [judge(current(sequence=n), taken=taken) for n in (4, 5, 6)]
     assert verdicts == [Verdict.duplicate, Verdict.duplicate, Verdict.accepted]
 
 
-def test_an_unknown_worker_that_may_have_been_forgotten_is_stale():
+def test_admit_possible_repeat_of_evicted_worker_is_stale():
     taken = Deduplicator(limit=1)
     taken.accept("a", 0, 18)
     taken.accept("b", 0, 20)
@@ -160,14 +160,14 @@ def test_an_unknown_worker_that_may_have_been_forgotten_is_stale():
     assert judge(current(worker="c", version=19), taken=taken) is Verdict.accepted
 
 
-def test_a_closed_learner_says_why():
+def test_admit_closed_learner_gives_its_verdict():
     for verdict in (Verdict.stale, Verdict.wrong_epoch):
         closed = HERE._replace(closed=verdict)
         assert judge(current(), head=closed) is verdict
         assert judge(current(digest="e" * 64), head=closed) is Verdict.wrong_run
 
 
-def test_an_aggregate_stands_for_many_samples():
+def test_admit_aggregate_counts_as_many_samples():
     settings = config({"pairs": 2}, batch_samples=3)
     verdicts = {pairs: judge(current(pairs=pairs), settings) for pairs in (2, 3, 6, 8)}
     assert [v.value for v in verdicts.values()] == ["accepted", "malformed", "accepted", "malformed"]
@@ -175,6 +175,6 @@ def test_an_aggregate_stands_for_many_samples():
     assert judge(current(pairs=6, rp=moments.of(np.ones((2, SIZE)))), settings) is Verdict.accepted
 
 
-def test_the_bound_follows_clamp_and_sigma():
+def test_limits_es_bound_follows_clamp_and_sigma():
     tight = Config(estimator=EstimatorConfig(clamp=2.0, sigma=0.5))
     assert limits(tight, DIGEST, SIZE).es == pytest.approx(8 * 2 / (2 * 0.5), rel=1e-3)

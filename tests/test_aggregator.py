@@ -34,7 +34,7 @@ def make(path: Path, size: int = 2, **outer: object) -> tuple[Aggregator, Road, 
     return Aggregator(settings, "aggregator-1", road, size), road, learner
 
 
-def test_theta_is_that_of_the_same_samples_sent_one_by_one(tmp_path: Path) -> None:
+def test_aggregator_theta_equals_that_of_single_samples(tmp_path: Path) -> None:
     aggregator, road, behind = make(tmp_path / "a", size=4, batch_samples=8, journal=True)
     direct = learning.start(tmp_path / "b", learning.config(batch_samples=8))
     for sequence in range(4):
@@ -50,7 +50,7 @@ def test_theta_is_that_of_the_same_samples_sent_one_by_one(tmp_path: Path) -> No
     assert replay(tmp_path / "a").state.theta.tobytes() == ours.tobytes()
 
 
-def test_samples_of_different_parameters_are_not_merged(tmp_path: Path) -> None:
+def test_aggregator_separates_samples_of_other_parameters(tmp_path: Path) -> None:
     aggregator, road, _ = make(tmp_path, size=3, batch_samples=3)
     for k in range(4):  # the third fills a batch: version 1
         learning.send(aggregator, learning.sample("w0", k))
@@ -58,7 +58,7 @@ def test_samples_of_different_parameters_are_not_merged(tmp_path: Path) -> None:
     assert [(s.version, len(s.windows)) for s in road.sent] == [(0, 3), (0, 1)]
 
 
-def test_a_retry_counts_once_and_each_aggregate_has_a_name_of_its_own(tmp_path: Path) -> None:
+def test_aggregator_retry_counts_once_and_names_are_unique(tmp_path: Path) -> None:
     aggregator, road, learner = make(tmp_path)
     first = learning.sample("w0", 0)
     assert learning.send(aggregator, first).verdict is Verdict.accepted
@@ -78,7 +78,7 @@ def test_a_retry_counts_once_and_each_aggregate_has_a_name_of_its_own(tmp_path: 
         ({"loss_plus": (99.0,)}, Verdict.malformed),
     ],
 )
-def test_what_is_not_sound_goes_through_and_spoils_nobody(tmp_path: Path, fields: dict, verdict: Verdict) -> None:
+def test_aggregator_forwards_invalid_samples_unchanged(tmp_path: Path, fields: dict, verdict: Verdict) -> None:
     aggregator, road, _ = make(tmp_path)
     learning.send(aggregator, learning.sample("w0", 0))
     assert learning.send(aggregator, learning.sample("bad", 0, **fields)).verdict is verdict
@@ -86,13 +86,13 @@ def test_what_is_not_sound_goes_through_and_spoils_nobody(tmp_path: Path, fields
     assert [s.worker for s in road.sent] == ["bad", "aggregator-1"] and len(road.sent[-1].windows) == 2
 
 
-def test_bytes_that_are_no_sample_go_through(tmp_path: Path) -> None:
+def test_aggregator_forwards_foreign_bytes(tmp_path: Path) -> None:
     settings = learning.config()
     aggregator = Aggregator(settings, "aggregator-1", learning.start(tmp_path, settings).exchange, 2)
     assert unpack_reply(aggregator.exchange(b"nonsense", 0, 0)).verdict is Verdict.malformed
 
 
-def test_parameters_come_when_they_are_newer_and_stop_is_passed_on(tmp_path: Path) -> None:
+def test_aggregator_replies_with_newer_parameters_and_stop(tmp_path: Path) -> None:
     aggregator, _, learner = make(tmp_path, size=1, batch_samples=1, updates=2)
     reply = learning.ask(aggregator)
     assert reply.theta is not None and reply.version == 0 and not reply.stop
@@ -103,7 +103,7 @@ def test_parameters_come_when_they_are_newer_and_stop_is_passed_on(tmp_path: Pat
     assert (reply.version, reply.stop) == (2, True) and learner.finished
 
 
-def test_the_group_is_never_larger_than_a_batch(tmp_path: Path) -> None:
+def test_aggregator_group_is_at_most_a_batch(tmp_path: Path) -> None:
     aggregator, road, learner = make(tmp_path, size=100, batch_samples=4)
     for k in range(4):
         learning.send(aggregator, learning.sample("w0", k))
@@ -111,7 +111,7 @@ def test_the_group_is_never_larger_than_a_batch(tmp_path: Path) -> None:
     assert len(pack_sample(road.sent[0])) < 2000
 
 
-def test_aggregates_come_in_the_order_of_their_numbers_whatever_the_road_does(tmp_path: Path) -> None:
+def test_aggregator_sends_in_order_over_a_slow_client(tmp_path: Path) -> None:
     """The learner takes a number after a higher one for a repetition, and would drop what workers know as accepted."""
     aggregator, road, _ = make(tmp_path, size=2, batch_samples=64)
     learning.ask(aggregator)
@@ -130,7 +130,7 @@ def test_aggregates_come_in_the_order_of_their_numbers_whatever_the_road_does(tm
     assert road.learner.status().verdicts == {"accepted": 30}
 
 
-def test_counts_of_an_aggregate_add_up_and_its_durations_are_means() -> None:
+def test_merged_adds_counts_and_averages_durations() -> None:
     one = learning.sample("w0", 0)._replace(seconds=1.0, facts=Facts(40.0, task_seconds=0.5))
     two = learning.sample("w1", 0)._replace(seconds=3.0, facts=Facts(60.0, task_seconds=1.5))
     both = merged([two, one], "a", 1)

@@ -20,7 +20,7 @@ RECORD = {
 }
 
 
-def test_a_record_survives(tmp_path):
+def test_record_survives_packing(tmp_path):
     path = tmp_path / "a.ckpt"
     assert checkpoint.save(path, RECORD) == path.stat().st_size
     read = checkpoint.load(path)
@@ -33,7 +33,7 @@ def test_a_record_survives(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?", ">f4", ">i8"])
-def test_arrays_of_every_kind_keep_their_numbers(kind):
+def test_arrays_of_every_dtype_survive_packing(kind):
     array = np.arange(6).reshape(2, 3).astype(kind)
     read = checkpoint.unpack(checkpoint.pack(array[:, ::-1]))
     np.testing.assert_array_equal(read, array[:, ::-1])
@@ -41,12 +41,12 @@ def test_arrays_of_every_kind_keep_their_numbers(kind):
 
 
 @pytest.mark.parametrize("value", [object(), {1, 2}, np.array([object()]), np.array(["text"]), np.array([1j])])
-def test_a_record_holds_no_objects(value):
+def test_pack_foreign_object_is_a_type_error(value):
     with pytest.raises(TypeError, match="cannot hold"):
         checkpoint.pack({"x": value})
 
 
-def test_every_truncation_is_detected(tmp_path):
+def test_load_truncated_file_is_corrupt(tmp_path):
     path = tmp_path / "a.ckpt"
     checkpoint.save(path, RECORD)
     data = path.read_bytes()
@@ -59,7 +59,7 @@ def test_every_truncation_is_detected(tmp_path):
         checkpoint.load(path)
 
 
-def test_every_flipped_bit_is_detected(tmp_path):
+def test_load_flipped_bit_is_corrupt(tmp_path):
     path = tmp_path / "a.ckpt"
     checkpoint.save(path, RECORD)
     data = path.read_bytes()
@@ -71,20 +71,20 @@ def test_every_flipped_bit_is_detected(tmp_path):
             checkpoint.load(path)
 
 
-def test_a_foreign_file_is_named_as_one(tmp_path):
+def test_load_foreign_file_is_named_as_one(tmp_path):
     path = tmp_path / "picture.png"
     path.write_bytes(b"\x89PNG" + bytes(100))
     with pytest.raises(UserError, match=r"picture\.png .*not a file of outertrain.*use another"):
         checkpoint.load(path)
 
 
-def test_a_missing_file_is_a_user_error(tmp_path):
+def test_load_missing_file_is_a_user_error(tmp_path):
     with pytest.raises(UserError, match=r"cannot read .*none\.ckpt \(No such file"):
         checkpoint.load(tmp_path / "none.ckpt")
 
 
 @given(st.binary(max_size=60))
-def test_unpacking_bytes_gives_a_record_or_damaged(data):
+def test_unpack_any_bytes_gives_a_record_or_corrupt(data):
     with contextlib.suppress(CorruptRecord):
         checkpoint.unpack(data)
 
@@ -98,19 +98,19 @@ def test_unpacking_bytes_gives_a_record_or_damaged(data):
         checkpoint.msgpack.packb(checkpoint.msgpack.ExtType(1, checkpoint.msgpack.packb(["|O8", [1], b"\0" * 8]))),
     ],
 )
-def test_hostile_bytes_are_damaged(data):
+def test_unpack_hostile_bytes_are_corrupt(data):
     with pytest.raises(CorruptRecord):
         checkpoint.unpack(data)
 
 
-def test_the_steps_of_a_save_come_in_order(tmp_path):
+def test_save_reaches_its_failpoints_in_order(tmp_path):
     steps = []
     checkpoint.save(tmp_path / "a.ckpt", RECORD, steps.append)
     assert steps == [f"{when}_{what}" for what in ("write", "fsync", "rename") for when in ("before", "after")]
 
 
 @pytest.mark.parametrize("step", ["before_write", "after_write", "before_fsync", "after_fsync", "before_rename"])
-def test_a_failure_before_the_rename_leaves_the_old_record_alone(tmp_path, step):
+def test_save_failure_before_the_rename_keeps_the_old_record(tmp_path, step):
     path = tmp_path / "a.ckpt"
     checkpoint.save(path, {"old": 1})
 
@@ -124,7 +124,7 @@ def test_a_failure_before_the_rename_leaves_the_old_record_alone(tmp_path, step)
     assert os.listdir(tmp_path) == ["a.ckpt"]
 
 
-def test_a_save_is_durable_before_it_is_visible(tmp_path, monkeypatch):
+def test_save_is_durable_before_it_is_visible(tmp_path, monkeypatch):
     """File content, then the rename, then the folder: the order in which a power cut keeps one whole file."""
     events = []
     real_fsync, real_replace = os.fsync, os.replace

@@ -21,7 +21,7 @@ def names(folder):
     return [tuple(p) for p in positions(folder)]
 
 
-def test_the_newest_of_the_lineage_wins(tmp_path):
+def test_newest_is_the_last_on_the_lineage(tmp_path):
     fill(tmp_path, (1, 9), (1, 10), (1, 11), (2, 10), (2, 11), (3, 50))
     assert newest(tmp_path, CHAIN)[0] == (2, 11)
     assert newest(tmp_path, {1: 10})[0] == (1, 10)
@@ -29,12 +29,12 @@ def test_the_newest_of_the_lineage_wins(tmp_path):
     assert newest(tmp_path / "none", CHAIN) is None
 
 
-def test_versions_are_numbers_not_names(tmp_path):
+def test_positions_sort_by_number_not_by_name(tmp_path):
     fill(tmp_path, (1, 9), (1, 12345678), (1, 100))
     assert names(tmp_path)[-1] == (1, 12345678)
 
 
-def test_a_damaged_one_is_passed_over_and_named(tmp_path, caplog):
+def test_newest_skips_corrupt_ones_and_names_them(tmp_path, caplog):
     fill(tmp_path, (1, 8), (1, 9), (1, 10))
     path_of(tmp_path, Position(1, 10)).write_bytes(b"")
     damaged = path_of(tmp_path, Position(1, 9))
@@ -46,25 +46,25 @@ def test_a_damaged_one_is_passed_over_and_named(tmp_path, caplog):
     assert all("falling back to the checkpoint before it" in r.message for r in caplog.records)
 
 
-def test_retention_keeps_the_newest_of_the_lineage(tmp_path):
+def test_retain_keeps_the_newest_of_the_lineage(tmp_path):
     fill(tmp_path, (1, 8), (1, 9), (1, 10), (1, 11), (1, 12), (2, 10), (2, 11), (3, 10))
     retain(tmp_path, CHAIN, epoch=2, keep=3)
     assert names(tmp_path) == [(1, 10), (2, 10), (2, 11), (3, 10)]
 
 
-def test_retention_keeps_each_so_many_th_for_good(tmp_path):
+def test_retain_every_nth_version_is_kept(tmp_path):
     fill(tmp_path, *((1, v) for v in range(13)), (2, 12), (2, 13))
     retain(tmp_path, {1: 11, 2: NO_END}, epoch=2, keep=2, every=5)
     assert names(tmp_path) == [(1, 0), (1, 5), (1, 10), (2, 12), (2, 13)]
 
 
-def test_a_superseded_learner_deletes_nothing_of_its_successor(tmp_path):
+def test_retain_superseded_learner_deletes_nothing_newer(tmp_path):
     fill(tmp_path, (1, 10), (2, 10), (1, 11), (1, 12), (1, 13))
     retain(tmp_path, {1: NO_END}, epoch=1, keep=2)
     assert names(tmp_path) == [(1, 12), (1, 13), (2, 10)]
 
 
-def test_half_written_files_of_earlier_lives_go(tmp_path):
+def test_clean_removes_temporary_files_of_earlier_epochs(tmp_path):
     fill(tmp_path, (1, 1))
     for name in (".e0001-v0000002.ckpt.77.tmp", ".e0002-v0000002.ckpt.78.tmp", ".other.tmp"):
         (tmp_path / name).write_bytes(b"half")
@@ -76,7 +76,7 @@ def test_half_written_files_of_earlier_lives_go(tmp_path):
     ]
 
 
-def test_readers_of_a_run(tmp_path):
+def test_latest_and_versions_follow_the_lineage(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     claim(tmp_path / "epochs", None, 0.0)
     with pytest.raises(UserError, match="holds no usable checkpoint"):
@@ -89,7 +89,7 @@ def test_readers_of_a_run(tmp_path):
     assert versions(tmp_path) == [(v, path_of(tmp_path / "checkpoints", Position(1, v))) for v in (4, 5)]
 
 
-def test_load_theta_refuses_what_has_none(tmp_path):
+def test_load_theta_record_without_theta_is_corrupt(tmp_path):
     checkpoint.save(tmp_path / "journal.jnl", {"payloads": []})
     with pytest.raises(UserError, match=r"journal\.jnl holds no parameters"):
         load_theta(tmp_path / "journal.jnl")

@@ -13,13 +13,13 @@ def point(text):
     return from_environment({"OUTERTRAIN_FAILPOINT": text})
 
 
-def test_without_a_word_nothing_happens():
+def test_failpoint_unset_does_nothing():
     assert from_environment({}) is no_failpoint
     for name in POINTS:
         no_failpoint(name)
 
 
-def test_it_raises_at_the_nth_time_and_once():
+def test_failpoint_raises_once_at_the_nth_time():
     reached = point("before_merge:3:raise")
     for _ in range(2):
         reached("before_merge")
@@ -29,7 +29,7 @@ def test_it_raises_at_the_nth_time_and_once():
     reached("before_merge")
 
 
-def test_it_kills_as_sigkill_does():
+def test_failpoint_kills_by_sigkill():
     code = "from learner.failpoints import from_environment\nfrom_environment()('after_fsync')\nprint('alive')"
     done = subprocess.run(
         [sys.executable, "-c", code], env={"OUTERTRAIN_FAILPOINT": "after_fsync"}, capture_output=True
@@ -39,6 +39,6 @@ def test_it_kills_as_sigkill_does():
 
 
 @pytest.mark.parametrize("text", ["nowhere", "before_merge:x", "before_merge:1:explode", "before_merge:-1", ":1"])
-def test_a_word_that_names_no_point_is_refused(text):
+def test_failpoint_unknown_name_is_a_user_error(text):
     with pytest.raises(UserError, match=r"is not a failpoint: write name\[:nth"):
         point(text)

@@ -67,7 +67,7 @@ def until_dead(process, senders):
 
 @pytest.mark.faults
 @pytest.mark.parametrize("point", POINTS)
-def test_a_killed_learner_loses_nothing_that_it_told(tmp_path, point):
+def test_kill_at_any_point_loses_no_published_version(tmp_path, point):
     """Each life is killed at the point; the next is back within 30 s and has every version that was told."""
     senders, told = [Sender(f"w{k}") for k in range(3)], 0
     for life in range(REPEATS):
@@ -90,7 +90,7 @@ def test_a_killed_learner_loses_nothing_that_it_told(tmp_path, point):
     assert [line.version for line in lines] == list(range(1, last.version + 1))
 
 
-def test_every_damaged_checkpoint_is_detected_and_named(tmp_path, caplog):
+def test_corrupt_checkpoint_is_skipped_and_named(tmp_path, caplog):
     """Cut at every 64 bytes, and with a bit flipped in each 64: the one before is used, and a sentence says so."""
     learner = start(tmp_path, config(optimizer="adam"), np.zeros(1090, np.float32))
     for k in range(8):
@@ -112,7 +112,7 @@ def test_every_damaged_checkpoint_is_detected_and_named(tmp_path, caplog):
     assert checkpoints.newest(folder, chain)[0] == (1, 2)
 
 
-def test_a_thousand_dropped_replies_apply_each_sample_once(tmp_path):
+def test_dropped_replies_apply_each_sample_once(tmp_path):
     learner, sender = start(tmp_path, config(**JOURNALED | {"batch_samples": 50})), Sender("w0")
 
     def lossy(payload, known_epoch, version):
@@ -171,7 +171,7 @@ def resident():
 
 
 @pytest.mark.parametrize("count", [3000, pytest.param(100_000, marks=pytest.mark.faults)])
-def test_hostile_payloads_harm_nobody(tmp_path, count, caplog):
+def test_hostile_payloads_leave_honest_workers_unharmed(tmp_path, count, caplog):
     """Between them an honest worker is served. Memory grows by less than 8 MiB after the first tenth."""
     learner, honest = start(tmp_path, config(updates=10**6)), Sender("w0")
     random_, payload = random.Random(0), pack_sample(sample("evil", 0))
@@ -191,7 +191,7 @@ def test_hostile_payloads_harm_nobody(tmp_path, count, caplog):
     assert len(caplog.records) < 200
 
 
-def test_bad_samples_of_some_workers_leave_what_es_alone_would_learn(tmp_path):
+def test_bad_samples_of_some_workers_leave_theta_of_es(tmp_path):
     """One worker in ten sends rp that exploded, or es beyond what losses can give: theta is finite at all times, all is
     counted, and es carries those batches: theta is bit for bit that of a clean run with es alone."""
     learner = start(tmp_path / "bad", config(batch_samples=10, journal=True))
@@ -227,7 +227,7 @@ def no_file_beyond(size):
 
 
 @pytest.mark.parametrize("size", [0, 100, 700, 1500])
-def test_writes_that_stop_in_the_middle_lose_nothing(tmp_path, size):
+def test_writes_cut_in_the_middle_lose_nothing(tmp_path, size):
     learner = start(tmp_path, config(**JOURNALED))
     feed(learner, 8)
     with no_file_beyond(size):
@@ -243,7 +243,7 @@ def test_writes_that_stop_in_the_middle_lose_nothing(tmp_path, size):
     assert not list((tmp_path / "checkpoints").glob(".*"))
 
 
-def test_a_learner_that_dies_while_the_disk_is_full_costs_what_was_not_durable(tmp_path):
+def test_crash_on_a_full_disk_costs_what_was_not_durable(tmp_path):
     """Its successor is refused as long as there is no room, and then goes on from the last durable version."""
     learner = start(tmp_path, config(**JOURNALED))
     feed(learner, 8)
@@ -260,7 +260,7 @@ def test_a_learner_that_dies_while_the_disk_is_full_costs_what_was_not_durable(t
 
 
 @pytest.mark.faults
-def test_a_real_disk_that_fills_up(tmp_path):
+def test_real_full_disk_does_not_stop_training(tmp_path):
     """A file system of 256 KiB, filled by somebody else: training goes on, and all is well when they make room."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", tmp_path], check=True)
     try:
@@ -282,7 +282,7 @@ def test_a_real_disk_that_fills_up(tmp_path):
         subprocess.run(["umount", tmp_path], check=True)
 
 
-def test_of_two_learners_one_lineage_is_read(tmp_path, monkeypatch):
+def test_two_learners_one_lineage_is_read(tmp_path, monkeypatch):
     """The first is cut off and does not see the second; both write in turns."""
     first = start(tmp_path, config(**JOURNALED))
     feed(first, 12)
@@ -304,7 +304,7 @@ def test_of_two_learners_one_lineage_is_read(tmp_path, monkeypatch):
     assert send(third, sample("near", 231, epoch=2, version=10)).verdict is Verdict.duplicate
 
 
-def test_a_flood_of_stale_samples_changes_nothing(tmp_path):
+def test_flood_of_stale_samples_changes_nothing(tmp_path):
     calm = start(tmp_path / "calm", config(max_staleness=0))
     flooded = start(tmp_path / "flooded", config(max_staleness=0))
     for learner in (calm, flooded):

@@ -26,11 +26,11 @@ def places(run):
     return [(r.epoch, r.version) for r in read_history(run)]
 
 
-def test_a_run_without_history_is_empty(tmp_path):
+def test_read_history_of_a_new_run_is_empty(tmp_path):
     assert read_history(tmp_path) == []
 
 
-def test_lines_past_the_parent_are_ignored(tmp_path):
+def test_read_history_ignores_lines_past_the_parent(tmp_path):
     claim(tmp_path / "epochs", None, 0.0)
     claim(tmp_path / "epochs", Position(1, 2), 0.0)
     log = Writer(tmp_path / "history.jsonl")
@@ -39,7 +39,7 @@ def test_lines_past_the_parent_are_ignored(tmp_path):
     assert places(tmp_path) == [(1, 1), (1, 2), (2, 3), (2, 4)]
 
 
-def test_torn_and_foreign_lines_are_skipped_and_the_next_is_whole(tmp_path):
+def test_read_history_skips_torn_and_foreign_lines(tmp_path):
     claim(tmp_path / "epochs", None, 0.0)
     path = tmp_path / "history.jsonl"
     path.write_bytes(json.dumps(line(1, 1)).encode() + b'\n[]\n{"version": "x"}\n\xff\xfe\n{"epoch": 1, "ver')
@@ -47,13 +47,13 @@ def test_torn_and_foreign_lines_are_skipped_and_the_next_is_whole(tmp_path):
     assert places(tmp_path) == [(1, 1), (1, 2)]
 
 
-def test_another_life_appends_without_a_gap(tmp_path):
+def test_writers_of_two_epochs_leave_no_empty_line(tmp_path):
     for version in (1, 2):
         append(Writer(tmp_path / "history.jsonl"), line(1, version))
     assert (tmp_path / "history.jsonl").read_bytes().count(b"\n") == 2
 
 
-def test_the_newest_lines_are_read_from_the_end_of_the_file(tmp_path):
+def test_read_newest_equals_the_end_of_read_history(tmp_path):
     """Whatever the file holds between them: lines of a life that does not count, torn ones, and none at all."""
     assert read_newest(tmp_path, 3) == []
     claim(tmp_path / "epochs", None, 0.0)
@@ -72,7 +72,7 @@ def test_the_newest_lines_are_read_from_the_end_of_the_file(tmp_path):
     assert len(read_history(tmp_path)) == 394 and (tmp_path / "history.jsonl").stat().st_size > 2**16
 
 
-def test_a_full_disk_loses_no_line(tmp_path, monkeypatch):
+def test_writer_full_disk_loses_no_line(tmp_path, monkeypatch):
     """Half a line is written, then nothing for a while: when there is room again all lines are there, each once."""
     claim(tmp_path / "epochs", None, 0.0)
     log, real, room = Writer(tmp_path / "history.jsonl"), os.write, [10_000]
@@ -95,7 +95,7 @@ def test_a_full_disk_loses_no_line(tmp_path, monkeypatch):
     assert places(tmp_path) == [(1, 1), (1, 2), (1, 3), (1, 4)]
 
 
-def test_what_waits_is_bounded(tmp_path):
+def test_writer_queue_is_bounded(tmp_path):
     log = Writer(tmp_path / "missing" / "history.jsonl")
     for version in range(1500):
         with pytest.raises(OSError, match="No such file"):

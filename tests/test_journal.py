@@ -18,7 +18,7 @@ def theta_of(run):
     return load_theta(latest_checkpoint(run)).tobytes()
 
 
-def test_theta_is_the_replay_of_the_journal_bit_for_bit(tmp_path):
+def test_replay_gives_theta_bit_for_bit(tmp_path):
     feed(start(tmp_path, JOURNALED), 12)
     told = replay(tmp_path)
     assert told.state.version == 3
@@ -27,7 +27,7 @@ def test_theta_is_the_replay_of_the_journal_bit_for_bit(tmp_path):
     assert replay(tmp_path, until=2).state.version == 2
 
 
-def test_a_replay_crosses_lives_and_changed_options(tmp_path):
+def test_replay_crosses_epochs_and_changed_options(tmp_path):
     """The second life starts from version 3 and takes another rate: its journal says so."""
     feed(start(tmp_path, JOURNALED), 14)
     feed(start(tmp_path, config(journal=True, learning_rate=0.1)), 8, first=100)
@@ -37,7 +37,7 @@ def test_a_replay_crosses_lives_and_changed_options(tmp_path):
     assert [n for _, n in told.names] == [*range(12), *range(100, 108)]
 
 
-def test_a_gap_is_an_error(tmp_path):
+def test_replay_missing_entry_is_an_error(tmp_path):
     feed(start(tmp_path, JOURNALED), 8)
     feed(start(tmp_path, JOURNALED), 4, first=8)
     (tmp_path / "journal" / "e0001-v0000001.jnl").unlink()
@@ -45,7 +45,7 @@ def test_a_gap_is_an_error(tmp_path):
         replay(tmp_path)
 
 
-def test_a_life_that_starts_elsewhere_is_an_error(tmp_path):
+def test_replay_epoch_with_another_start_is_inconsistent(tmp_path):
     feed(start(tmp_path, JOURNALED), 8)
     start(tmp_path, JOURNALED)
     path = tmp_path / "journal" / "e0002-start.jnl"
@@ -56,13 +56,13 @@ def test_a_life_that_starts_elsewhere_is_an_error(tmp_path):
         replay(tmp_path)
 
 
-def test_an_epoch_that_was_claimed_and_never_begun_is_left_out(tmp_path):
+def test_replay_ignores_an_epoch_never_begun(tmp_path):
     feed(start(tmp_path, JOURNALED), 8)
     claim(tmp_path / "epochs", Position(1, 2), 0.0)
     assert replay(tmp_path).state.version == 2
 
 
-def test_a_damaged_entry_is_named(tmp_path):
+def test_replay_corrupt_entry_is_named(tmp_path):
     feed(start(tmp_path, JOURNALED), 4)
     path = tmp_path / "journal" / "e0001-v0000001.jnl"
     path.write_bytes(path.read_bytes()[:-1])
@@ -70,14 +70,14 @@ def test_a_damaged_entry_is_named(tmp_path):
         replay(tmp_path)
 
 
-def test_no_journal_no_replay(tmp_path):
+def test_replay_without_a_journal_is_inconsistent(tmp_path):
     with pytest.raises(Inconsistent, match="no journal"):
         replay(tmp_path)
     feed(start(tmp_path, config()), 4)
     assert not (tmp_path / "journal").exists()
 
 
-def test_a_full_disk_delays_entries_as_long_as_their_payloads_fit_into_memory(tmp_path, monkeypatch):
+def test_journal_full_disk_queues_a_bounded_number_of_bytes(tmp_path, monkeypatch):
     full, real = [True], checkpoint.save
 
     def save(path, record, *rest):
@@ -100,7 +100,7 @@ def test_a_full_disk_delays_entries_as_long_as_their_payloads_fit_into_memory(tm
     assert entry == {"epoch": 1, "version": 20, "payloads": [b"payload"]}
 
 
-def test_the_start_holds_all_that_decides(tmp_path):
+def test_journal_start_holds_state_segments_and_config(tmp_path):
     feed(start(tmp_path, JOURNALED), 4)
     record = checkpoint.load(tmp_path / "journal" / "e0001-start.jnl")
     np.testing.assert_array_equal(record["segments"], SEGMENTS)

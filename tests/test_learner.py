@@ -45,7 +45,7 @@ class FullDisk:
         return self._real(*arguments)
 
 
-def test_the_sample_that_fills_the_batch_updates(tmp_path):
+def test_exchange_that_fills_the_batch_updates(tmp_path):
     learner = start(tmp_path)
     replies = [send(learner, sample(sequence=k)) for k in range(4)]
     assert [r.version for r in replies] == [0, 0, 0, 1]
@@ -54,7 +54,7 @@ def test_the_sample_that_fills_the_batch_updates(tmp_path):
     assert not np.array_equal(decode_theta(replies[-1].theta), THETA)
 
 
-def test_parameters_come_only_to_those_who_lack_them(tmp_path):
+def test_exchange_sends_theta_only_if_it_is_newer(tmp_path):
     learner = start(tmp_path)
     assert ask(learner, (1, 0)).theta is None
     for known in ((-1, -1), (1, 1), (0, 0), (2, 0), (None, "x")):
@@ -62,14 +62,14 @@ def test_parameters_come_only_to_those_who_lack_them(tmp_path):
     assert ask(learner).verdict is None
 
 
-def test_a_retry_counts_once(tmp_path):
+def test_retry_counts_once(tmp_path):
     learner = start(tmp_path)
     verdicts = [send(learner, sample(sequence=k)).verdict.value for k in (0, 0, 1, 0, 2, 1)]
     assert verdicts == ["accepted", "duplicate", "accepted", "duplicate", "accepted", "duplicate"]
     assert learner.status().batch == 3
 
 
-def test_a_retry_counts_once_over_a_restart(tmp_path):
+def test_retry_after_a_restart_counts_once(tmp_path):
     """Its reply was lost with the first life; the sample is in the checkpoint's past, so the second refuses it."""
     feed(start(tmp_path), 4)
     learner = start(tmp_path)
@@ -77,13 +77,13 @@ def test_a_retry_counts_once_over_a_restart(tmp_path):
     assert send(learner, sample(sequence=4, epoch=1, version=1)).verdict is Verdict.accepted
 
 
-def test_a_sample_that_the_dead_learner_took_but_did_not_apply_is_taken_again(tmp_path):
+def test_sample_lost_with_its_batch_is_accepted_again(tmp_path):
     feed(start(tmp_path), 6)
     learner = start(tmp_path)
     assert send(learner, sample(sequence=5, epoch=1, version=1)).verdict is Verdict.accepted
 
 
-def test_what_an_older_life_published_past_the_checkpoint_is_refused(tmp_path, monkeypatch):
+def test_sample_past_the_parent_checkpoint_is_wrong_epoch(tmp_path, monkeypatch):
     disk, learner = FullDisk(monkeypatch), start(tmp_path)
     disk.full = True
     assert feed(learner, 4)[-1].version == 1
@@ -91,7 +91,7 @@ def test_what_an_older_life_published_past_the_checkpoint_is_refused(tmp_path, m
     assert send(start(tmp_path), sample(sequence=4, epoch=1, version=1)).verdict is Verdict.wrong_epoch
 
 
-def test_the_order_of_arrival_does_not_matter(tmp_path):
+def test_order_of_arrival_does_not_change_theta(tmp_path):
     made = [sample(worker, k) for worker in ("w10", "w9", "a") for k in range(4)]
     thetas = []
     for seed in range(3):
@@ -104,7 +104,7 @@ def test_the_order_of_arrival_does_not_matter(tmp_path):
     assert thetas[0] == thetas[1] == thetas[2]
 
 
-def test_threads_may_exchange_at_the_same_time(tmp_path):
+def test_exchange_is_thread_safe(tmp_path):
     learner, replies = start(tmp_path, config(journal=True, updates=1000)), []
 
     def work(uid):
@@ -123,7 +123,7 @@ def test_threads_may_exchange_at_the_same_time(tmp_path):
     assert len(set(told.names)) == len(told.names) == 180
 
 
-def test_all_workers_leave_when_the_updates_are_done(tmp_path):
+def test_finished_learner_stops_its_workers(tmp_path):
     learner = start(tmp_path, config(updates=2))
     replies = feed(learner, 9)
     assert [r.stop for r in replies] == [False] * 7 + [True, True]
@@ -133,7 +133,7 @@ def test_all_workers_leave_when_the_updates_are_done(tmp_path):
     assert ask(start(tmp_path, config(updates=2))).stop
 
 
-def test_draining_tells_workers_to_leave_and_still_takes_their_samples(tmp_path):
+def test_draining_learner_stops_workers_and_accepts_samples(tmp_path):
     learner = start(tmp_path)
     feed(learner, 2)
     learner.drain()
@@ -142,7 +142,7 @@ def test_draining_tells_workers_to_leave_and_still_takes_their_samples(tmp_path)
     assert replies[-1].version == 1
 
 
-def test_a_superseded_learner_stops_before_it_acknowledges(tmp_path, caplog):
+def test_superseded_learner_stops_before_it_acknowledges(tmp_path, caplog):
     first = start(tmp_path)
     feed(first, 6)
     second = start(tmp_path)
@@ -180,7 +180,7 @@ def test_every_payload_gets_its_verdict(tmp_path):
         assert f'outertrain_samples_total{{verdict="{name}"}} {float(count)}' in text
 
 
-def test_refusals_are_logged_sparsely_and_by_name(tmp_path, caplog):
+def test_rejections_are_logged_at_powers_of_two_by_worker(tmp_path, caplog):
     learner = start(tmp_path)
     with caplog.at_level(logging.WARNING):
         for k in range(9):
@@ -202,7 +202,7 @@ def test_exploding_rp_leaves_theta_finite_and_is_counted(tmp_path):
     assert expected.theta == reply.theta
 
 
-def test_a_line_of_history_per_update(tmp_path):
+def test_each_update_appends_a_record_to_the_history(tmp_path):
     clock = iter(np.arange(1000.0, 2000.0))
     learner = start(tmp_path, clock=lambda: next(clock))
     feed(learner, 8)
@@ -230,7 +230,7 @@ def test_theta_is_published_only_when_it_is_durable(tmp_path):
     assert seen == [0] * 6
 
 
-def test_a_full_disk_does_not_stop_training(tmp_path, monkeypatch, caplog):
+def test_full_disk_does_not_stop_training(tmp_path, monkeypatch, caplog):
     disk, metrics = FullDisk(monkeypatch), Listener()
     learner = start(tmp_path, config(journal=True), observer=metrics)
     feed(learner, 4)
@@ -251,7 +251,7 @@ def test_a_full_disk_does_not_stop_training(tmp_path, monkeypatch, caplog):
     assert [r.version for r in read_history(tmp_path)] == [1, 2, 3, 4]
 
 
-def test_what_a_full_disk_refused_is_written_at_the_end(tmp_path, monkeypatch):
+def test_persist_writes_what_a_full_disk_rejected(tmp_path, monkeypatch):
     disk, learner = FullDisk(monkeypatch), start(tmp_path)
     disk.full = True
     feed(learner, 4)
@@ -266,7 +266,7 @@ def test_what_a_full_disk_refused_is_written_at_the_end(tmp_path, monkeypatch):
     assert load_theta(latest_checkpoint(tmp_path)).tobytes() == ask(learner).theta
 
 
-def test_an_aggregate_counts_as_many_samples(tmp_path):
+def test_aggregate_counts_as_many_samples(tmp_path):
     """Three workers' samples merged before the learner move theta as the three alone do, up to rounding."""
     made = [sample("w0", k) for k in range(4)]
     alone, joined = start(tmp_path / "alone"), start(tmp_path / "joined")
@@ -280,14 +280,14 @@ def test_an_aggregate_counts_as_many_samples(tmp_path):
     np.testing.assert_allclose(decode_theta(reply.theta), decode_theta(expected.theta), rtol=1e-6)
 
 
-def test_an_aggregate_that_fills_the_batch_is_not_applied_by_a_superseded_learner(tmp_path):
+def test_superseded_learner_applies_no_aggregate(tmp_path):
     first = start(tmp_path)
     start(tmp_path)
     reply = send(first, sample("node", 0, pairs=4))
     assert reply.verdict is Verdict.wrong_epoch and reply.version == 0
 
 
-def test_the_points_of_an_update_come_in_order(tmp_path):
+def test_update_reaches_its_failpoints_in_order(tmp_path):
     points = []
     learner = start(tmp_path, failpoint=points.append)
     feed(learner, 3)
@@ -297,7 +297,7 @@ def test_the_points_of_an_update_come_in_order(tmp_path):
     assert set(POINTS) - set(points) == set()
 
 
-def test_a_raising_failpoint_costs_the_batch_and_no_more(tmp_path):
+def test_raising_failpoint_costs_one_batch(tmp_path):
     armed = [False]
 
     def failpoint(point):
@@ -313,7 +313,7 @@ def test_a_raising_failpoint_costs_the_batch_and_no_more(tmp_path):
     assert feed(learner, 4, first=4)[-1].version == 1
 
 
-def test_probing_reaches_the_workers_through_the_reply(tmp_path):
+def test_reply_carries_the_probe_rate(tmp_path):
     learner, random = start(tmp_path, config({"probe_rate": 0.25})), np.random.default_rng(0)
     for k in range(8 * 4):
         assert ask(learner).probe_rate == 1.0

@@ -9,7 +9,7 @@ from learner import lineage as epochs
 from learner.lineage import NO_END, Position, claim, contains, lineage, superseded
 
 
-def test_epochs_are_taken_in_turn(tmp_path):
+def test_claim_takes_epochs_in_turn(tmp_path):
     assert claim(tmp_path, None, 1.0) == 1
     assert claim(tmp_path, Position(1, 7), 2.0) == 2
     record = json.loads((tmp_path / "e0002.json").read_text())
@@ -17,20 +17,20 @@ def test_epochs_are_taken_in_turn(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["e0001.json", "e0002.json"]
 
 
-def test_a_gap_is_not_filled(tmp_path):
+def test_claim_does_not_fill_a_gap(tmp_path):
     for number in (1, 3):
         write(tmp_path, number, None)
     assert claim(tmp_path, None, 0.0) == 4
 
 
-def test_a_later_epoch_supersedes(tmp_path):
+def test_superseded_by_a_later_epoch(tmp_path):
     claim(tmp_path, None, 0.0)
     assert not superseded(tmp_path, 1)
     claim(tmp_path, None, 0.0)
     assert superseded(tmp_path, 1) and not superseded(tmp_path, 2)
 
 
-def test_no_two_learners_get_one_epoch(tmp_path):
+def test_claim_in_threads_gives_distinct_epochs(tmp_path):
     numbers, gate = [], threading.Barrier(8)
 
     def start():
@@ -53,12 +53,12 @@ def write(folder, number, parent):
     (folder / f"e{number:04d}.json").write_text(json.dumps({"epoch": number, "parent": parent}))
 
 
-def test_a_new_run_has_no_lineage(tmp_path):
+def test_lineage_of_a_new_run_is_empty(tmp_path):
     assert lineage(tmp_path / "none") == {} == lineage(tmp_path)
     assert not contains({}, Position(1, 0))
 
 
-def test_the_lineage_follows_parents_from_the_newest_record(tmp_path):
+def test_lineage_follows_parents_from_the_newest_record(tmp_path):
     for number, parent in ((1, None), (2, [1, 10]), (3, [1, 12]), (4, [3, 15])):
         write(tmp_path, number, parent)
     chain = lineage(tmp_path)
@@ -72,7 +72,7 @@ def test_the_lineage_follows_parents_from_the_newest_record(tmp_path):
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", "{}", '{"parent": [1]}', '{"parent": "x"}', '{"parent": [3, 1]}', '{"parent": [1, -1]}']
 )
-def test_an_epoch_without_a_readable_record_never_lived(tmp_path, text):
+def test_lineage_ignores_epochs_without_a_readable_record(tmp_path, text):
     write(tmp_path, 1, None)
     write(tmp_path, 2, [1, 5])
     (tmp_path / "e0003.json").write_text(text)
@@ -80,20 +80,20 @@ def test_an_epoch_without_a_readable_record_never_lived(tmp_path, text):
     assert claim(tmp_path, Position(2, 8), 0.0) == 4
 
 
-def test_the_very_start_of_a_run_may_be_a_parent(tmp_path):
+def test_lineage_version_0_may_be_a_parent(tmp_path):
     write(tmp_path, 1, None)
     write(tmp_path, 2, [1, 0])
     assert lineage(tmp_path) == {2: NO_END, 1: 0}
 
 
-def test_foreign_files_are_not_epochs(tmp_path):
+def test_lineage_ignores_foreign_files(tmp_path):
     write(tmp_path, 1, None)
     for name in ("e2.json.tmp", "notes", "e.json", ".e0003.json"):
         (tmp_path / name).write_text("{}")
     assert list(lineage(tmp_path)) == [1]
 
 
-def test_storage_without_exclusive_create_is_refused(tmp_path, monkeypatch):
+def test_claim_storage_without_exclusive_create_is_an_error(tmp_path, monkeypatch):
     real = os.open
     monkeypatch.setattr(epochs.os, "open", lambda path, flags, *rest: real(path, flags & ~os.O_EXCL, *rest))
     with pytest.raises(UserError, match=r"lets two processes create the same file.*put the run directory on"):
@@ -101,7 +101,7 @@ def test_storage_without_exclusive_create_is_refused(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
-def test_a_record_that_could_not_be_written_leaves_no_epoch(tmp_path, monkeypatch):
+def test_claim_failed_write_leaves_no_epoch(tmp_path, monkeypatch):
     def refuse(_):
         raise OSError(28, "No space left on device")
 
@@ -112,7 +112,7 @@ def test_a_record_that_could_not_be_written_leaves_no_epoch(tmp_path, monkeypatc
     assert os.listdir(tmp_path) == ["e0001.json"]
 
 
-def test_an_epoch_that_was_given_back_supersedes_nobody(tmp_path):
+def test_released_epoch_supersedes_nobody(tmp_path):
     claim(tmp_path, None, 0.0)
     epochs.release(tmp_path, claim(tmp_path, None, 0.0))
     assert not superseded(tmp_path, 1)

@@ -29,7 +29,7 @@ def random_batch(count=8, size=SIZE, scale_rp=1.0, seed=0):
     return batch(random.normal(0.3, scale_rp, (count, size)), random.normal(0.3, 1, (count, size)))
 
 
-def test_equation_1_by_hand():
+def test_merge_equation_1_by_hand():
     """rp: mean 2, variance 2, so 1 of the mean; es: mean 5, variance 18, so 9 of the mean. Weight 9 / 10."""
     merged = merge(batch([[1.0], [3.0]], [[2.0], [8.0]]), rule(segments=[0]))
     assert merged.weight_rp[0] == pytest.approx(0.9, rel=1e-15)
@@ -37,14 +37,14 @@ def test_equation_1_by_hand():
     assert (merged.rp.count, merged.es.count, merged.fallback) == (2, 2, 0)
 
 
-def test_each_variance_is_divided_by_its_own_count():
+def test_merge_divides_each_variance_by_its_own_count():
     """rp of two samples only: variance 2 / 2; es of four: variance 12 / 4. Weight 3 / 4."""
     merged = merge(batch([[1.0], [3.0], None, None], [[2.0], [8.0], [2.0], [8.0]]), rule(segments=[0]))
     assert merged.weight_rp[0] == pytest.approx(0.75, rel=1e-15)
     assert merged.gradient[0] == pytest.approx(0.75 * 2 + 0.25 * 5, rel=1e-15)
 
 
-def test_a_floor_under_calm_samples():
+def test_merge_floors_sample_variances():
     """rp that never varies has the floor's variance, not 0: es at twice the floor keeps a third of the weight."""
     spread = np.sqrt(FLOOR)
     merged = merge(batch([[1.0], [1.0]], [[-spread], [spread]]), rule(segments=[0]))
@@ -53,7 +53,7 @@ def test_a_floor_under_calm_samples():
     assert (both.weight_rp[0], both.gradient[0]) == (0.5, 2.0)
 
 
-def test_granularity_pools_variances():
+def test_merge_granularity_pools_variances():
     rp = np.array([[0.0, 0.0, 0.0], [2.0, 4.0, 6.0]])  # variances 2, 8, 18
     es = np.array([[0.0, 0.0, 0.0], [4.0, 4.0, 2.0]])  # variances 8, 8, 2
     expected = {
@@ -67,7 +67,7 @@ def test_granularity_pools_variances():
         np.testing.assert_allclose(merged.gradient, merged.weight_rp * [1, 2, 3] + (1 - merged.weight_rp) * [2, 2, 1])
 
 
-def test_rp_and_es_alone():
+def test_merge_single_estimators_are_their_means():
     samples = random_batch()
     for use, weight in (("rp", 1.0), ("es", 0.0)):
         merged = merge(samples, rule(use))
@@ -78,7 +78,7 @@ def test_rp_and_es_alone():
 @pytest.mark.parametrize("cross_fit", [False, True])
 @pytest.mark.parametrize("granularity", [COORDINATE, TENSOR, SCALAR])
 @pytest.mark.parametrize("ratio", [1e-10, 1e-5, 1.0, 1e5, 1e10, 1e14, 1e150, 1e200])
-def test_scales_apart_by_any_number_of_magnitudes(ratio, granularity, cross_fit):
+def test_merge_any_ratio_of_scales_is_finite(ratio, granularity, cross_fit):
     merged = merge(random_batch(scale_rp=ratio), rule(granularity=granularity, cross_fit=cross_fit))
     assert np.isfinite(merged.gradient).all()
     assert ((merged.weight_rp >= 0) & (merged.weight_rp <= 1)).all()
@@ -90,7 +90,7 @@ def test_scales_apart_by_any_number_of_magnitudes(ratio, granularity, cross_fit)
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e20, 1e30, 1e200])
 @pytest.mark.parametrize("cross_fit", [False, True])
-def test_a_bad_rp_leaves_its_coordinate_to_es(bad, cross_fit):
+def test_merge_exploded_rp_coordinate_falls_back_to_es(bad, cross_fit):
     samples = random_batch()
     rows = [s.rp.mean.copy() for s in samples]
     rows[3][2] = bad
@@ -102,7 +102,7 @@ def test_a_bad_rp_leaves_its_coordinate_to_es(bad, cross_fit):
     np.testing.assert_array_equal(merged.gradient[others], clean.gradient[others])
 
 
-def test_infinite_variance_takes_the_tensor_with_it():
+def test_merge_infinite_variance_excludes_its_tensor():
     samples = random_batch()
     rows = [s.rp.mean.copy() for s in samples]
     rows[0][1] = np.nan
@@ -112,14 +112,14 @@ def test_infinite_variance_takes_the_tensor_with_it():
     assert merged.fallback == 1
 
 
-def test_non_finite_rp_alone_falls_back_to_es():
+def test_merge_rp_only_non_finite_falls_back_to_es():
     samples = batch([[1.0, np.nan], [3.0, 2.0]], [[5.0, 6.0], [7.0, 8.0]])
     merged = merge(samples, rule("rp", segments=[0, 1]))
     np.testing.assert_array_equal(merged.gradient, [2, 7])
     assert merged.fallback == 1
 
 
-def test_fewer_than_two_observations_have_weight_0():
+def test_merge_fewer_than_two_observations_weigh_0():
     one = merge(batch([[1.0]], [[5.0]]), rule(segments=[0]))
     assert (one.weight_rp[0], one.gradient[0]) == (0, 5)  # neither variance is known: equal to es
     few_rp = merge(batch([[1.0], None, None], [[5.0], [6.0], [7.0]]), rule(segments=[0]))
@@ -130,20 +130,20 @@ def test_fewer_than_two_observations_have_weight_0():
     np.testing.assert_allclose(crossed.gradient, crossed.es.mean)
 
 
-def test_without_rp_the_merge_is_es():
+def test_merge_without_rp_is_es():
     samples = [s._replace(rp=moments.empty(SIZE)) for s in random_batch()]
     for use in ("rp", "es", "merged"):
         np.testing.assert_array_equal(merge(samples, rule(use)).gradient, merge(samples, rule("es")).es.mean)
 
 
-def test_without_es_the_merge_is_rp():
+def test_merge_without_es_is_rp():
     samples = [s._replace(es=moments.empty(SIZE)) for s in random_batch()]
     for use in ("rp", "merged"):
         merged = merge(samples, rule(use))
         np.testing.assert_array_equal(merged.gradient, merged.rp.mean)
 
 
-def test_inverse_variance_at_the_edges():
+def test_inverse_variance_at_0_and_infinity():
     inf = np.inf
     rp = np.array([1.0, inf, 1.0, inf, 1e-8, 1e308])
     es = np.array([3.0, 1.0, inf, inf, 1e12, 1e308])
@@ -152,13 +152,13 @@ def test_inverse_variance_at_the_edges():
 
 
 @given(st.floats(1e-300, 1e300), st.floats(1e-300, 1e300))
-def test_the_weights_of_the_two_estimators_are_symmetric(a, b):
+def test_inverse_variance_weights_are_symmetric(a, b):
     left, right = inverse_variance(np.array([a]), np.array([b]))[0], inverse_variance(np.array([b]), np.array([a]))[0]
     assert left + right == pytest.approx(1, rel=1e-12)
     assert (left >= right) == (a <= b)
 
 
-def test_cross_fitted_halves_by_hand():
+def test_merge_cross_fit_by_hand():
     """Even positions: rp 1, 3 and es 2, 8; odd ones: rp 0, 8 and es 4, 6. Each half weighted by the other's variances."""
     samples = batch([[1.0], [0.0], [3.0], [8.0]], [[2.0], [4.0], [8.0], [6.0]])
     merged = merge(samples, rule(cross_fit=True, segments=[0]))
@@ -168,7 +168,7 @@ def test_cross_fitted_halves_by_hand():
     assert merged.gradient[0] == pytest.approx(expected, rel=1e-14)
 
 
-def test_cross_fitting_weighs_uneven_halves_by_their_size():
+def test_merge_cross_fit_weighs_halves_by_size():
     samples = batch(np.arange(5.0)[:, None], np.ones((5, 1)))
     merged = merge([s._replace(rp=s.es) for s in samples], rule(cross_fit=True, segments=[0]))
     assert merged.gradient[0] == pytest.approx(1, rel=1e-15)
@@ -176,12 +176,12 @@ def test_cross_fitting_weighs_uneven_halves_by_their_size():
     assert uneven.gradient[0] == pytest.approx(0.6)
 
 
-def test_a_single_probe_does_not_tip_the_halves():
+def test_merge_cross_fit_with_a_single_probe():
     samples = batch([[9.0], None, None, None], [[1.0], [2.0], [3.0], [6.0]])
     assert merge(samples, rule(cross_fit=True, segments=[0])).gradient[0] == pytest.approx(3)
 
 
-def test_cross_fitting_removes_the_dependence_of_weight_and_mean():
+def test_merge_cross_fit_removes_bias_of_the_weights():
     """Skewed estimators of mean 1: a calm batch has a small mean, so plain weights favour small means; crossed do not.
 
     One merge of 4,000 coordinates, 16 pairs each. The crossed mean lies within 4 standard errors of 1.
@@ -194,7 +194,7 @@ def test_cross_fitting_removes_the_dependence_of_weight_and_mean():
     assert crossed.mean() == pytest.approx(1, abs=4 * crossed.std() / 4000**0.5)
 
 
-def test_past_variance_replaces_the_batchs_own():
+def test_merge_past_variance_replaces_that_of_the_batch():
     """rp of two calm probes in four samples; the past says variance 100, so 50 of the mean; es has 12 / 4."""
     samples = batch([[1.0], [1.0], None, None], [[2.0], [8.0], [2.0], [8.0]])
     merged = merge(samples, rule(segments=[0]), past_rp=np.array([100.0]))
@@ -205,7 +205,7 @@ def test_past_variance_replaces_the_batchs_own():
     assert unknown.weight_rp[0] == 0
 
 
-def test_harmonic_law():
+def test_merge_variance_obeys_the_harmonic_law():
     """True variances as weights: the merged variance is 1 / (1 / v_rp + 1 / v_es). Over 3,000 draws, 4 standard errors."""
     random = np.random.default_rng(2)
     v_rp, v_es, draws = 4.0, 1.0, 3000
@@ -216,7 +216,7 @@ def test_harmonic_law():
     assert merged.var(ddof=1) == pytest.approx(law, abs=4 * law * (2 / draws) ** 0.5)
 
 
-def test_equal_batches_give_equal_bits_and_grouping_only_rounding():
+def test_merge_is_exact_in_order_and_rounds_in_groups():
     samples = random_batch(12)
     first, second = merge(samples, rule()), merge(list(samples), rule())
     assert first.gradient.tobytes() == second.gradient.tobytes()
@@ -232,7 +232,7 @@ def test_equal_batches_give_equal_bits_and_grouping_only_rounding():
     np.testing.assert_allclose(merge(grouped, rule()).gradient, first.gradient, rtol=1e-12)
 
 
-def test_m2_beyond_reason_is_an_explosion_too():
+def test_exploded_huge_deviations_count():
     samples = random_batch(4)
     m2 = np.zeros(SIZE)
     m2[1] = 1e40
@@ -245,7 +245,7 @@ def test_m2_beyond_reason_is_an_explosion_too():
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("value", [1, np.nan, -np.inf, EXPLODED, -EXPLODED])
 @pytest.mark.parametrize("factor", [1, 1.01])
-def test_calm_is_what_did_not_explode_anywhere(count, value, factor):
+def test_calm_is_the_negation_of_exploded(count, value, factor):
     mean = np.zeros(SIZE)
     mean[3] = value * factor
     rp = moments.Moments(count, mean, np.zeros(SIZE))
@@ -253,6 +253,6 @@ def test_calm_is_what_did_not_explode_anywhere(count, value, factor):
 
 
 @pytest.mark.parametrize(("m2", "is_calm"), [(2 * EXPLODED**2, True), (2.01 * EXPLODED**2, False), (np.nan, False)])
-def test_calm_sees_spread(m2, is_calm):
+def test_calm_large_deviations_are_not_calm(m2, is_calm):
     rp = moments.Moments(2, np.zeros(SIZE), np.where(np.arange(SIZE) == 1, m2, 0.0))
     assert calm(rp) == (not exploded(rp).any()) == is_calm

@@ -44,25 +44,25 @@ def altered(**changes):
 
 
 @pytest.mark.parametrize("pairs", [1, 2, 5])
-def test_a_sample_survives_the_wire(pairs):
+def test_sample_survives_the_wire(pairs):
     made = sample("node-3/w.12:4", 9, pairs=pairs, epoch=3, version=11, facts=Facts(40.0, finished=1.0))
     assert_equal(made, unpack_sample(pack_sample(made)))
 
 
-def test_a_skipped_estimator_survives_the_wire():
+def test_sample_without_rp_survives_the_wire():
     made = sample(rp=moments.empty(6))
     assert_equal(made, unpack_sample(pack_sample(made)))
     assert len(pack_sample(made)) < len(pack_sample(sample())) - 6 * 8 + 8
 
 
-def test_non_finite_vectors_and_losses_survive_the_wire():
+def test_sample_non_finite_numbers_survive_the_wire():
     rp = moments.of(np.array([[1, np.nan, np.inf, -np.inf, 1e30, 0.0]]))
     read = unpack_sample(pack_sample(sample(rp=rp, loss_plus=(float("nan"),))))
     np.testing.assert_array_equal(read.rp.mean, rp.mean)
     assert np.isnan(read.loss_plus[0])
 
 
-def test_golden_bytes():
+def test_pack_sample_gives_the_golden_bytes():
     """The wire format of schema 1: a change here needs a new schema number."""
     made = sample(
         worker="w0",
@@ -87,7 +87,7 @@ def test_golden_bytes():
     assert_equal(made, unpack_sample(bytes.fromhex(golden)))
 
 
-def test_golden_bytes_of_a_reply():
+def test_pack_reply_gives_the_golden_bytes():
     golden = "99b06f75746572747261696e2f7265706c7901a861636365707465640207a26162c4040000803fc2cb3fc0000000000000"
     reply = REPLY._replace(digest="ab")
     assert pack_reply(reply).hex() == golden
@@ -95,12 +95,12 @@ def test_golden_bytes_of_a_reply():
 
 
 @pytest.mark.parametrize("verdict", [None, *Verdict])
-def test_a_reply_survives_the_wire(verdict):
+def test_reply_survives_the_wire(verdict):
     for reply in (REPLY._replace(verdict=verdict), REPLY._replace(verdict=verdict, theta=None, stop=True)):
         assert unpack_reply(pack_reply(reply)) == reply
 
 
-def test_one_pair_of_the_papers_size_weighs_what_its_vectors_do():
+def test_sample_of_the_papers_size_is_as_long_as_its_vectors():
     random = np.random.default_rng(0)
     one = pack_sample(sample(size=1090, rp=moments.of(random.normal(size=(1, 1090)))))
     assert 16 * 1090 < len(one) < 16 * 1090 + 400
@@ -161,12 +161,12 @@ HOSTILE = {
 }
 
 
-def test_the_altered_sample_is_otherwise_good():
+def test_altered_sample_without_changes_is_valid():
     assert unpack_sample(altered()).windows == (20, 20)
 
 
 @pytest.mark.parametrize("changes", HOSTILE.values(), ids=HOSTILE.keys())
-def test_what_is_not_exactly_a_sample_is_malformed(changes):
+def test_unpack_sample_hostile_field_is_malformed(changes):
     with pytest.raises(Malformed):
         unpack_sample(altered(**changes))
 
@@ -180,14 +180,14 @@ def test_what_is_not_exactly_a_sample_is_malformed(changes):
         *(None, "text", 3, bytearray(pack_sample(sample())), memoryview(pack_sample(sample()))),
     ],
 )
-def test_what_is_no_message_at_all_is_malformed(payload):
+def test_unpack_foreign_bytes_are_malformed(payload):
     with pytest.raises(Malformed):
         unpack_sample(payload)
     with pytest.raises(Malformed):
         unpack_reply(payload)
 
 
-def test_size_is_checked_before_parsing():
+def test_unpack_checks_the_size_before_parsing():
     with pytest.raises(Malformed, match="more than the limit of 100"):
         unpack_sample(pack_sample(sample()), limit=100)
     with pytest.raises(Malformed, match="more than the limit"):
@@ -198,7 +198,7 @@ def test_size_is_checked_before_parsing():
     "changes",
     [{2: "fine"}, {2: 1}, {3: -1}, {4: None}, {5: 7}, {6: b"123"}, {6: "abcd"}, {7: 0}, {8: 1}, {8: 1.5}, {8: -0.5}],
 )
-def test_what_is_not_exactly_a_reply_is_malformed(changes):
+def test_unpack_reply_hostile_field_is_malformed(changes):
     fields = msgpack.unpackb(pack_reply(REPLY))
     for index, value in changes.items():
         fields[index] = value
@@ -207,7 +207,7 @@ def test_what_is_not_exactly_a_reply_is_malformed(changes):
 
 
 @given(st.binary(max_size=400))
-def test_random_bytes_are_malformed(payload):
+def test_unpack_random_bytes_are_malformed(payload):
     for unpack in (unpack_sample, unpack_reply):
         with pytest.raises(Malformed):
             unpack(payload)
@@ -226,7 +226,7 @@ ANY = st.recursive(
 
 
 @given(st.sampled_from(FIELDS), ANY)
-def test_any_value_in_any_field_is_read_or_malformed(field, value):
+def test_unpack_any_value_is_read_or_malformed(field, value):
     try:
         read = unpack_sample(altered(**{field: value}))
     except Malformed:
@@ -236,7 +236,7 @@ def test_any_value_in_any_field_is_read_or_malformed(field, value):
 
 
 @given(st.integers(0), st.integers(0, 7))
-def test_a_flipped_bit_is_read_or_malformed(position, bit):
+def test_unpack_flipped_bit_is_read_or_malformed(position, bit):
     payload = bytearray(pack_sample(sample(pairs=2)))
     payload[position % len(payload)] ^= 1 << bit
     try:
@@ -246,20 +246,20 @@ def test_a_flipped_bit_is_read_or_malformed(position, bit):
     assert read.es.mean.shape == (6,)
 
 
-def test_all_facts_survive_the_wire_in_the_order_of_their_names():
+def test_facts_survive_the_wire_in_their_order():
     made = sample(facts=Facts(*(float(k) for k in range(5))))
     assert unpack_sample(pack_sample(made)).facts == made.facts
     assert list(msgpack.unpackb(pack_sample(made))[-1]) == list(Facts._fields)
 
 
-def test_theta_is_little_endian_float32():
+def test_encode_theta_is_little_endian_float32():
     assert encode_theta(np.array([1.0, -2.0])) == b"\x00\x00\x80?\x00\x00\x00\xc0"
     theta = np.random.default_rng(0).normal(size=5).astype(np.float32)
     np.testing.assert_array_equal(decode_theta(encode_theta(theta)), theta)
     assert encode_theta(theta[::-1]) == encode_theta(theta[::-1].copy())
 
 
-def test_each_verdict_is_a_label_and_a_sentence():
+def test_verdict_has_a_label_and_a_sentence():
     for verdict in Verdict:
         assert verdict.value == verdict.name
         assert verdict.sentence.endswith(".") and " " in verdict.sentence

@@ -39,7 +39,7 @@ def learner() -> LearnerMetrics:
     return LearnerMetrics()
 
 
-def test_an_accepted_sample_is_counted_with_its_facts(learner: LearnerMetrics) -> None:
+def test_verdict_accepted_counts_the_facts(learner: LearnerMetrics) -> None:
     learner.observe_verdict("accepted", 24_000, SAMPLE, staleness=3)
     assert value(learner, "outertrain_samples_total", verdict="accepted") == 1
     assert value(learner, "outertrain_staleness_versions_sum") == 3
@@ -55,14 +55,14 @@ def test_an_accepted_sample_is_counted_with_its_facts(learner: LearnerMetrics) -
     assert value(learner, "outertrain_inner_problems_total", outcome="diverged") == 0
 
 
-def test_the_loss_of_a_pair_is_the_mean_of_both_sides_and_lands_in_its_window(learner: LearnerMetrics) -> None:
+def test_verdict_accepted_sums_pair_losses_by_window(learner: LearnerMetrics) -> None:
     learner.observe_verdict("accepted", 1, SAMPLE, staleness=0)
     assert value(learner, "outertrain_pair_loss_sum", objective="train", window="30") == 1.5
     assert value(learner, "outertrain_pair_loss_sum", objective="train", window="300") == 4.0
     assert value(learner, "outertrain_pair_loss_count", objective="train", window="300") == 1
 
 
-def test_a_rejected_sample_is_counted_and_nothing_more(learner: LearnerMetrics) -> None:
+def test_verdict_rejected_counts_the_verdict_only(learner: LearnerMetrics) -> None:
     learner.observe_verdict("stale", 24_000, SAMPLE, staleness=40)
     learner.observe_verdict("malformed", 7, None, None)
     assert value(learner, "outertrain_samples_total", verdict="stale") == 1
@@ -73,12 +73,12 @@ def test_a_rejected_sample_is_counted_and_nothing_more(learner: LearnerMetrics) 
     assert value(learner, "outertrain_unroll_seconds_count") == 0
 
 
-def test_window_ranges_are_closed_above() -> None:
+def test_window_range_includes_its_upper_bound() -> None:
     assert [window_range(s) for s in (1, 10, 11, 30, 10_000, 10_001)] == ["10", "10", "30", "30", "10000", "+Inf"]
     assert {window_range(s) for s in range(1, 20_000, 7)} == {str(s) for s in STEPS} | {"+Inf"}
 
 
-def test_an_update_is_published_as_its_history_line_says(learner: LearnerMetrics) -> None:
+def test_update_publishes_its_record(learner: LearnerMetrics) -> None:
     record = run_files.history(3)[-1]
     learner.observe_update(record, "valid", seconds=0.02)
     assert value(learner, "outertrain_updates_total") == 1
@@ -96,7 +96,7 @@ def test_an_update_is_published_as_its_history_line_says(learner: LearnerMetrics
     assert value(learner, "outertrain_estimator_variance", estimator="es", q="0.5") == record.var_es.q50
 
 
-def test_the_weights_of_both_estimators_mirror_each_other(learner: LearnerMetrics) -> None:
+def test_update_weights_of_rp_and_es_mirror_each_other(learner: LearnerMetrics) -> None:
     record = run_files.history(3)[-1]._replace(weight_rp=Weight(0.6, Quantiles(0.1, 0.2, 0.7, 0.8, 0.9)))
     learner.observe_update(record, "train", 0.1)
     assert value(learner, "outertrain_estimator_mean_weight", estimator="rp") == 0.6
@@ -106,7 +106,7 @@ def test_the_weights_of_both_estimators_mirror_each_other(learner: LearnerMetric
     assert value(learner, "outertrain_estimator_weight", estimator="es", q="0.95") == pytest.approx(0.9)
 
 
-def test_an_estimator_that_was_not_computed_is_nan_and_its_pairs_are_counted_as_skipped(
+def test_update_without_rp_is_nan_and_counts_skipped_pairs(
     learner: LearnerMetrics,
 ) -> None:
     record = run_files.history(1)[0]._replace(var_rp=UNKNOWN, rp_pairs=3, es_pairs=8, rp_nonfinite=2)
@@ -118,7 +118,7 @@ def test_an_estimator_that_was_not_computed_is_nan_and_its_pairs_are_counted_as_
     assert value(learner, "outertrain_pairs_total", estimator="es") == 8
 
 
-def test_a_run_that_starts_says_what_it_is_and_where_it_stands(learner: LearnerMetrics) -> None:
+def test_start_publishes_configuration_and_position(learner: LearnerMetrics) -> None:
     learner.start(Config())
     learner.set_position(epoch=2, version=17)
     learner.set_batch(5, probe_rate=0.25)
@@ -133,7 +133,7 @@ def test_a_run_that_starts_says_what_it_is_and_where_it_stands(learner: LearnerM
     assert value(learner, "outertrain_outer_loss_clamp") == 10
 
 
-def test_the_free_space_is_read_when_it_is_asked_for(
+def test_watch_disk_reads_free_space_at_each_scrape(
     learner: LearnerMetrics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learner.watch_disk(tmp_path)
@@ -145,11 +145,11 @@ def test_the_free_space_is_read_when_it_is_asked_for(
     assert math.isnan(value(learner, "outertrain_disk_free_bytes"))
 
 
-def test_every_verdict_has_a_series_from_the_start(learner: LearnerMetrics) -> None:
+def test_verdicts_have_series_from_the_start(learner: LearnerMetrics) -> None:
     assert [value(learner, "outertrain_samples_total", verdict=v.value) for v in Verdict] == [0] * len(Verdict)
 
 
-def test_checkpoints(learner: LearnerMetrics) -> None:
+def test_checkpoints_are_counted_and_timed(learner: LearnerMetrics) -> None:
     learner.checkpoint_written(version=9, size_bytes=12_000, seconds=0.05, time=1234.5)
     learner.checkpoint_failed()
     assert value(learner, "outertrain_checkpoint_version") == 9
@@ -159,7 +159,7 @@ def test_checkpoints(learner: LearnerMetrics) -> None:
     assert value(learner, "outertrain_checkpoint_failures_total") == 1
 
 
-def test_the_fleet_publishes_its_status_and_forgets_machines_that_left() -> None:
+def test_fleet_publishes_its_status_and_drops_gone_nodes() -> None:
     fleet = FleetMetrics()
     fleet.observe_status(STATUS)
     fleet.observe_status(replace(STATUS, restarts=5, nodes={"b": 3}))
@@ -172,7 +172,7 @@ def test_the_fleet_publishes_its_status_and_forgets_machines_that_left() -> None
     assert value(fleet, "outertrain_node_workers", node="b") == 3
 
 
-def test_no_label_names_a_worker_and_no_series_tells_when_it_was_made(learner: LearnerMetrics) -> None:
+def test_labels_have_few_values_and_no_created_series(learner: LearnerMetrics) -> None:
     fill(learner)
     text = exposition(learner.registry)
     assert "worker-123" not in text and "_created" not in text
@@ -188,7 +188,7 @@ def fill(learner: LearnerMetrics) -> None:
     learner.checkpoint_written(1, 1, 0.1, 1.0)
 
 
-def test_two_learners_in_one_process_do_not_mix() -> None:
+def test_two_learners_in_one_process_share_nothing() -> None:
     first, second = LearnerMetrics(), LearnerMetrics()
     first.checkpoint_failed()
     assert value(second, "outertrain_checkpoint_failures_total") == 0

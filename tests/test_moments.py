@@ -10,7 +10,7 @@ from common.moments import Moments, combine, combine_all, empty, of, variance, v
 ROWS = np.random.default_rng(0).normal(size=(9, 5)) * np.array([1e-10, 1e-3, 1, 1e3, 1e10]) + 7
 
 
-def test_known_numbers():
+def test_of_known_numbers():
     m = of(np.array([[1.0, 10.0], [2.0, 10.0], [6.0, 40.0]]))
     assert m.count == 3
     np.testing.assert_array_equal(m.mean, [3, 20])
@@ -19,14 +19,14 @@ def test_known_numbers():
     np.testing.assert_allclose(variance_of_mean(m, 0.0), [7 / 3, 100], rtol=1e-15)
 
 
-def test_float32_rows_are_summed_in_float64():
+def test_of_float32_rows_are_summed_in_float64():
     rows = np.full((3, 1), 16777217.0 / 3, np.float32)
     assert of(rows).mean.dtype == np.float64
     assert of(rows).mean[0] == float(rows[0, 0])
 
 
 @given(st.lists(st.integers(0, 3), min_size=9, max_size=9), st.permutations(range(4)))
-def test_any_grouping_gives_the_moments_of_all_rows(groups, turn):
+def test_combine_any_grouping_gives_the_same_moments(groups, turn):
     parts = [of(ROWS[np.array(groups) == g]) for g in turn]
     whole, merged = of(ROWS), combine_all(parts, 5)
     assert merged.count == 9
@@ -34,7 +34,7 @@ def test_any_grouping_gives_the_moments_of_all_rows(groups, turn):
     np.testing.assert_allclose(merged.m2, whole.m2, rtol=1e-12, atol=1e-12 * 49)
 
 
-def test_one_order_gives_the_same_bits():
+def test_combine_same_order_gives_the_same_bits():
     parts = [of(row[None]) for row in ROWS]
     first, second = combine_all(parts, 5), combine_all(iter(parts), 5)
     assert first.mean.tobytes() == second.mean.tobytes()
@@ -42,7 +42,7 @@ def test_one_order_gives_the_same_bits():
 
 
 @given(st.lists(st.integers(0, 3), min_size=9, max_size=9), st.sampled_from([0.0, np.nan, np.inf, 1e200]))
-def test_all_at_once_are_the_fold_of_pairs_bit_for_bit(groups, value):
+def test_combine_all_equals_the_fold_bit_for_bit(groups, value):
     rows = ROWS.copy()
     rows[4, 2] += value
     parts = [of(rows[np.array(groups) == g]) for g in range(4)]
@@ -55,7 +55,7 @@ def test_all_at_once_are_the_fold_of_pairs_bit_for_bit(groups, value):
         np.testing.assert_array_equal(part.mean, before)
 
 
-def test_the_empty_set_is_neutral():
+def test_combine_empty_is_neutral():
     m = of(ROWS)
     for merged in (combine(m, empty(5)), combine(empty(5), m)):
         assert merged.count == 9
@@ -64,7 +64,7 @@ def test_the_empty_set_is_neutral():
     assert of(np.zeros((0, 5))).mean.shape == (5,)
 
 
-def test_variance_is_unknown_below_two_observations_and_where_not_finite():
+def test_variance_unknown_is_infinite():
     assert np.isinf(variance(empty(2))).all()
     assert np.isinf(variance(of(ROWS[:1]))).all()
     np.testing.assert_array_equal(variance(of(np.array([[1.0], [3.0]]))), [2])
@@ -78,14 +78,14 @@ def test_variance_is_unknown_below_two_observations_and_where_not_finite():
     np.testing.assert_array_equal(variance(merged), [0, np.inf, np.inf, np.inf])
 
 
-def test_the_floor_is_of_a_sample_variance_not_of_the_mean():
+def test_variance_of_mean_floors_the_sample_variance():
     m = Moments(4, np.zeros(2), np.array([0.0, 12.0]))
     np.testing.assert_array_equal(variance(m, 1e-8), [1e-8, 4])
     np.testing.assert_array_equal(variance_of_mean(m, 1e-8), [1e-8 / 4, 1])
 
 
 @pytest.mark.parametrize("scale", [1e-150, 1e20, 1e150, 1e300])
-def test_no_warning_at_any_scale(scale):
+def test_moments_any_scale_gives_no_warning(scale):
     parts = [of(np.array([[scale]])), of(np.array([[-scale]]))]
     merged = combine_all(parts, 1)
     assert merged.mean[0] == 0

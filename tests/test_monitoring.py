@@ -182,7 +182,7 @@ def answers(watched: Watched) -> bool:
         return False
 
 
-def test_every_expression_finds_something_while_it_runs(watched: Watched) -> None:
+def test_expressions_of_a_running_run_find_series(watched: Watched) -> None:
     """Rules that record, and panels; alerts are silent in a sound run: what they look at must be there."""
     shown = [target["expr"] for _, panel in panels() for target in panel.get("targets", ())]
     recorded = [rule["expr"] for rule in rules() if "record" in rule]
@@ -203,13 +203,13 @@ def test_every_expression_finds_something_while_it_runs(watched: Watched) -> Non
         assert sorted(pending) == []
 
 
-def test_a_sound_run_raises_no_alarm(watched: Watched) -> None:
+def test_alerts_of_a_healthy_run_are_silent(watched: Watched) -> None:
     """Even without the rules' waiting times; its disk is small, and quadratics leave the weight of rp where it is."""
     fired = watched.query(f'ALERTS{{alertname=~"Outertrain.*", severity!="info", run="{RUN}"}}')
     assert {one["metric"]["alertname"] for one in fired} <= {"OutertrainDiskFilling"}
 
 
-def test_a_learner_that_is_killed_is_found_again_on_another_port(watched: Watched) -> None:
+def test_killed_learner_is_found_again_on_another_port(watched: Watched) -> None:
     up = f'up{{role="learner", run="{RUN}"}} == 1'
     await_(lambda: watched.query(up), 30, "a scrape")
     [before] = watched.query(up)
@@ -223,7 +223,7 @@ def test_a_learner_that_is_killed_is_found_again_on_another_port(watched: Watche
     assert after["metric"]["run"] == before["metric"]["run"]
 
 
-def test_a_learner_that_stands_still_is_an_alarm(watched: Watched) -> None:
+def test_suspended_learner_fires_learner_down(watched: Watched) -> None:
     [learner] = watched.process("LearnerActor")
     learner.suspend()
     try:
@@ -233,7 +233,7 @@ def test_a_learner_that_stands_still_is_an_alarm(watched: Watched) -> None:
     await_(lambda: not watched.firing("OutertrainLearnerDown"), 60, "the end of OutertrainLearnerDown")
 
 
-def test_workers_that_are_killed_are_an_alarm_until_they_are_replaced(watched: Watched) -> None:
+def test_killed_workers_fire_until_they_are_replaced(watched: Watched) -> None:
     full = f'outertrain_workers{{run="{RUN}", state="running"}} == 2'
     await_(lambda: watched.query(full), 60, "both workers")
 
@@ -248,7 +248,7 @@ def test_workers_that_are_killed_are_an_alarm_until_they_are_replaced(watched: W
     await_(lambda: watched.query(full) and not watched.firing("OutertrainWorkersBelowTarget"), 90, "both workers again")
 
 
-def test_a_full_disk_is_an_alarm_and_training_goes_on(watched: Watched, disk: Path) -> None:
+def test_full_disk_fires_and_training_continues(watched: Watched, disk: Path) -> None:
     ballast = disk / "ballast"
     updates = f'outertrain_updates_total{{run="{RUN}"}}'
     with ballast.open("wb", buffering=0) as file, suppress(OSError):
@@ -262,7 +262,7 @@ def test_a_full_disk_is_an_alarm_and_training_goes_on(watched: Watched, disk: Pa
     await_(lambda: watched.query(level), 60, "a checkpoint of the newest version")
 
 
-def test_a_run_that_ends_as_it_should_takes_its_targets_away(watched: Watched) -> None:
+def test_run_that_ends_normally_removes_its_targets(watched: Watched) -> None:
     stop(watched.train)
     assert watched.train.returncode in (0, 130)
     assert list(watched.run_dir.glob("metrics-*.json")) == []
@@ -279,18 +279,18 @@ def check(*command: str | Path, text: str | None = None) -> str:
     return done.stdout + done.stderr
 
 
-def test_promtool_accepts_configuration_and_rules_and_runs_their_tests() -> None:
+def test_promtool_accepts_configuration_and_rules() -> None:
     check("promtool", "check", "config", MONITORING / "prometheus.yml")
     check("promtool", "check", "rules", *(MONITORING / "rules").glob("*.yml"))
     assert "SUCCESS" in check("promtool", "test", "rules", MONITORING / "rules/tests/alerts_test.yml")
 
 
 @pytest.mark.parametrize("metrics", [LearnerMetrics, FleetMetrics])
-def test_promtool_finds_no_fault_in_our_names(metrics: type[LearnerMetrics] | type[FleetMetrics]) -> None:
+def test_promtool_accepts_the_names_of_metrics(metrics: type[LearnerMetrics] | type[FleetMetrics]) -> None:
     assert check("promtool", "check", "metrics", text=exposition(metrics().registry)) == ""
 
 
-def test_a_scrape_costs_less_than_a_hundredth_of_a_second() -> None:
+def test_scrape_takes_less_than_10_ms() -> None:
     metrics = LearnerMetrics()
     seconds = []
     for _ in range(20):
@@ -316,11 +316,11 @@ def test_systemd_accepts_the_units(tmp_path: Path) -> None:
     check("systemd-analyze", "verify", "--man=no", *(tmp_path / name for name in names))
 
 
-def test_the_dockerfile_has_no_lint() -> None:
+def test_dockerfile_has_no_lint() -> None:
     check("hadolint", "--failure-threshold", "info", DEPLOY / "Dockerfile")
 
 
-def test_the_shell_settings_set_what_they_say(tmp_path: Path) -> None:
+def test_shell_settings_set_the_variables(tmp_path: Path) -> None:
     (tmp_path / "outertrain/deploy/monitoring/targets").mkdir(parents=True)
     script = f'. {DEPLOY}/ray/env.sh; printf "%s\\n" "$OUTERTRAIN_RUNS" "$OUTERTRAIN_TARGETS" "$RAY_AUTH_MODE"'
     environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
@@ -328,7 +328,7 @@ def test_the_shell_settings_set_what_they_say(tmp_path: Path) -> None:
     assert lines == [f"{tmp_path}/runs", f"{tmp_path}/outertrain/deploy/monitoring/targets", "token"]
 
 
-def test_the_rules_that_are_tested_are_those_that_are_shipped() -> None:
+def test_rules_under_test_are_the_shipped_ones() -> None:
     tested = yaml.safe_load((MONITORING / "rules/tests/alerts_test.yml").read_text())["rule_files"]
     loaded = yaml.safe_load((MONITORING / "prometheus.yml").read_text())["rule_files"]
     assert [f"rules/{name.removeprefix('../')}" for name in tested] == loaded

@@ -25,7 +25,7 @@ def run(config, gradients, theta=THETA):
     return steps
 
 
-def test_a_step_descends():
+def test_step_descends():
     [step] = run(outer(), [[2.0, 0.0, -4.0]])
     np.testing.assert_array_equal(step.theta, [0, -2, 5])
     assert step.theta.dtype == np.float32
@@ -33,7 +33,7 @@ def test_a_step_descends():
     assert (step.clipped, step.rejected) == (0, False)
 
 
-def test_adam_as_the_release_sets_it():
+def test_adam_follows_the_release():
     """Two steps of Adam by hand: learning rate 0.1, b1 0.5, b2 0.999."""
     steps = run(outer("adam", learning_rate=0.1, options={"b1": 0.5}), [[1.0, 1.0, 1.0], [3.0, 3.0, 3.0]])
     m, v = (0.5 * 0.5 * 1 + 0.5 * 3) / (1 - 0.5**2), (0.999 * 0.001 * 1 + 0.001 * 9) / (1 - 0.999**2)
@@ -42,7 +42,7 @@ def test_adam_as_the_release_sets_it():
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "rmsprop", "lion", "nadam", "sgd", "adabelief", "yogi"])
-def test_every_optimizer_solves_a_quadratic(name):
+def test_optimizer_solves_a_quadratic(name):
     made, theta = OuterOptimizer(outer(name, learning_rate=0.05)), THETA
     state = made.init(theta)
     for _ in range(300):
@@ -51,7 +51,7 @@ def test_every_optimizer_solves_a_quadratic(name):
     assert norm(theta.astype(float)) < 0.2
 
 
-def test_the_second_step_does_not_compile():
+def test_second_step_does_not_compile():
     made = OuterOptimizer(outer("adam", schedule="cosine"))
     state = made.init(THETA)
     step = made.step(np.ones(3), state, THETA)
@@ -59,20 +59,20 @@ def test_the_second_step_does_not_compile():
         made.step(np.full(3, 2.0), step.outer, step.theta)
 
 
-def test_cosine_falls_to_zero_over_the_run():
+def test_cosine_schedule_falls_to_zero_over_the_run():
     steps = run(outer(schedule="cosine", updates=4), [[1.0, 0, 0]] * 6)
     lengths = [s.update_norm for s in steps]
     np.testing.assert_allclose(lengths[:4], 0.25 * (1 + np.cos(np.pi * np.arange(4) / 4)), rtol=1e-5)
     assert lengths[4:] == [0, 0]
 
 
-def test_elementwise_clip_counts_what_it_changed():
+def test_clip_elementwise_counts_what_it_changed():
     clipped, share = clip(np.array([-3.0, 0.05, 0.1, 0.2]), "elementwise", 0.1)
     np.testing.assert_array_equal(clipped, [-0.1, 0.05, 0.1, 0.1])
     assert share == 0.5
 
 
-def test_global_norm_clip_keeps_the_direction():
+def test_clip_global_norm_keeps_the_direction():
     clipped, share = clip(np.array([3.0, -4.0]), "global_norm", 1.0)
     np.testing.assert_allclose(clipped, [0.6, -0.8], rtol=1e-15)
     assert share == 1
@@ -82,7 +82,7 @@ def test_global_norm_clip_keeps_the_direction():
 
 
 @given(st.lists(st.floats(-1e300, 1e300), min_size=1, max_size=5), st.floats(1e-3, 1e3))
-def test_clipping_agrees_with_optax_and_never_overflows(numbers, limit):
+def test_clip_agrees_with_optax_and_never_overflows(numbers, limit):
     gradient = np.array(numbers)
     clipped, _ = clip(gradient, "global_norm", limit)
     assert norm(clipped) <= limit * (1 + 1e-12)
@@ -92,14 +92,14 @@ def test_clipping_agrees_with_optax_and_never_overflows(numbers, limit):
         np.testing.assert_allclose(clipped, expected, rtol=1e-5, atol=1e-30)
 
 
-def test_norms_at_the_ends_of_float64():
+def test_norm_at_the_ends_of_float64():
     assert norm(np.array([3e200, 4e200])) == pytest.approx(5e200)
     assert norm(np.array([3e-200, 4e-200])) == pytest.approx(5e-200)
     assert norm(np.zeros(3)) == 0
 
 
 @pytest.mark.parametrize(("name", "gradient"), [("sgd", 1e39), ("adam", 1e30), ("sgd", 3e38)])
-def test_a_step_that_leaves_float32_is_refused(name, gradient):
+def test_step_that_leaves_float32_is_rejected(name, gradient):
     """Adam's second moment overflows first: kept, it would stop the coordinate for ever."""
     good, bad, after = run(outer(name, learning_rate=10.0), [[1.0] * 3, [1.0, gradient, 1.0], [1.0] * 3])
     assert bad.rejected and not after.rejected
@@ -108,7 +108,7 @@ def test_a_step_that_leaves_float32_is_refused(name, gradient):
     assert all(np.isfinite(leaf).all() for leaf in leaves(bad.outer))
 
 
-def test_the_state_survives_as_a_row_of_arrays():
+def test_leaves_restore_the_state():
     made = OuterOptimizer(outer("adam"))
     step = made.step(np.ones(3), made.init(THETA), THETA)
     restored = from_leaves(leaves(step.outer), made.init(THETA))
@@ -117,7 +117,7 @@ def test_the_state_survives_as_a_row_of_arrays():
     assert again[0] == again[1]
 
 
-def test_another_optimizers_state_does_not_fit():
+def test_from_leaves_of_another_optimizer_is_none():
     adam, sgd = OuterOptimizer(outer("adam")), OuterOptimizer(outer("sgd"))
     assert from_leaves(leaves(adam.init(THETA)), sgd.init(THETA)) is None
     assert from_leaves(leaves(adam.init(THETA)), adam.init(THETA[:2])) is None
@@ -135,7 +135,7 @@ def test_another_optimizers_state_does_not_fit():
         (outer("lbfgs"), "optax.lbfgs does not work"),
     ],
 )
-def test_a_bad_choice_is_one_sentence(config, sentence):
+def test_optimizer_bad_choice_is_a_user_error(config, sentence):
     with pytest.raises(UserError, match=sentence) as caught:
         optimizer(config)
     assert "\n" not in str(caught.value)

@@ -19,7 +19,7 @@ def listing(run):
     return {str(p.relative_to(run)): p.read_bytes() for p in run.rglob("*") if p.is_file()}
 
 
-def test_a_new_run_starts_from_theta_and_is_durable_at_once(tmp_path):
+def test_open_new_run_is_durable_at_once(tmp_path):
     learner = start(tmp_path)
     reply = ask(learner)
     assert (reply.epoch, reply.version, reply.stop) == (1, 0, False)
@@ -28,7 +28,7 @@ def test_a_new_run_starts_from_theta_and_is_durable_at_once(tmp_path):
     assert positions(tmp_path / "checkpoints") == [(1, 0)]
 
 
-def test_a_later_life_goes_on_from_the_newest_checkpoint(tmp_path):
+def test_open_resumes_from_the_newest_checkpoint(tmp_path):
     feed(start(tmp_path), 10)
     before = load_theta(latest_checkpoint(tmp_path))
     reply = ask(start(tmp_path, theta=THETA + 1))
@@ -37,14 +37,14 @@ def test_a_later_life_goes_on_from_the_newest_checkpoint(tmp_path):
     assert positions(tmp_path / "checkpoints")[-1] == (2, 2)
 
 
-def test_a_life_that_never_stepped_is_a_link_of_the_lineage(tmp_path):
+def test_epoch_without_an_update_is_part_of_the_lineage(tmp_path):
     feed(start(tmp_path), 8)
     for number in (2, 3):
         assert ask(start(tmp_path)).epoch == number
     assert list(lineage.lineage(tmp_path / "epochs").items()) == [(3, lineage.NO_END), (2, 2), (1, 2)]
 
 
-def test_what_was_kept_beside_comes_back_even_after_a_life_that_never_stepped(tmp_path):
+def test_auxiliary_data_survives_epochs_without_updates(tmp_path):
     """The second life dies before its first update: its first checkpoint must still hold what the first life kept."""
     feed(start(tmp_path, auxiliary=lambda: {"w0": b"trajectory"}), 4)
     for _ in range(3):
@@ -52,7 +52,7 @@ def test_what_was_kept_beside_comes_back_even_after_a_life_that_never_stepped(tm
         assert auxiliary == {"w0": b"trajectory"}
 
 
-def test_a_resumed_run_ends_as_one_that_was_never_stopped(tmp_path):
+def test_resumed_run_equals_an_uninterrupted_one(tmp_path):
     settings = config(optimizer="adam")
     feed(start(tmp_path / "whole", settings), 16)
     feed(start(tmp_path / "parts", settings), 8)
@@ -61,7 +61,7 @@ def test_a_resumed_run_ends_as_one_that_was_never_stopped(tmp_path):
     assert whole.tobytes() == parts.tobytes()
 
 
-def test_the_last_whole_checkpoint_counts(tmp_path, caplog):
+def test_open_falls_back_to_the_last_intact_checkpoint(tmp_path, caplog):
     feed(start(tmp_path), 12)
     path = path_of(tmp_path / "checkpoints", Position(1, 3))
     path.write_bytes(path.read_bytes()[:100])
@@ -71,7 +71,7 @@ def test_the_last_whole_checkpoint_counts(tmp_path, caplog):
     assert lineage.lineage(tmp_path / "epochs")[1] == 2
 
 
-def test_no_usable_checkpoint_is_an_error_not_a_new_run(tmp_path):
+def test_open_without_an_intact_checkpoint_is_an_error(tmp_path):
     feed(start(tmp_path), 4)
     for place in positions(tmp_path / "checkpoints"):
         path_of(tmp_path / "checkpoints", place).write_bytes(b"")
@@ -82,7 +82,7 @@ def test_no_usable_checkpoint_is_an_error_not_a_new_run(tmp_path):
 
 
 @pytest.mark.parametrize("change", ["digest", "size"])
-def test_another_configuration_is_refused(tmp_path, change):
+def test_open_other_digest_or_size_is_a_user_error(tmp_path, change):
     feed(start(tmp_path), 4)
     before = listing(tmp_path)
     digest, theta = ("e" * 64, THETA) if change == "digest" else (DIGEST, THETA[:3])
@@ -91,7 +91,7 @@ def test_another_configuration_is_refused(tmp_path, change):
     assert listing(tmp_path) == before
 
 
-def test_a_bad_optimizer_is_refused_before_anything_is_written(tmp_path):
+def test_open_bad_optimizer_writes_nothing(tmp_path):
     run_directory(tmp_path)
     with pytest.raises(UserError, match="did you mean adam"):
         start(tmp_path, config(optimizer="adamm"))
@@ -99,7 +99,7 @@ def test_a_bad_optimizer_is_refused_before_anything_is_written(tmp_path):
     assert os.listdir(tmp_path) == ["checkpoints"]
 
 
-def test_a_changed_optimizer_starts_afresh_and_says_so(tmp_path, caplog):
+def test_open_changed_optimizer_initialises_its_state(tmp_path, caplog):
     feed(start(tmp_path, config(optimizer="adam")), 4)
     with caplog.at_level(logging.WARNING):
         learner = start(tmp_path, config(optimizer="sgd"))
@@ -108,7 +108,7 @@ def test_a_changed_optimizer_starts_afresh_and_says_so(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS])
-def test_storage_that_refuses_is_one_sentence(tmp_path, monkeypatch, code):
+def test_open_unwritable_storage_is_a_user_error(tmp_path, monkeypatch, code):
     feed(start(tmp_path), 4)
     before = listing(tmp_path)
 
@@ -123,7 +123,7 @@ def test_storage_that_refuses_is_one_sentence(tmp_path, monkeypatch, code):
     assert listing(tmp_path) == before
 
 
-def test_a_full_disk_at_the_first_checkpoint_is_one_sentence_and_supersedes_nobody(tmp_path, monkeypatch):
+def test_open_full_disk_releases_its_epoch(tmp_path, monkeypatch):
     learner = start(tmp_path)
     feed(learner, 4)
     before = listing(tmp_path)
@@ -140,6 +140,6 @@ def test_a_full_disk_at_the_first_checkpoint_is_one_sentence_and_supersedes_nobo
     assert ask(start(tmp_path)).version == 2
 
 
-def test_older_checkpoints_go(tmp_path):
+def test_old_checkpoints_are_deleted(tmp_path):
     feed(start(tmp_path, config(keep_checkpoints=3)), 40)
     assert [p.version for p in positions(tmp_path / "checkpoints")] == [8, 9, 10]

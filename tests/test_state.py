@@ -26,7 +26,7 @@ def constant(value, sequence, rp=True):
     return sample("w0", sequence, rp=vector if rp else moments.empty(SIZE), es=vector)
 
 
-def test_an_update_is_merge_clip_step_and_version():
+def test_advance_merges_clips_steps_and_counts():
     settings, made, state, rule = setting(clip="elementwise", clip_value=0.1)
     moved = step(state, [constant(0.05, 0), constant(0.05, 1)], rule, made)
     np.testing.assert_allclose(moved.theta, THETA - np.float32(0.05), rtol=1e-6)
@@ -36,7 +36,7 @@ def test_an_update_is_merge_clip_step_and_version():
     assert probe_rate(state, settings) == 1.0
 
 
-def test_the_old_state_is_untouched():
+def test_advance_leaves_the_old_state_untouched():
     _, made, state, rule = setting()
     before = state.theta.copy()
     step(state, [constant(1.0, 0)], rule, made)
@@ -44,7 +44,7 @@ def test_the_old_state_is_untouched():
     assert state.version == 0
 
 
-def test_a_refused_step_still_counts_as_a_version():
+def test_advance_rejected_step_counts_as_a_version():
     _, made, state, rule = setting({"use": "es"}, learning_rate=1e37)
     merged = merge_batch(state, [constant(300.0, 0)], rule)
     moved, taken = advance(state, merged, made)
@@ -58,7 +58,7 @@ def wild(sequence, rp=True):
     return made._replace(rp=vector if rp else moments.empty(SIZE))
 
 
-def test_rp_is_skipped_when_its_weight_was_negligible_and_weighed_by_its_past():
+def test_negligible_rp_is_skipped_and_weighed_by_its_past():
     settings, made, state, rule = setting({"probe_rate": 0.25, "merge": "coordinate"})
     assert probe_rate(state, settings) == 1.0
     for k in range(rp_skipping.WINDOW):
@@ -78,14 +78,14 @@ def test_rp_is_skipped_when_its_weight_was_negligible_and_weighed_by_its_past():
 @pytest.mark.parametrize(
     "estimator", [{"probe_rate": 1.0}, {"use": "es", "probe_rate": 0.5}, {"use": "rp", "probe_rate": 0.5}]
 )
-def test_nothing_is_remembered_where_nothing_can_be_skipped(estimator):
+def test_initial_without_skipping_keeps_no_past(estimator):
     settings, _, state, _ = setting(estimator)
     assert state.skipping is None
     assert probe_rate(state, settings) == 1.0
 
 
 @pytest.mark.parametrize("rate", [1.0, 0.25])
-def test_a_state_survives_a_checkpoint_bit_for_bit(rate):
+def test_record_restores_the_state_bit_for_bit(rate):
     settings, made, state, rule = setting({"probe_rate": rate}, optimizer="adam")
     for k in range(3):
         state = step(state, [wild(2 * k), wild(2 * k + 1)], rule, made)
@@ -102,7 +102,7 @@ def test_a_state_survives_a_checkpoint_bit_for_bit(rate):
             assert one.count == other.count and one.m2.tobytes() == other.m2.tobytes()
 
 
-def test_another_optimizer_starts_afresh_with_the_same_theta():
+def test_record_of_another_optimizer_keeps_theta_only():
     _, made, state, rule = setting(optimizer="adam")
     state = step(state, [wild(0), wild(1)], rule, made)
     _, sgd, fresh, _ = setting(optimizer="sgd")
@@ -115,6 +115,6 @@ def test_another_optimizer_starts_afresh_with_the_same_theta():
 @pytest.mark.parametrize(
     "content", [None, {}, {"theta": b"1234"}, {"theta": np.zeros(3)}, {"theta": np.zeros((1, 3), np.float32)}]
 )
-def test_a_record_without_theta_is_damaged(content):
+def test_theta_in_record_without_theta_is_corrupt(content):
     with pytest.raises(checkpoint.CorruptRecord, match=r"x\.ckpt holds no parameters"):
         theta_in(content, "x.ckpt")
