@@ -108,7 +108,7 @@ def max_bytes(parameters: int) -> int:
 
 def pack_sample(sample: GradientSample) -> bytes:
     """The payload of a sample."""
-    return msgpack.packb(
+    packed: bytes = msgpack.packb(
         [
             SAMPLE,
             SCHEMA,
@@ -121,6 +121,7 @@ def pack_sample(sample: GradientSample) -> bytes:
             {name: float(value) for name, value in sample.facts._asdict().items() if value is not None},
         ]
     )
+    return packed
 
 
 def _pack_moments(moments: Moments) -> list[Any]:
@@ -166,7 +167,8 @@ def unpack_sample(payload: bytes, limit: int = 1 << 24) -> GradientSample:
 def pack_reply(reply: Reply) -> bytes:
     """The bytes of a reply."""
     verdict = None if reply.verdict is None else reply.verdict.value
-    return msgpack.packb([REPLY, SCHEMA, verdict, *reply[1:]])
+    packed: bytes = msgpack.packb([REPLY, SCHEMA, verdict, *reply[1:]])
+    return packed
 
 
 def unpack_reply(payload: bytes, limit: int = 1 << 28) -> Reply:
@@ -197,7 +199,8 @@ def _parse(payload: bytes, limit: int, kind: str, length: int) -> list[Any]:
     check(type(record) is list and len(record) >= 2 and record[0] == kind, f"not an {kind}")
     check(type(record[1]) is int and record[1] == SCHEMA, f"schema {record[1]!r:.40} instead of {SCHEMA}")
     check(len(record) == length, f"{len(record)} fields instead of {length}")
-    return record[2:]
+    fields: list[Any] = record[2:]
+    return fields
 
 
 def _facts(facts: Any) -> Facts:

@@ -14,8 +14,9 @@ from typing import NamedTuple
 import numpy as np
 
 from common.config import Config
-from common.messages import GradientSample, Malformed, Verdict, max_bytes, unpack_sample
+from common.messages import GradientSample, Verdict, max_bytes, unpack_sample
 from common.moments import Moments
+from common.wire_checks import Malformed
 from learner.deduplication import Deduplicator
 from learner.observer import Observer
 

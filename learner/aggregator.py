@@ -13,7 +13,6 @@ from common.config import Config
 from common.exchange import Exchange
 from common.messages import (
     GradientSample,
-    Malformed,
     Reply,
     Verdict,
     max_bytes,
@@ -22,6 +21,7 @@ from common.messages import (
     unpack_reply,
     unpack_sample,
 )
+from common.wire_checks import Malformed
 from learner.admission import Head, admit, limits
 from learner.deduplication import Deduplicator
 

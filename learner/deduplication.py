@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Iterable
+from typing import Any
 
 LIMIT = 16384  # workers remembered; one learner serves up to about 10,000
 
@@ -38,12 +39,12 @@ class Deduplicator:
             _, (_, oldest) = self._last.popitem(last=False)
             self._horizon = max(self._horizon, oldest)
 
-    def dump(self) -> list:
+    def dump(self) -> list[Any]:
         """Its contents, for a checkpoint."""
         return [self._horizon, [[worker, *entry] for worker, entry in self._last.items()]]
 
     @classmethod
-    def load(cls, dumped: Iterable, limit: int = LIMIT) -> "Deduplicator":
+    def load(cls, dumped: Iterable[Any], limit: int = LIMIT) -> "Deduplicator":
         loaded = cls(limit)
         loaded._horizon, entries = dumped
         loaded._last.update((worker, (sequence, version)) for worker, sequence, version in entries)

@@ -112,7 +112,7 @@ def _create(path: Path, text: str) -> bool:
 
 def _read(folder: Path, number: int) -> dict[str, Any] | None:
     try:
-        record = json.loads(_path(folder, number).read_text())
+        record: dict[str, Any] = json.loads(_path(folder, number).read_text())
         parent = record["parent"]
         if parent is not None and not (int(parent[0]) < number and int(parent[1]) >= 0):
             return None

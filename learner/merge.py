@@ -87,7 +87,8 @@ def merge(samples: Sequence[Estimates], rule: Rule, past_rp: np.ndarray | None =
 def exploded(rp: Moments) -> np.ndarray:
     """[P] bool: where some observation is beyond what a gradient can be."""
     with np.errstate(invalid="ignore"):
-        return ~((np.abs(rp.mean) <= EXPLODED) & (rp.m2 <= rp.count * EXPLODED**2))
+        within: np.ndarray = (np.abs(rp.mean) <= EXPLODED) & (rp.m2 <= rp.count * EXPLODED**2)
+    return ~within
 
 
 def calm(rp: Moments) -> bool:
@@ -159,9 +160,11 @@ def _pool(variances: np.ndarray, rule: Rule) -> np.ndarray:
     if rule.estimator.merge == "coordinate":
         return variances
     groups = rule.segments if rule.estimator.merge == "tensor" else np.zeros(len(variances), int)
-    return np.bincount(groups, variances)[groups]
+    totals: np.ndarray = np.bincount(groups, variances)[groups]
+    return totals
 
 
 def _blend(weight: np.ndarray, rp: Moments, es: Moments) -> np.ndarray:
     """weight * rp + (1 - weight) * es, where a weight of 0 removes even inf and NaN."""
-    return np.where(weight > 0, weight * rp.mean, 0.0) + (1 - weight) * es.mean
+    blended: np.ndarray = np.where(weight > 0, weight * rp.mean, 0.0) + (1 - weight) * es.mean
+    return blended

@@ -1,3 +1,5 @@
+import doctest
+
 import numpy as np
 import pytest
 from helpers.learner import SEGMENTS, SIZE, sample
@@ -6,6 +8,7 @@ from hypothesis import strategies as st
 
 from common import moments
 from common.config import EstimatorConfig
+from learner import merge as merge_module
 from learner.merge import EXPLODED, FLOOR, Rule, calm, exploded, inverse_variance, merge
 
 SCALAR, TENSOR, COORDINATE = "scalar", "tensor", "coordinate"
@@ -256,3 +259,8 @@ def test_calm_is_the_negation_of_exploded(count, value, factor):
 def test_calm_large_deviations_are_not_calm(m2, is_calm):
     rp = moments.Moments(2, np.zeros(SIZE), np.where(np.arange(SIZE) == 1, m2, 0.0))
     assert calm(rp) == (not exploded(rp).any()) == is_calm
+
+
+def test_merge_example_in_its_docstring_runs() -> None:
+    result = doctest.testmod(merge_module)
+    assert result.attempted >= 9 and result.failed == 0

@@ -38,7 +38,8 @@ class Status(NamedTuple):
             "given_up": fleet.abandoned,
         }
         workers = {"target": fleet.target, **(states if self.fleet.responding else {})}
-        return fields | progress._asdict() | {"fleet": workers, "nodes": dict(fleet.nodes)}
+        json: dict[str, Any] = fields | progress._asdict() | {"fleet": workers, "nodes": dict(fleet.nodes)}
+        return json
 
 
 def status_of(run: RunDirectory) -> Status:
