@@ -20,13 +20,15 @@ from cluster.launchers import ray_cluster
 from cluster.launchers.launched_pool import Finished, launching
 from learner.history import read_history
 from workers.figures import fig5
-from workers.figures.figure import item
 
 LONGER = (*TINY, "outer.batch_samples=2", "outer.updates=400")
 
 
 def test_launching_passes_the_settings_or_resumes() -> None:
-    one = Job.from_json(item("fig5", "train", "label", ("mini", "seed=3")))
+    training = fig5.TrainingJob(
+        label="label", settings=("mini", "seed=3"), objective="train", seed=3, versions_kept=[0]
+    )
+    one = Job.from_json(training.named().to_json())
     first = launching(one, 5, resume=False)
     assert first[:4] == ["launch", "--name", one.name, "mini"]
     assert {"--set=seed=3", "--set=outer.keep_every=2", "--workers=5"} <= set(first)  # mini has 200 updates
@@ -46,7 +48,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OUTERTRAIN_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("RAY_ADDRESS", "")
-    monkeypatch.setitem(fig5.SCALES, "mini", {"base": LONGER, "seeds": 1, "points": 3, "tasks": 2})
+    monkeypatch.setitem(fig5.SCALES, "mini", fig5.Scale(LONGER, seeds=1, points=3, tasks=2))
     monkeypatch.setattr(fig5, "OBJECTIVES", {"train": ()})
     cluster = start_cluster(1, cores=4)
     yield tmp_path

@@ -16,7 +16,7 @@ BROKEN = {"item": "broken", "figure": "fig2", "kind": "no such kind"}
 
 @pytest.fixture
 def specs() -> list[Json]:
-    return [spec for spec in fig2.items("mini", []) if spec["kind"] == "toy"]
+    return [fig2.TOY.named().to_json()]
 
 
 def compute(pool: LocalPool, spec: Json) -> Ended:

@@ -3,6 +3,7 @@
 import json
 import sys
 import types
+from dataclasses import dataclass
 
 import pytest
 
@@ -11,7 +12,7 @@ from cluster.jobs import figures
 from cluster.jobs.figures import Setting
 from cluster.jobs.job import InProcessPool
 from workers.figures import catalogue
-from workers.figures.figure import Verdict, config_of, item, placed
+from workers.figures.figure import Job, Kind, Outcome
 
 
 class Picture:
@@ -21,28 +22,36 @@ class Picture:
 
 def toy(name, needs=(), offset=0):
     """Two stages: three numbers, then their sum with what the needed figure has."""
-    module = types.ModuleType(f"workers.figures.{name}")
 
-    def items(scale, rows):
-        mine = [r for r in rows if r["figure"] == name]
-        first = [{"item": f"{name}-{k}", "figure": name, "value": k + offset} for k in range(3)]
-        if len(mine) < 3:
+    @dataclass(frozen=True, kw_only=True)
+    class NumberJob(Job, figure=name, kind="number"):
+        value: int
+
+    @dataclass(frozen=True, kw_only=True)
+    class Number(NumberJob):
+        pass
+
+    def jobs(scale, results):
+        first = [NumberJob(name=f"{name}-{k}", label="", value=k + offset) for k in range(3)]
+        if sum(result.figure == name for result in results) < 3:
             return first
-        total = sum(r["value"] for r in rows if not r["item"].endswith("sum"))
-        return [*first, {"item": f"{name}-{total}-sum", "figure": name, "value": total}]
+        total = sum(result.value for result in results if not result.name.endswith("sum"))
+        return [*first, NumberJob(name=f"{name}-{total}-sum", label="", value=total)]
 
-    module.CLAIM, module.NEEDS, module.items = f"{name} is right", needs, items
-    module.perform = lambda record, train: dict(record)
-    module.verdict = lambda rows: Verdict(True, f"{sum(r['value'] for r in rows)} in all.")
-    module.draw = lambda rows: Picture()
-    return module
+    module = types.ModuleType(f"workers.figures.{name}")
+    module.CLAIM, module.NEEDS, module.KINDS = f"{name} is right", needs, (Kind(NumberJob, Number),)
+    module.jobs, module.perform = jobs, lambda job, train: Number.of(job)
+    module.outcome = lambda results: Outcome(True, f"{sum(result.value for result in results)} in all.")
+    pictures = types.ModuleType(f"workers.figures.pictures.{name}")
+    pictures.draw = lambda results: Picture()
+    return module, pictures
 
 
 @pytest.fixture
 def toys(monkeypatch):
     monkeypatch.setattr(catalogue, "NAMES", ("figA", "figB"))
-    for name, module in (("figA", toy("figA")), ("figB", toy("figB", needs=("figA",), offset=10))):
-        monkeypatch.setitem(sys.modules, f"workers.figures.{name}", module)
+    for module in (*toy("figA"), *toy("figB", needs=("figA",), offset=10)):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
 
 
 def run(names, folder, computed=None, stop_after=None):
@@ -82,10 +91,3 @@ def test_reproduce_ignores_results_of_other_settings(toys, tmp_path):
     run(["figA"], tmp_path)
     assert json.loads((tmp_path / "figA.json").read_text())["sentence"] == "6 in all."
     assert (tmp_path / "figA.jsonl").read_text().startswith(stray)
-
-
-def test_placed_job_keeps_its_name():
-    one = item("fig5", "train", "label", ("paper", "seed=1"), judge=["paper"])
-    moved = placed(one, "/elsewhere")
-    assert [config_of(tuple(moved[key])).dataset.path for key in ("settings", "judge")] == ["/elsewhere"] * 2
-    assert item("fig5", "train", "label", moved["settings"], judge=["paper"])["item"] == moved["item"] == one["item"]

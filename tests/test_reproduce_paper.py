@@ -1,5 +1,5 @@
-"""The paper's scale of every figure that trains or evaluates by itself: starts on the paper's data and network, makes
-its first steps, and stops when told. Only sizes are smaller."""
+"""The paper's scale of every figure that trains or evaluates by itself: it starts on the paper's data and network,
+makes its first steps, and stops when it is interrupted. Only sizes are smaller."""
 
 import os
 import signal
@@ -36,12 +36,14 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("module", [fig2, fig3, fig5, fig6, fig8, probing], ids=lambda m: m.__name__.rpartition(".")[2])
-def test_it_starts_and_stops_when_told(module, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figure_at_paper_scale_starts_and_is_interrupted(module, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name, key = module.__name__.rpartition(".")[2], "mlp" if module is fig2 else "base"
     scales = [(fig5, "base"), (module, key)] if module in (fig2, fig6) else [(module, key)]
     for one, where in scales:
         paper = one.SCALES["paper"]
-        monkeypatch.setitem(one.SCALES, "paper", {**paper, **WINDOWS, where: (*paper[where], *SHORT)})
+        shorter = {name: value for name, value in WINDOWS.items() if name in paper._fields}
+        shorter[where] = (*getattr(paper, where), *SHORT)
+        monkeypatch.setitem(one.SCALES, "paper", paper._replace(**shorter))
     if module is fig6:
         monkeypatch.setattr(fig6, "NEEDS", ())  # its own first items, before what it needs
     ended = threading.Event()
@@ -55,7 +57,7 @@ def test_it_starts_and_stops_when_told(module, data: Path, monkeypatch: pytest.M
 
 
 def begun(folder: Path) -> bool:
-    """A row is there, or an outer update of a training."""
+    """Whether there is a result, or an outer update of a training."""
     files = [*folder.glob("*.jsonl"), *folder.glob("training/*/history.jsonl")]
     return any(file.stat().st_size > 0 for file in files)
 

@@ -12,7 +12,6 @@ from cluster.jobs import job
 from cluster.jobs.job import Job, Json, Pool, Results
 from common import files
 from workers.figures import catalogue
-from workers.figures.figure import placed
 
 FigureProgress = Callable[[str, int, int], None]  # (figure, jobs done, jobs in all); an exception ends the command
 
@@ -43,9 +42,9 @@ def results_of(name: str, before: list[Json], setting: Setting, pool: Pool, prog
     stored = Results(setting.folder / f"{name}.jsonl")
     results: list[Json] = []
     while True:
-        specs = catalogue.items(name, setting.scale, [*before, *results])
+        specs = catalogue.jobs(name, setting.scale, [*before, *results])
         if setting.data is not None:
-            specs = [placed(spec, setting.data) for spec in specs]
+            specs = [catalogue.placed(spec, setting.data) for spec in specs]
         jobs = [Job.from_json(spec) for spec in specs]
         if [one.name for one in jobs] == [result[job.NAME] for result in results]:
             return results
@@ -55,8 +54,8 @@ def results_of(name: str, before: list[Json], setting: Setting, pool: Pool, prog
 
 def conclude(name: str, results: Sequence[Json], folder: Path) -> dict[str, Any]:
     """Writes the picture and the outcome of a complete figure; returns the outcome."""
-    verdict = catalogue.verdict(name, results)
-    record = {"figure": name, "claim": catalogue.claim(name), **verdict._asdict()}
+    outcome = catalogue.outcome(name, results)
+    record = {"figure": name, "claim": catalogue.claim(name), **outcome._asdict()}
     files.replace(folder / f"{name}.json", json.dumps(record, indent=1) + "\n")
     catalogue.draw(name, results).savefig(folder / f"{name}.png")
     return record

@@ -1,1 +1,1 @@
-"""The figures of the paper, one module each: what is computed, the picture, and whether the claim holds."""
+"""The figures of the paper, one module each: the jobs, their results, and whether the claim holds."""

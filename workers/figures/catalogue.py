@@ -1,15 +1,15 @@
-"""The figures by name, and what can be done with each: its items, their rows, its picture and its sentence."""
+"""The figures by name. Jobs and results are JSON here, as they travel and lie on disk, and records inside the figures."""
 
 import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from common.errors import UserError
-from workers.figures.figure import Record, Train, Verdict
+from workers.figures.figure import Job, Json, Outcome, Train
 
 NAMES = ("fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "fig8", "probing")
 SCALES = ("mini", "paper")
-Rows = Sequence[Mapping[str, Any]]
+Records = Sequence[Mapping[str, Any]]
 
 
 def module(name: str) -> Any:
@@ -19,36 +19,55 @@ def module(name: str) -> Any:
 
 
 def needs(name: str) -> tuple[str, ...]:
-    """Figures whose rows this one is made from."""
+    """Figures whose results this one uses."""
     return module(name).NEEDS
 
 
 def order(names: Sequence[str]) -> list[str]:
-    """The figures and what they need, each after what it needs."""
+    """The figures and those they need, each after those it needs."""
     ordered: list[str] = []
     for name in names:
         ordered += [n for n in (*order(needs(name)), name) if n not in ordered]
     return ordered
 
 
-def items(name: str, scale: str, rows: Rows) -> list[Record]:
-    """The items known so far, given its own rows and those of the figures it needs."""
+def jobs(name: str, scale: str, results: Records) -> list[Json]:
+    """The jobs known so far, given the results of this figure and of those it needs."""
     if scale not in SCALES:
         raise UserError(f"there is no scale {scale!r}: use one of {', '.join(SCALES)}")
-    return module(name).items(scale, rows)
+    return [job.to_json() for job in module(name).jobs(scale, parse(results))]
 
 
-def perform(record: Mapping[str, Any], train: Train) -> Record:
-    return module(record["figure"]).perform(record, train)
+def placed(record: Mapping[str, Any], data: str) -> Json:
+    """The job with its images in the class store `data`. Its name stays: the content of the store is the paper's."""
+    override = f"dataset.path={data}"
+    return {**record, **{key: [*record[key], override] for key in ("settings", "judge") if record.get(key)}}
+
+
+def perform(record: Mapping[str, Any], train: Train) -> Json:
+    """The result of a job."""
+    figure = module(record["figure"])
+    kind = next(kind.job for kind in figure.KINDS if kind.job.kind == record["kind"])
+    result: Json = figure.perform(kind.from_json(record), train).to_json()
+    return result
+
+
+def parse(results: Records) -> list[Job]:
+    """The results of any figures as records."""
+    figures = {record["figure"] for record in results}
+    kinds = {(kind.job.figure, kind.job.kind): kind.result for name in figures for kind in module(name).KINDS}
+    return [kinds[record["figure"], record["kind"]].from_json(record) for record in results]
 
 
 def claim(name: str) -> str:
     return module(name).CLAIM
 
 
-def verdict(name: str, rows: Rows) -> Verdict:
-    return module(name).verdict(rows)
+def outcome(name: str, results: Records) -> Outcome:
+    return module(name).outcome(parse(results))
 
 
-def draw(name: str, rows: Rows) -> Any:
-    return module(name).draw(rows)
+def draw(name: str, results: Records) -> Any:
+    """The picture, a matplotlib figure."""
+    module(name)
+    return importlib.import_module(f"workers.figures.pictures.{name}").draw(parse(results))

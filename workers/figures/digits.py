@@ -1,4 +1,4 @@
-"""Handwritten digits without a download: scikit-learn's 1,797 images of 8x8, enlarged. A stand-in for MNIST."""
+"""Handwritten digits without a download: scikit-learn's 1,797 images of 8x8, enlarged, instead of MNIST."""
 
 import hashlib
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from common.errors import UserError
 
-SHARES = {"train": (0.0, 0.6), "valid": (0.6, 0.8), "test": (0.8, 1.0)}  # of each class
+FRACTIONS = {"train": (0.0, 0.6), "valid": (0.6, 0.8), "test": (0.8, 1.0)}  # of each class
 
 
 class Digits:
@@ -33,7 +33,7 @@ class Digits:
 
     def images(self, cls: int, split: str) -> np.ndarray:
         own = self._by_class[cls]
-        low, high = (round(share * len(own)) for share in SHARES[split])
+        low, high = (round(fraction * len(own)) for fraction in FRACTIONS[split])
         return own[low:high]
 
 
@@ -43,6 +43,6 @@ def enlarge(images: np.ndarray, size: int) -> np.ndarray:
         length = images.shape[axis]
         at = np.clip((np.arange(size) + 0.5) * length / size - 0.5, 0, length - 1)
         low = np.minimum(at.astype(int), length - 2)
-        share = np.expand_dims(at - low, tuple(k for k in range(3) if k != axis))
-        images = np.take(images, low, axis) * (1 - share) + np.take(images, low + 1, axis) * share
+        high = np.expand_dims(at - low, tuple(k for k in range(3) if k != axis))  # weight of the higher neighbour
+        images = np.take(images, low, axis) * (1 - high) + np.take(images, low + 1, axis) * high
     return np.rint(images).astype(np.uint8)[..., None]

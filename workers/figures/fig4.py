@@ -4,50 +4,82 @@ Along the outer-trainings of Figure 5, and against the window at a fixed theta: 
 after it with steps three times as long (the output layer times 3), at the edge of stability.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from common.config import Config
 from common.optimizer import make_family
 from workers.estimators import Perturbation, Truncation, antithetic_pair
+from workers.evaluation.comparison import LEARNED
 from workers.evaluation.jobs import UnrollJob, decode, encode
-from workers.figures.figure import Record, Train, Verdict, config_of, evaluator_of, item, of_kind, rounded, row
+from workers.figures import fig5
+from workers.figures.figure import (
+    Job,
+    Kind,
+    Outcome,
+    Results,
+    Train,
+    config_of,
+    evaluator_of,
+    input_only,
+    of_kind,
+    rounded,
+)
 from workers.figures.statistics import bootstrap
 
 CLAIM = "The variance of rp grows from far below to far above that of es, which stays as it is."
 NEEDS = ("fig5",)
 
+
+@dataclass(frozen=True, kw_only=True)
+class PairsJob(Job, figure="fig4", kind="pairs"):
+    """Pairs of fresh problems at one theta and one window."""
+
+    when: str  # which theta
+    window: int
+    pairs: int
+    theta: str = input_only()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs(PairsJob):
+    rp: Sequence[float]  # variance per coordinate: 5, 25, 50, 75 and 95 %
+    es: Sequence[float]
+    log_ratio: tuple[float, float, float]  # value, low and high of `log_ratio`
+
+
+KINDS = (Kind(PairsJob, Pairs),)
+
+
+class Scale(NamedTuple):
+    windows: list[int]
+    pairs: int
+
+
 EDGE = "trained, steps x 3"
-SCALES: dict[str, dict[str, Any]] = {
-    "mini": {"windows": [5, 10, 20, 40, 80, 160, 300], "pairs": 16},
-    "paper": {"windows": [10, 50, 200, 1000, 3000, 10000], "pairs": 64},
+SCALES = {
+    "mini": Scale([5, 10, 20, 40, 80, 160, 300], 16),
+    "paper": Scale([10, 50, 200, 1000, 3000, 10000], 64),
 }
 
 
-def items(scale: str, rows: Sequence[Mapping[str, Any]]) -> list[Record]:
-    from workers.figures.fig5 import best_training
-
-    trained = best_training(rows, "train")
+def jobs(scale: str, results: Results) -> list[Job]:
+    trained = fig5.best_training(results, "train")
     if trained is None:
         return []
-    start, end = (trained["thetas"][choose(trained["thetas"], key=int)] for choose in (min, max))
-    thetas = {"start": start, "trained": end, EDGE: longer_steps(end, config_of(tuple(trained["settings"])))}
-    return [
-        item(
-            "fig4",
-            "pairs",
-            f"{when}-T{window}".replace(" ", ""),
-            trained["settings"],
-            when=when,
-            window=window,
-            pairs=SCALES[scale]["pairs"],
-            theta=theta,
-        )
-        for when, theta in thetas.items()
-        for window in SCALES[scale]["windows"]
-    ]
+    start, end = (trained.thetas[choose(trained.thetas, key=int)] for choose in (min, max))
+    thetas = {"start": start, "trained": end, EDGE: longer_steps(end, config_of(trained.settings))}
+    windows, pairs = SCALES[scale]
+    listed: list[Job] = []
+    for when, theta in thetas.items():
+        for window in windows:
+            label = f"{when}-T{window}".replace(" ", "")
+            job = PairsJob(label=label, settings=trained.settings, when=when, window=window, pairs=pairs, theta=theta)
+            listed.append(job.named())
+    return listed
 
 
 def longer_steps(theta: str, config: Config) -> str:
@@ -57,26 +89,24 @@ def longer_steps(theta: str, config: Config) -> str:
     return encode(np.concatenate([numbers[:-last], 3 * numbers[-last:]]))
 
 
-def perform(record: Mapping[str, Any], train: Train) -> Record:
-    """Variances per coordinate over pairs of fresh problems, and how far apart they are."""
-    evaluator, theta = evaluator_of(tuple(record["settings"])), decode(record["theta"])
-    sigma, random = evaluator.config.estimator.sigma, np.random.default_rng(record["window"])
+def perform(job: Job, train: Train) -> Job:
+    """Variances per coordinate over pairs of fresh problems, and their ratio."""
+    assert isinstance(job, PairsJob)
+    evaluator, theta = evaluator_of(job.settings), decode(job.theta)
+    sigma, random = evaluator.config.estimator.sigma, np.random.default_rng(job.window)
     rp, es = [], []
-    for k in range(record["pairs"]):
-        problem, state, _ = evaluator.start(UnrollJob("learned", k, theta=record["theta"], outer_split="outer_train"))
-        noise = random.standard_normal(len(theta))
-        unroll = evaluator.unroll("learned")
-        truncation = Truncation(problem, state, state, record["window"])
-        pair = antithetic_pair(unroll, Perturbation(theta, noise, sigma), truncation, with_rp=True)
+    for k in range(job.pairs):
+        start = UnrollJob(LEARNED, k, theta=job.theta, outer_split="outer_train")
+        problem, state, _ = evaluator.start(start)
+        perturbation = Perturbation(theta, random.standard_normal(len(theta)), sigma)
+        truncation = Truncation(problem, state, state, job.window)
+        pair = antithetic_pair(evaluator.unroll(LEARNED), perturbation, truncation, with_rp=True)
         assert pair.rp is not None and pair.es is not None
         rp.append(np.nan_to_num(pair.rp, nan=1e30, posinf=1e30, neginf=-1e30))
         es.append(pair.es)
     pairs = np.stack([np.stack(rp), np.stack(es)], axis=1)  # [pairs, 2, P]
-    ratio = bootstrap(pairs, log_ratio)
-    quantiles = {
-        name: np.percentile(pairs[:, k].var(axis=0, ddof=1), [5, 25, 50, 75, 95]) for k, name in enumerate(("rp", "es"))
-    }
-    return row(record, **rounded(quantiles), log_ratio=rounded(ratio))
+    of_rp, of_es = (np.percentile(pairs[:, k].var(axis=0, ddof=1), [5, 25, 50, 75, 95]) for k in range(2))
+    return Pairs.of(job, rp=rounded(of_rp), es=rounded(of_es), log_ratio=rounded(bootstrap(pairs, log_ratio)))
 
 
 def log_ratio(pairs: np.ndarray) -> float:
@@ -85,26 +115,27 @@ def log_ratio(pairs: np.ndarray) -> float:
     return float(np.median(np.log10(variances[0] / variances[1])))
 
 
-def histories(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [r for r in of_kind(rows, "fig5", "train") if r["objective"] == "train"]
+def trainings(results: Results) -> list[fig5.Training]:
+    """The outer-trainings of Figure 5 for the train loss."""
+    return [one for one in of_kind(results, fig5.Training) if one.objective == "train"]
 
 
-def growth(history: Mapping[str, Any]) -> tuple[float, float]:
+def growth(training: fig5.Training) -> tuple[float, float]:
     """log10 of the ratio of the median variances, rp over es: in the first and in the last tenth of a training."""
-    rp, es = (np.array(history[f"var_{name}"], float)[:, 1] for name in ("rp", "es"))
+    rp, es = (np.array(band, float)[:, 1] for band in (training.var_rp, training.var_es))
     ratio = np.log10(np.maximum(rp, 1e-30) / np.maximum(es, 1e-30))
     tenth = max(1, len(ratio) // 10)
     return float(np.nanmedian(ratio[:tenth])), float(np.nanmedian(ratio[-tenth:]))
 
 
-def verdict(rows: Sequence[Mapping[str, Any]]) -> Verdict:
-    along = np.array([growth(h) for h in histories(rows)])
+def outcome(results: Results) -> Outcome:
+    along = np.array([growth(one) for one in trainings(results)])
     parts = [
         f"along outer-training the median variance of rp goes from 10^{along[:, 0].mean():.1f} times that of es "
         f"({along[:, 0].min():.1f} to {along[:, 0].max():.1f} over {len(along)} starts) to 10^{along[:, 1].mean():.1f} times "
         f"({along[:, 1].min():.1f} to {along[:, 1].max():.1f})"
     ]
-    table = {(r["when"], r["window"]): r["log_ratio"] for r in of_kind(rows, "fig4", "pairs")}
+    table = {(one.when, one.window): one.log_ratio for one in of_kind(results, Pairs)}
     windows = sorted({window for _, window in table})
     for when in dict.fromkeys(when for when, _ in table):
         first, last = (
@@ -113,29 +144,4 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> Verdict:
         )
         parts.append(f"theta {when}: {first} times at T = {windows[0]}, {last} at T = {windows[-1]}")
     holds = bool((along[:, 0] < 0).all() and (along[:, 1] > 0).all())
-    return Verdict(holds, "Over coordinates: " + "; ".join(parts) + ".")
-
-
-def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
-    from common import plotting
-
-    cases = list(dict.fromkeys(r["when"] for r in of_kind(rows, "fig4", "pairs")))
-    titles = ["along outer-training", *(f"over the window, theta {when}" for when in cases)]
-    figure, panels = plotting.panels(2, 2, titles)
-    for k, history in enumerate(histories(rows)):
-        for name in ("rp", "es"):
-            band = np.array(history[f"var_{name}"], float)
-            label = plotting.NAMES[name] if k == 0 else None
-            panels[0].plot(history["versions"], band[:, 1], color=plotting.COLOURS[name], linewidth=0.8, label=label)
-    panels[0].set_yscale("log")
-    plotting.label(panels[0], "outer updates", "variance of one pair, median coordinate")
-    for axes, when in zip(panels[1:], cases):
-        found = sorted((r for r in of_kind(rows, "fig4", "pairs") if r["when"] == when), key=lambda r: r["window"])
-        for name in ("rp", "es"):
-            q, x = np.maximum([r[name] for r in found], 1e-30), [r["window"] for r in found]
-            axes.plot(x, q[:, 2], "o-", color=plotting.COLOURS[name], markersize=3, label=plotting.NAMES[name])
-            axes.fill_between(x, q[:, 0], q[:, 4], color=plotting.COLOURS[name], alpha=0.15, linewidth=0)
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        plotting.label(axes, "window (inner steps)", "variance of one pair: median, 5 to 95 %")
-    return figure
+    return Outcome(holds, "Over coordinates: " + "; ".join(parts) + ".")

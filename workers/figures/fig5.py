@@ -6,14 +6,29 @@ optimizer of the other figures.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from common.update_record import UpdateRecord
 from workers.evaluation.jobs import UnrollJob, encode
 from workers.evaluation.tuning import LossTable, grid_rates
-from workers.figures.figure import Record, Train, Verdict, config_of, evaluator_of, item, of_kind, rounded, row
+from workers.figures.figure import (
+    Job,
+    Json,
+    Kind,
+    Outcome,
+    Results,
+    Settings,
+    Train,
+    config_of,
+    evaluator_of,
+    input_only,
+    learned_losses,
+    of_kind,
+    rounded,
+)
 from workers.figures.statistics import bootstrap, difference
 
 CLAIM = (
@@ -21,62 +36,139 @@ CLAIM = (
 )
 NEEDS = ()
 
-OBJECTIVES: dict[str, tuple[str, ...]] = {
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob(Job, figure="fig5", kind="train"):
+    """An outer-training from one random start."""
+
+    objective: str
+    seed: int
+    versions_kept: Sequence[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(TrainingJob):
+    thetas: Mapping[str, str]  # by version
+    versions: Sequence[int]  # of the updates that the other lists are about
+    losses: Sequence[float | None]
+    windows: Sequence[float | None]
+    weight_rp: Sequence[float | None]
+    var_rp: Sequence[Sequence[float | None]]  # 5, 50 and 95 % of the coordinates
+    var_es: Sequence[Sequence[float | None]]
+    inner_steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdamJob(Job, figure="fig5", kind="adam"):
+    """Adam on the grid of rates, on tasks of one outer split."""
+
+    objective: str
+    split: str
+    tasks: Sequence[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adam(AdamJob):
+    rates: Sequence[float]
+    losses: Sequence[Sequence[float]]  # [tasks, rates] mean over the steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationJob(Job, figure="fig5", kind="evaluation"):
+    """One theta of a training, on tasks of both outer splits."""
+
+    version: int
+    theta: str = input_only()
+    objective: str
+    seed: int
+    tasks: Sequence[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(EvaluationJob):
+    outer_train: Sequence[float]  # [tasks] mean over the steps
+    outer_test: Sequence[float]
+
+
+KINDS = (Kind(TrainingJob, Training), Kind(AdamJob, Adam), Kind(EvaluationJob, Evaluation))
+
+
+class Scale(NamedTuple):
+    base: Settings
+    seeds: int
+    points: int  # of a training at which it is evaluated
+    tasks: int
+
+
+OBJECTIVES: dict[str, Settings] = {
     "train": (),
     "valid": ("estimator.objective=valid", "estimator.outer_batches=1"),
 }
 SPLITS = ("outer_train", "outer_test")
 PROBING = "estimator.probe_rate=0.25"  # rp costs six times what es does
-SCALES: dict[str, dict[str, Any]] = {
-    "mini": {"base": ("mini", PROBING), "seeds": 3, "points": 6, "tasks": 12},
-    "paper": {"base": ("paper",), "seeds": 5, "points": 20, "tasks": 40},
+SCALES = {
+    "mini": Scale(("mini", PROBING), seeds=3, points=6, tasks=12),
+    "paper": Scale(("paper",), seeds=5, points=20, tasks=40),
 }
 
 
-def items(scale: str, rows: Sequence[Mapping[str, Any]]) -> list[Record]:
-    chosen, listed = SCALES[scale], []
+def jobs(scale: str, results: Results) -> list[Job]:
+    chosen = SCALES[scale]
+    listed: list[Job] = []
     for objective, overrides in OBJECTIVES.items():
-        base = (*chosen["base"], *overrides)
-        versions = [round(v) for v in np.linspace(0, config_of(base).outer.updates, chosen["points"])]
-        for seed in range(chosen["seeds"]):
-            fields = {"objective": objective, "seed": seed, "versions_kept": versions}
-            listed.append(item("fig5", "train", f"train-{objective}-seed{seed}", (*base, f"seed={seed}"), **fields))
-        for split in SPLITS:
-            tasks = list(range(chosen["tasks"]))
-            listed.append(
-                item("fig5", "adam", f"adam-{objective}-{split}", base, objective=objective, split=split, tasks=tasks)
+        base = (*chosen.base, *overrides)
+        versions = [round(v) for v in np.linspace(0, config_of(base).outer.updates, chosen.points)]
+        for seed in range(chosen.seeds):
+            label, settings = f"train-{objective}-seed{seed}", (*base, f"seed={seed}")
+            training = TrainingJob(
+                label=label, settings=settings, objective=objective, seed=seed, versions_kept=versions
             )
-    for trained in of_kind(rows, "fig5", "train"):
+            listed.append(training.named())
+        for split in SPLITS:
+            label, tasks = f"adam-{objective}-{split}", list(range(chosen.tasks))
+            adam = AdamJob(label=label, settings=base, objective=objective, split=split, tasks=tasks)
+            listed.append(adam.named())
+    for trained in of_kind(results, Training):
         listed += evaluations(chosen, trained)
     return listed
 
 
-def evaluations(chosen: Mapping[str, Any], trained: Mapping[str, Any]) -> list[Record]:
-    """One item for each point of one training: a theta on all tasks of both kinds."""
-    base = (*chosen["base"], *OBJECTIVES[trained["objective"]])
-    label = f"{trained['objective']}-seed{trained['seed']}"
-    shared = {"objective": trained["objective"], "seed": trained["seed"], "tasks": list(range(chosen["tasks"]))}
+def evaluations(chosen: Scale, trained: Training) -> list[Job]:
+    """One job for each point of one training: a theta on all tasks of both outer splits."""
     return [
-        item("fig5", "evaluation", f"{label}-v{version}", base, version=int(version), theta=theta, **shared)
-        for version, theta in trained["thetas"].items()
+        EvaluationJob(
+            label=f"{trained.objective}-seed{trained.seed}-v{version}",
+            settings=(*chosen.base, *OBJECTIVES[trained.objective]),
+            version=int(version),
+            theta=theta,
+            objective=trained.objective,
+            seed=trained.seed,
+            tasks=list(range(chosen.tasks)),
+        ).named()
+        for version, theta in trained.thetas.items()
     ]
 
 
-def perform(record: Mapping[str, Any], train: Train) -> Record:
-    if record["kind"] == "train":
-        return learn(record, train)
-    return {"adam": adam, "evaluation": evaluation}[record["kind"]](record)
+def perform(job: Job, train: Train) -> Job:
+    if isinstance(job, TrainingJob):
+        return learn(job, train)
+    if isinstance(job, AdamJob):
+        return tune_adam(job)
+    assert isinstance(job, EvaluationJob)
+    evaluator, losses = evaluator_of(job.settings), {}
+    for split in SPLITS:
+        losses[split] = rounded(learned_losses(evaluator, job.theta, job.tasks, job.objective, split))
+    return Evaluation.of(job, **losses)
 
 
-def learn(record: Mapping[str, Any], train: Train) -> Record:
-    trained = train(config_of(tuple(record["settings"])), record["versions_kept"])
-    return row(
-        record, thetas={str(v): encode(theta) for v, theta in trained.kept.items()}, **condensed(trained.history)
-    )
+def learn(job: TrainingJob, train: Train) -> Training:
+    trained = train(config_of(job.settings), job.versions_kept)
+    thetas = {str(version): encode(theta) for version, theta in trained.kept.items()}
+    return Training.of(job, thetas=thetas, **condensed(trained.history))
 
 
-def condensed(history: Sequence[UpdateRecord], points: int = 100) -> Record:
-    """What figures show of a history, at no more than so many updates."""
+def condensed(history: Sequence[UpdateRecord], points: int = 100) -> Json:
+    """What figures show of a history, for about so many updates."""
     shown = history[:: max(1, len(history) // points)]
 
     def numbers(values: Iterable[float | None]) -> list[float | None]:
@@ -93,81 +185,77 @@ def condensed(history: Sequence[UpdateRecord], points: int = 100) -> Record:
     }
 
 
-def evaluation(record: Mapping[str, Any]) -> Record:
-    """Mean losses [tasks] of one theta, by outer split."""
-    evaluator, losses = evaluator_of(tuple(record["settings"])), {}
-    for split in SPLITS:
-        runs = [UnrollJob("learned", task, theta=record["theta"], outer_split=split) for task in record["tasks"]]
-        losses[split] = [evaluator.run(run).mean(record["objective"]) for run in runs]
-    return row(record, **rounded(losses))
+def tune_adam(job: AdamJob) -> Adam:
+    evaluator = evaluator_of(job.settings)
+    rates = grid_rates(evaluator.config.evaluation)
+    losses = []
+    for task in job.tasks:
+        runs = [UnrollJob("adam", task, rate=rate, outer_split=job.split) for rate in rates]
+        losses.append([evaluator.run(run).mean(job.objective) for run in runs])
+    return Adam.of(job, rates=rates, losses=rounded(losses))
 
 
-def adam(record: Mapping[str, Any]) -> Record:
-    """Mean losses [tasks, rates] of Adam."""
-    evaluator, rates = (
-        evaluator_of(tuple(record["settings"])),
-        grid_rates(config_of(tuple(record["settings"])).evaluation),
-    )
-    losses = [
-        [
-            evaluator.run(UnrollJob("adam", task, rate=rate, outer_split=record["split"])).mean(record["objective"])
-            for rate in rates
-        ]
-        for task in record["tasks"]
-    ]
-    return row(record, rates=rates, losses=rounded(losses))
-
-
-def tuned_adam(rows: Sequence[Mapping[str, Any]], objective: str, split: str) -> np.ndarray:
+def tuned_adam(results: Results, objective: str, split: str) -> np.ndarray:
     """[tasks] mean loss of Adam at the best rate of each task."""
-    found = next(r for r in of_kind(rows, "fig5", "adam") if (r["objective"], r["split"]) == (objective, split))
-    return LossTable.of_rates(found["rates"], np.transpose(found["losses"])).best()
+    found = next(one for one in of_kind(results, Adam) if (one.objective, one.split) == (objective, split))
+    return LossTable.of_rates(found.rates, np.transpose(found.losses)).best()
 
 
-def curves(rows: Sequence[Mapping[str, Any]], objective: str, split: str) -> dict[int, tuple[list[int], np.ndarray]]:
-    """By start: versions, and losses [versions, tasks]."""
-    table: dict[int, list[Mapping[str, Any]]] = {}
-    for r in of_kind(rows, "fig5", "evaluation"):
-        if r["objective"] == objective:
-            table.setdefault(r["seed"], []).append(r)
-    result = {}
-    for seed, found in sorted(table.items()):
-        found = sorted(found, key=lambda r: r["version"])
-        result[seed] = [r["version"] for r in found], np.array([r[split] for r in found])
-    return result
+class Curve(NamedTuple):
+    """The evaluations along one training."""
+
+    versions: list[int]
+    outer_train: np.ndarray  # [versions, tasks] mean losses
+    outer_test: np.ndarray
+
+    def of(self, split: str) -> np.ndarray:
+        return self.outer_train if split == "outer_train" else self.outer_test
 
 
-def best_seed(rows: Sequence[Mapping[str, Any]], objective: str) -> int | None:
+def curves(results: Results, objective: str) -> dict[int, Curve]:
+    """By the seed of the start."""
+    table: dict[int, list[Evaluation]] = {}
+    for one in of_kind(results, Evaluation):
+        if one.objective == objective:
+            table.setdefault(one.seed, []).append(one)
+    found = {seed: sorted(ones, key=lambda one: one.version) for seed, ones in sorted(table.items())}
+    return {
+        seed: Curve(
+            [one.version for one in ones],
+            np.array([one.outer_train for one in ones]),
+            np.array([one.outer_test for one in ones]),
+        )
+        for seed, ones in found.items()
+    }
+
+
+def best_training(results: Results, objective: str) -> Training | None:
     """The start with the least outer-train loss at its end; None before all are evaluated."""
-    trained = [r for r in of_kind(rows, "fig5", "train") if r["objective"] == objective]
-    lines = curves(rows, objective, "outer_train")
-    if not trained or any(len(lines.get(r["seed"], ([],))[0]) < len(r["thetas"]) for r in trained):
+    trained = {one.seed: one for one in of_kind(results, Training) if one.objective == objective}
+    found = curves(results, objective)
+    if not trained or any(
+        seed not in found or len(found[seed].versions) < len(trained[seed].thetas) for seed in trained
+    ):
         return None
-    return min(lines, key=lambda seed: lines[seed][1][-1].mean())
+    return trained[min(found, key=lambda seed: found[seed].outer_train[-1].mean())]
 
 
-def best_training(rows: Sequence[Mapping[str, Any]], objective: str) -> Mapping[str, Any] | None:
-    seed = best_seed(rows, objective)
-    found = (r for r in of_kind(rows, "fig5", "train") if (r["objective"], r["seed"]) == (objective, seed))
-    return next(found, None)
-
-
-def best_theta(rows: Sequence[Mapping[str, Any]], objective: str) -> str | None:
+def best_theta(results: Results, objective: str) -> str | None:
     """The learned optimizer of the other figures, encoded."""
-    trained = best_training(rows, objective)
-    return None if trained is None else trained["thetas"][max(trained["thetas"], key=int)]
+    trained = best_training(results, objective)
+    return None if trained is None else trained.thetas[max(trained.thetas, key=int)]
 
 
-def verdict(rows: Sequence[Mapping[str, Any]]) -> Verdict:
+def outcome(results: Results) -> Outcome:
     parts, holds = [], True
     for objective in OBJECTIVES:
-        seed = best_seed(rows, objective)
-        assert seed is not None, "the figure is not complete"
-        ends = {split: curves(rows, objective, split) for split in SPLITS}
-        test = ends["outer_test"][seed][1]
-        gap = bootstrap(test[-1] - tuned_adam(rows, objective, "outer_test"))
-        over = difference(test[-1], ends["outer_train"][seed][1][-1])
-        finals = [losses[-1].mean() for _, losses in ends["outer_test"].values()]
+        best = best_training(results, objective)
+        assert best is not None, "the figure is not complete"
+        found = curves(results, objective)
+        test, train = found[best.seed].outer_test, found[best.seed].outer_train
+        gap = bootstrap(test[-1] - tuned_adam(results, objective, "outer_test"))
+        over = difference(test[-1], train[-1])
+        finals = [curve.outer_test[-1].mean() for curve in found.values()]
         fell = bootstrap(test[-1] - test[0])
         holds &= fell.high < 0 and gap.high < 0
         parts.append(
@@ -175,26 +263,4 @@ def verdict(rows: Sequence[Mapping[str, Any]]) -> Verdict:
             f"to {gap} from Adam at the best rate of each task; unseen minus outer-train tasks {over}; "
             f"starts end between {min(finals):.3g} and {max(finals):.3g}"
         )
-    return Verdict(bool(holds), "; ".join(parts) + ".")
-
-
-def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
-    from common import plotting
-
-    figure, panels = plotting.panels(1, 2, [f"{objective} objective" for objective in OBJECTIVES])
-    for axes, objective in zip(panels, OBJECTIVES):
-        best = best_seed(rows, objective)
-        for split, style in zip(SPLITS, ("-", "--")):
-            for seed, (versions, losses) in curves(rows, objective, split).items():
-                colour = plotting.PALETTE[1] if seed == best else plotting.PALETTE[0]
-                name = (
-                    {"outer_train": "outer-train classes", "outer_test": "unseen classes"}[split]
-                    if seed == best
-                    else None
-                )
-                axes.plot(versions, losses.mean(axis=1), style, color=colour, linewidth=1, label=name)
-            level = tuned_adam(rows, objective, split).mean()
-            axes.axhline(level, color=plotting.INK, linestyle=style, linewidth=0.8)
-            axes.set_ylim(0.8 * level, 1.4 * level)  # some starts are far above
-        plotting.label(axes, "outer updates", f"mean {objective} loss (black: tuned Adam)")
-    return figure
+    return Outcome(bool(holds), "; ".join(parts) + ".")

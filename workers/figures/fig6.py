@@ -6,230 +6,277 @@ from a random search for train and for test loss.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from workers.evaluation import search
+from workers.evaluation.comparison import LEARNED
 from workers.evaluation.jobs import TimingJob, UnrollJob
 from workers.evaluation.perform import run_draw
-from workers.evaluation.search import SearchJob, SearchResult
+from workers.evaluation.search import Plan, SearchJob, SearchResult
 from workers.evaluation.tuning import TUNED, LossTable, grid_rates
 from workers.figures.fig5 import best_theta
 from workers.figures.figure import (
-    Record,
+    Job,
+    Kind,
+    Outcome,
+    Results,
     Settings,
     Train,
-    Verdict,
     config_of,
     evaluator_of,
-    item,
+    input_only,
+    key,
     of_kind,
     rounded,
-    row,
 )
 from workers.figures.statistics import Interval, bootstrap, sign_test
 
 CLAIM = "The learned optimizer is faster than tuned first-order methods on train loss, in steps and in seconds, and better on test loss."
 NEEDS = ("fig5",)
 
+
+@dataclass(frozen=True, kw_only=True)
+class GridJob(Job, figure="fig6", kind="grid"):
+    """A baseline at every rate, on one task."""
+
+    optimizer: str
+    task: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid(GridJob):
+    rates: Sequence[float]
+    train: Sequence[float]  # [rates] mean losses over the steps
+    valid: Sequence[float]
+    test: Sequence[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawJob(Job, figure="fig6", kind="search"):
+    """A job of the random search; its name is the one that it has there."""
+
+    draw: int
+    rung: int
+    theta: str
+    tasks: Sequence[int]
+
+    def job(self) -> SearchJob:
+        return SearchJob(self.draw, self.rung, self.theta, tuple(self.tasks))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw(DrawJob):
+    train: Sequence[float]  # [tasks] mean losses over the steps
+    test: Sequence[float]
+
+    def result(self) -> SearchResult:
+        return SearchResult(self.job(), tuple(self.train), tuple(self.test))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurveJob(Job, figure="fig6", kind="curve"):
+    """A tuned optimizer on one task, from several initialisations."""
+
+    shown: str = key("name")
+    task: int
+    starts: int
+    theta: str | None = input_only()
+    rate: float | None = None
+    optimizer: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve(CurveJob):
+    steps: Sequence[int]  # [points]
+    train: Sequence[Sequence[float]]  # [starts, points] losses
+    test: Sequence[Sequence[float]]
+    mean_train: Sequence[float]  # [starts] mean losses over the steps
+    mean_test: Sequence[float]
+
+    def losses(self, loss: str) -> Sequence[Sequence[float]]:
+        return self.train if loss == "train" else self.test
+
+    def means(self, loss: str) -> Sequence[float]:
+        return self.mean_train if loss == "train" else self.mean_test
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepsJob(Job, figure="fig6", kind="timing"):
+    """The timing protocol on all optimizers."""
+
+    theta: str = input_only()
+    adam8: str
+    baselines: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps(StepsJob):
+    seconds: Mapping[str, float]  # per inner step, by optimizer
+    quartiles: Mapping[str, Sequence[float]]
+
+
+KINDS = (
+    Kind(GridJob, Grid),
+    Kind(DrawJob, Draw),
+    Kind(CurveJob, Curve),
+    Kind(StepsJob, Steps),
+)
+
+
+class Scale(NamedTuple):
+    base: Settings
+    tasks: int
+    starts: int
+    plan: Plan
+
+
 TUNED_FOR = {"train": "train", "valid": "test"}  # what is tuned for the left loss is shown on the right one
-SCALES: dict[str, dict[str, Any]] = {
-    "mini": {"base": ("mini",), "tasks": 20, "starts": 3, "plan": search.MINI},
-    "paper": {"base": ("paper",), "tasks": 100, "starts": 5, "plan": search.PAPER},
+SCALES = {
+    "mini": Scale(("mini",), tasks=20, starts=3, plan=search.MINI),
+    "paper": Scale(("paper",), tasks=100, starts=5, plan=search.PAPER),
 }
 
 
-def items(scale: str, rows: Sequence[Mapping[str, Any]]) -> list[Record]:
-    chosen = SCALES[scale]
-    base, tasks = chosen["base"], list(tasks_of(chosen))
-    listed = [
-        item("fig6", "grid", f"grid-{name}-{task}", base, optimizer=name, task=task) for task in tasks for name in TUNED
+def jobs(scale: str, results: Results) -> list[Job]:
+    base, count, starts, plan = SCALES[scale]
+    config = config_of(base)
+    tasks = range(config.evaluation.seed, config.evaluation.seed + count)
+    listed: list[Job] = [
+        GridJob(label=f"grid-{name}-{task}", settings=base, optimizer=name, task=task).named()
+        for task in tasks
+        for name in TUNED
     ]
-    mine = of_kind(rows, "fig6", "search")
-    plan, length = chosen["plan"], config_of(base).task.inner_steps
-    found = search.jobs(plan, length, [SearchResult.from_json(one) for one in mine])
-    listed += [{**one.to_json(), "figure": "fig6", "label": one.name, "settings": list(base)} for one in found]
-    known = {row["item"] for row in rows}
-    if best_theta(rows, "train") is None or any(one["item"] not in known for one in listed):
+    draws = [draw.result() for draw in of_kind(results, Draw)]
+    listed += [
+        DrawJob(label=one.name, settings=base, name=one.name, **one._asdict())
+        for one in search.jobs(plan, config.task.inner_steps, draws)
+    ]
+    known = {result.name for result in results}
+    learned = {objective: best_theta(results, objective) for objective in TUNED_FOR}
+    theta = learned["train"]
+    if theta is None or any(job.name not in known for job in listed):
         return listed
-    listed += [curve for task in tasks for curve in curves(base, task, chosen["starts"], rows)]
-    thetas = {
-        "learned": best_theta(rows, "train"),
-        "adam8": search.best([SearchResult.from_json(one) for one in mine], "train").theta,
-    }
-    return [
-        *listed,
-        item(
-            "fig6",
-            "timing",
-            "timing",
-            base,
-            theta=thetas["learned"],
-            adam8=thetas["adam8"],
-            baselines=list(TUNED),
-        ),
-    ]
+    adam8 = {loss: search.best(draws, loss).theta for loss in TUNED_FOR.values()}
+    for task in tasks:
+        for contender in contenders(results, task, learned, adam8):
+            listed.append(curve_job(contender, base, task, starts))
+    timing = StepsJob(label="timing", settings=base, theta=theta, adam8=adam8["train"], baselines=list(TUNED))
+    return [*listed, timing.named()]
 
 
-def tasks_of(chosen: Mapping[str, Any]) -> range:
-    first = config_of(chosen["base"]).evaluation.seed
-    return range(first, first + chosen["tasks"])
+class Contender(NamedTuple):
+    """A tuned optimizer."""
+
+    shown: str
+    optimizer: str
+    theta: str | None = None
+    rate: float | None = None
 
 
-def curves(base: Settings, task: int, starts: int, rows: Sequence[Mapping[str, Any]]) -> list[Record]:
-    """Every optimizer on one task, from several initialisations."""
-    mine = of_kind(rows, "fig6", "search")
+def contenders(
+    results: Results, task: int, learned: Mapping[str, str | None], adam8: Mapping[str, str]
+) -> list[Contender]:
+    """Every optimizer as it is tuned for a task. Args: learned, adam8: thetas by what they are tuned for."""
     listed = []
     for tuned_for, shown in TUNED_FOR.items():
-        settings: dict[str, Record] = {
-            f"learned ({tuned_for})": {"optimizer": "learned", "theta": best_theta(rows, tuned_for)}
-        }
-        settings[f"adam8 ({shown})"] = {
-            "optimizer": "adam8",
-            "theta": search.best([SearchResult.from_json(one) for one in mine], shown).theta,
-        }
+        listed.append(Contender(f"learned ({tuned_for})", LEARNED, theta=learned[tuned_for]))
+        listed.append(Contender(f"adam8 ({shown})", "adam8", theta=adam8[shown]))
         for name in TUNED:
-            settings[f"{name} ({tuned_for})"] = {"optimizer": name, "rate": best_rate(rows, name, task, tuned_for)}
-        for name, what in settings.items():
-            fields = {"name": name, "task": task, "starts": starts, "theta": None, "rate": None, **what}
-            listed.append(item("fig6", "curve", f"curve-{name}-{task}".replace(" ", ""), base, **fields))
+            rate = best_rate(results, name, task, tuned_for)
+            listed.append(Contender(f"{name} ({tuned_for})", name, rate=rate))
     return listed
 
 
-def best_rate(rows: Sequence[Mapping[str, Any]], name: str, task: int, loss: str) -> float:
-    grid = next(r for r in of_kind(rows, "fig6", "grid") if (r["optimizer"], r["task"]) == (name, task))
-    best = LossTable.of_rates(grid["rates"], np.transpose([grid[loss]])).best_settings()[0]
-    assert best.rate is not None, "the table is one of rates"
-    return best.rate
+def curve_job(contender: Contender, base: Settings, task: int, starts: int) -> CurveJob:
+    label = f"curve-{contender.shown}-{task}".replace(" ", "")
+    return CurveJob(label=label, settings=base, task=task, starts=starts, **contender._asdict()).named()
 
 
-def perform(record: Mapping[str, Any], train: Train) -> Record:
-    if record["kind"] == "search":
-        done = run_draw(evaluator_of(tuple(record["settings"])), SearchJob.from_json(record))
-        return {**record, **done.to_json(), "item": record["item"]}
-    return {"grid": grid, "curve": curve, "timing": timing}[record["kind"]](record)
+def best_rate(results: Results, name: str, task: int, loss: str) -> float | None:
+    grid = next(one for one in of_kind(results, Grid) if (one.optimizer, one.task) == (name, task))
+    losses = grid.train if loss == "train" else grid.valid
+    return LossTable.of_rates(grid.rates, np.transpose([losses])).best_settings()[0].rate
 
 
-def grid(record: Mapping[str, Any]) -> Record:
-    """Mean losses of one baseline at every rate."""
-    evaluator = evaluator_of(tuple(record["settings"]))
-    rates = grid_rates(evaluator.config.evaluation)
-    runs = [evaluator.run(UnrollJob(record["optimizer"], record["task"], rate=rate)) for rate in rates]
-    return row(
-        record,
-        rates=rates,
-        **{loss: rounded([run.mean(loss) for run in runs]) for loss in ("train", "valid", "test")},
-    )
+def perform(job: Job, train: Train) -> Job:
+    evaluator = evaluator_of(job.settings)
+    if isinstance(job, DrawJob):
+        done = run_draw(evaluator, job.job())
+        return Draw.of(job, train=list(done.train), test=list(done.test))
+    if isinstance(job, GridJob):
+        rates = grid_rates(evaluator.config.evaluation)
+        runs = [evaluator.run(UnrollJob(job.optimizer, job.task, rate=rate)) for rate in rates]
+        means = {loss: rounded([run.mean(loss) for run in runs]) for loss in ("train", "valid", "test")}
+        return Grid.of(job, rates=rates, **means)
+    if isinstance(job, CurveJob):
+        starts = [UnrollJob(job.optimizer, job.task, k, job.rate, job.theta) for k in range(job.starts)]
+        runs = [evaluator.run(start) for start in starts]
+        lines = {loss: rounded([run.curves.of(loss) for run in runs], 4) for loss in ("train", "test")}
+        means = {f"mean_{loss}": rounded([run.mean(loss) for run in runs]) for loss in ("train", "test")}
+        return Curve.of(job, steps=list(runs[0].steps), **lines, **means)
+    assert isinstance(job, StepsJob)
+    timed = evaluator.time(TimingJob(job.theta, tuple(job.baselines), job.adam8))
+    return Steps.of(job, seconds=rounded(timed.seconds), quartiles=rounded(timed.quartiles))
 
 
-def curve(record: Mapping[str, Any]) -> Record:
-    """Learning curves [initialisations, points] of one optimizer on one task, and their means."""
-    evaluator = evaluator_of(tuple(record["settings"]))
-    what = [record[key] for key in ("rate", "theta")]
-    runs = [evaluator.run(UnrollJob(record["optimizer"], record["task"], k, *what)) for k in range(record["starts"])]
-    lines = {loss: rounded([run.curves.of(loss) for run in runs], 4) for loss in ("train", "test")}
-    means = {f"mean_{loss}": rounded([run.mean(loss) for run in runs]) for loss in ("train", "test")}
-    return row(record, steps=list(runs[0].steps), **lines, **means)
+def curves(results: Results, shown: str) -> list[Curve]:
+    """Those of one optimizer, by task."""
+    return sorted((one for one in of_kind(results, Curve) if one.shown == shown), key=lambda one: one.task)
 
 
-def timing(record: Mapping[str, Any]) -> Record:
-    job = TimingJob(record["theta"], tuple(record["baselines"]), record["adam8"])
-    timed = evaluator_of(tuple(record["settings"])).time(job)
-    return row(record, seconds=rounded(timed.seconds), quartiles=rounded(timed.quartiles))
-
-
-def means(rows: Sequence[Mapping[str, Any]], name: str, loss: str) -> np.ndarray:
+def means(results: Results, shown: str, loss: str) -> np.ndarray:
     """[tasks] mean over steps and initialisations."""
-    found = sorted((r for r in of_kind(rows, "fig6", "curve") if r["name"] == name), key=lambda r: r["task"])
-    return np.array([np.mean(r[f"mean_{loss}"]) for r in found])
+    return np.array([np.mean(one.means(loss)) for one in curves(results, shown)])
 
 
-def seconds(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def seconds(results: Results) -> Mapping[str, float]:
     """Per inner step, by optimizer."""
-    return dict(of_kind(rows, "fig6", "timing")[0]["seconds"])
+    return of_kind(results, Steps)[0].seconds
 
 
-def means_in_time(rows: Sequence[Mapping[str, Any]], name: str, loss: str) -> np.ndarray:
+def means_in_time(results: Results, shown: str, loss: str) -> np.ndarray:
     """[tasks] mean loss over the seconds in which the fastest optimizer makes all its steps."""
-    found = sorted((r for r in of_kind(rows, "fig6", "curve") if r["name"] == name), key=lambda r: r["task"])
-    cost, steps = seconds(rows), found[0]["steps"]
+    found, cost = curves(results, shown), seconds(results)
+    steps = found[0].steps
     instants = np.linspace(0, min(cost.values()) * steps[-1], 200)
-    own = np.array(steps) * cost[found[0]["optimizer"]]
-    return np.array([np.mean([np.interp(instants, own, line) for line in r[loss]]) for r in found])
+    own = np.array(steps) * cost[found[0].optimizer]
+    return np.array([np.mean([np.interp(instants, own, line) for line in one.losses(loss)]) for one in found])
 
 
-def comparisons(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, Interval, int]]:
-    """(baseline, what, mean difference baseline - learned over tasks, tasks won)."""
+class Gap(NamedTuple):
+    """A baseline against the learned optimizer."""
+
+    rival: str
+    measure: str
+    difference: Interval  # baseline - learned, mean over tasks
+    wins: int  # tasks
+
+
+def rivals(tuned_for: str) -> dict[str, str]:
+    """The baselines of a learned optimizer, by their names here."""
+    tuned = {f"{name} ({tuned_for})": name for name in TUNED}
+    return {**tuned, f"adam8 ({TUNED_FOR[tuned_for]})": "adam8"}
+
+
+def gaps(results: Results) -> list[Gap]:
     table = []
     for tuned_for, shown in TUNED_FOR.items():
-        for name in (*TUNED, "adam8"):
-            rival = f"{name} ({shown if name == 'adam8' else tuned_for})"
+        for rival in rivals(tuned_for):
             for what, measure in (("steps", means), ("seconds", means_in_time)):
-                gap = measure(rows, rival, shown) - measure(rows, f"learned ({tuned_for})", shown)
-                table.append((rival, f"{shown} loss over {what}", bootstrap(gap), int((gap > 0).sum())))
+                gap = measure(results, rival, shown) - measure(results, f"learned ({tuned_for})", shown)
+                table.append(Gap(rival, f"{shown} loss over {what}", bootstrap(gap), int((gap > 0).sum())))
     return table
 
 
-def verdict(rows: Sequence[Mapping[str, Any]]) -> Verdict:
-    table = comparisons(rows)
-    tasks = len({r["task"] for r in of_kind(rows, "fig6", "curve")})
+def outcome(results: Results) -> Outcome:
+    table = gaps(results)
+    tasks = len({one.task for one in of_kind(results, Curve)})
     said = [
-        f"{rival}, {what}: {gap}, wins {wins} of {tasks} (p = {sign_test(wins, tasks):.2g})"
-        for rival, what, gap, wins in table
+        f"{gap.rival}, {gap.measure}: {gap.difference}, wins {gap.wins} of {tasks} (p = {sign_test(gap.wins, tasks):.2g})"
+        for gap in table
     ]
-    holds = all(gap.low > 0 for _, _, gap, _ in table)
-    head = "Baseline minus learned (nats, 95 %): "
-    return Verdict(holds, head + "; ".join(said) + ".")
-
-
-def draw(rows: Sequence[Mapping[str, Any]]) -> Any:
-    from common import plotting
-
-    titles = [
-        "a  train loss over steps",
-        "b  train loss over seconds",
-        "c  test loss over steps",
-        "d  test loss over seconds",
-    ]
-    titles += ["e  task by task, train loss", "f  task by task, test loss"]
-    figure, panels = plotting.panels(3, 2, titles)
-    for k, (tuned_for, shown) in enumerate(TUNED_FOR.items()):
-        for axes, scale in zip(panels[2 * k : 2 * k + 2], ("steps", "seconds")):
-            _draw_curves(axes, rows, tuned_for, shown, scale)
-        _draw_gaps(panels[4 + k], rows, tuned_for, shown)
-    return figure
-
-
-def _draw_curves(axes: Any, rows: Sequence[Mapping[str, Any]], tuned_for: str, shown: str, scale: str) -> None:
-    from common import plotting
-
-    names = {f"{name} ({tuned_for})": plotting.COLOURS[name] for name in TUNED}
-    names |= {f"adam8 ({shown})": plotting.COLOURS["adam8"]}
-    names |= {
-        f"learned ({t})": plotting.COLOURS[f"learned ({t})"] for t in (TUNED_FOR if shown == "test" else ("train",))
-    }
-    for name, colour in names.items():
-        found = [r for r in of_kind(rows, "fig6", "curve") if r["name"] == name]
-        lines = np.mean([r[shown] for r in found], axis=0)  # [initialisations, points], over tasks
-        x = np.array(found[0]["steps"]) * (seconds(rows)[found[0]["optimizer"]] if scale == "seconds" else 1)
-        axes.plot(x, np.median(lines, axis=0), color=colour, label=name, linewidth=1.2)
-        axes.fill_between(x, *np.percentile(lines, [25, 75], axis=0), color=colour, alpha=0.25, linewidth=0)
-    plotting.label(axes, {"steps": "inner step", "seconds": "seconds"}[scale], f"{shown} loss")
-
-
-def _draw_gaps(axes: Any, rows: Sequence[Mapping[str, Any]], tuned_for: str, shown: str) -> None:
-    from common import plotting
-
-    for name in ("adam", "adam8"):
-        rival = f"{name} ({shown if name == 'adam8' else tuned_for})"
-        gap = means(rows, rival, shown) - means(rows, f"learned ({tuned_for})", shown)
-        axes.hist(
-            gap,
-            bins=12,
-            color=plotting.COLOURS[name],
-            alpha=0.5,
-            label=f"{rival}: {int((gap > 0).sum())} of {len(gap)} won",
-        )
-    axes.axvline(0, color=plotting.INK, linewidth=0.8)
-    plotting.label(axes, f"baseline - learned ({tuned_for}), mean {shown} loss", "tasks")
+    holds = all(gap.difference.low > 0 for gap in table)
+    return Outcome(holds, "Baseline minus learned (nats, 95 %): " + "; ".join(said) + ".")

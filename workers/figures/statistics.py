@@ -1,12 +1,13 @@
-"""Uncertainty of what a figure claims: intervals of 95 %; those drawn by bootstrap have a fixed seed."""
+"""Uncertainty of what a figure claims: 95 % intervals and a sign test, by scipy.stats. Random ones have a fixed seed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
 RESAMPLES = 2000
-LEVEL = 95.0  # per cent
+LEVEL = 0.95
 
 
 class Interval(NamedTuple):
@@ -20,38 +21,42 @@ class Interval(NamedTuple):
         return f"{self.value:.3g} ({self.low:.3g} to {self.high:.3g})"
 
 
-def bootstrap(samples: np.ndarray, statistic: Callable[[np.ndarray], float] = np.mean, seed: int = 0) -> Interval:
-    """Percentile interval of `statistic(samples [n, ...])`, the n samples drawn again with replacement."""
+def bootstrap(samples: np.ndarray, statistic: Callable[[np.ndarray], float] = np.mean) -> Interval:
+    """Percentile interval of `statistic(samples [n, ...])`, with the n samples resampled."""
     samples = np.asarray(samples, dtype=float)
-    random = np.random.default_rng(seed)
-    draws = random.integers(len(samples), size=(RESAMPLES, len(samples)))
-    values = [statistic(samples[draw]) for draw in draws]
-    low, high = np.percentile(values, [(100 - LEVEL) / 2, (100 + LEVEL) / 2])
-    return Interval(float(statistic(samples)), float(low), float(high))
+    value = float(statistic(samples))
+    if len(samples) < 2:
+        return Interval(value, value, value)
+    return _percentile([np.arange(len(samples))], value, lambda chosen: float(statistic(samples[chosen])))
 
 
-def difference(one: np.ndarray, other: np.ndarray, seed: int = 0) -> Interval:
-    """Mean of `one` minus mean of `other`, two independent sets of samples."""
-    random = np.random.default_rng(seed)
+def difference(one: np.ndarray, other: np.ndarray) -> Interval:
+    """Percentile interval of the mean of `one` minus the mean of `other`, two independent sets of samples."""
     one, other = np.asarray(one, dtype=float), np.asarray(other, dtype=float)
-    first = one[random.integers(len(one), size=(RESAMPLES, len(one)))].mean(axis=1)
-    second = other[random.integers(len(other), size=(RESAMPLES, len(other)))].mean(axis=1)
-    low, high = np.percentile(first - second, [(100 - LEVEL) / 2, (100 + LEVEL) / 2])
-    return Interval(float(one.mean() - other.mean()), float(low), float(high))
+    return _percentile([one, other], float(one.mean() - other.mean()), lambda a, b: float(a.mean() - b.mean()))
+
+
+def _percentile(data: Sequence[np.ndarray], value: float, statistic: Callable[..., float]) -> Interval:
+    """Percentile bootstrap of `statistic(*data)`; every array of `data` is resampled by itself."""
+    done = stats.bootstrap(
+        data,
+        statistic,
+        n_resamples=RESAMPLES,
+        vectorized=False,
+        confidence_level=LEVEL,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    )
+    return Interval(value, float(done.confidence_interval.low), float(done.confidence_interval.high))
 
 
 def paired(one: np.ndarray, other: np.ndarray) -> Interval:
-    """Mean of `one - other`, pair by pair, with Student's interval: for few pairs, where a bootstrap is too narrow."""
-    from scipy.stats import t
-
-    gaps = np.asarray(one, dtype=float) - np.asarray(other, dtype=float)
-    half = t.ppf(0.5 + LEVEL / 200, len(gaps) - 1) * gaps.std(ddof=1) / np.sqrt(len(gaps))
-    return Interval(float(gaps.mean()), float(gaps.mean() - half), float(gaps.mean() + half))
+    """Mean of `one - other` with Student's interval of the paired test: of few pairs a bootstrap is too narrow."""
+    test = stats.ttest_rel(one, other)
+    interval = test.confidence_interval(LEVEL)
+    return Interval(float(np.mean(np.subtract(one, other))), float(interval.low), float(interval.high))
 
 
 def sign_test(wins: int, of: int) -> float:
-    """Two-sided p-value of `wins` out of `of` fair coin flips."""
-    from math import comb
-
-    tail = sum(comb(of, k) for k in range(max(wins, of - wins), of + 1)) / 2**of
-    return min(1.0, 2 * tail)
+    """Two-sided p-value of `wins` out of `of` tosses of a fair coin."""
+    return float(stats.binomtest(wins, of).pvalue)

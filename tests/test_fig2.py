@@ -1,0 +1,40 @@
+"""Figure 2: the toy of the paper, and what counts as rough."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from helpers.figures import result, train
+
+from workers.figures import fig2
+from workers.figures.fig2 import Adam, roughness
+
+
+@pytest.fixture(scope="module")
+def toy():
+    return fig2.perform(fig2.TOY, train)
+
+
+def adam(growth):
+    return [result(Adam, spread=[growth ** (t / 5) for t in range(41)]) for _ in range(3)]
+
+
+def test_outcome_holds_where_neighbouring_rates_drift_apart(toy):
+    outcome = fig2.outcome([toy, *adam(2.0)])
+    assert outcome.holds and "5 steps" in outcome.sentence
+    assert not fig2.outcome([toy, *adam(0.5)]).holds
+
+
+def test_outcome_does_not_hold_where_the_toy_stays_smooth(toy):
+    smooth = replace(toy, final=[toy.final[0]] * len(toy.final))
+    assert not fig2.outcome([smooth, *adam(2.0)]).holds
+
+
+def test_toy_finds_the_deeper_minimum_with_momentum_only(toy):
+    assert min(toy.final[-1]) == pytest.approx(-3.1, abs=0.1)  # near w = 3.57
+    assert toy.final[-1][0] == pytest.approx(0, abs=1e-3)
+
+
+def test_roughness_is_one_for_a_step_and_small_for_a_line():
+    assert roughness(np.linspace(0, 5, 101)) == pytest.approx(0.01)
+    assert roughness([0, 0, 3, 3]) == 1.0

@@ -1,0 +1,52 @@
+"""Figure 4: the ratio of variances, and what counts as growth."""
+
+import numpy as np
+import pytest
+from helpers.figures import result
+
+from common.configfile import load
+from common.optimizer import initial_theta
+from workers.evaluation.jobs import decode, encode
+from workers.figures import fig4, fig5
+from workers.figures.fig4 import Pairs
+
+
+def training(rp, es):
+    bands = {"var_rp": [[0, v, 0] for v in rp], "var_es": [[0, v, 0] for v in es]}
+    return result(fig5.Training, objective="train", **bands)
+
+
+def results(first, last):
+    trainings = [training([10.0**first] * 10 + [10.0**last] * 10, [1.0] * 20) for _ in range(2)]
+    pairs = [
+        result(Pairs, when="trained", window=w, log_ratio=(r, r - 0.5, r + 0.5)) for w, r in ((5, -4.0), (300, 6.0))
+    ]
+    return [*trainings, *pairs]
+
+
+def test_log_ratio_is_the_median_over_coordinates():
+    random = np.random.default_rng(0)
+    scale = np.array([[1e3] * 5, [1.0] * 5])  # rp is a thousand times wider
+    assert fig4.log_ratio(random.normal(size=(2000, 2, 5)) * scale) == pytest.approx(6, abs=0.1)
+
+
+def test_growth_compares_the_ends_of_a_training():
+    first, last = fig4.growth(training([10.0**k for k in range(20)], [100.0] * 20))
+    assert first == pytest.approx(-1.5) and last == pytest.approx(16.5)
+
+
+@pytest.mark.parametrize("first, last, holds", [(-4, 3, True), (-4, -1, False), (1, 3, False)])
+def test_outcome_holds_if_rp_grows_past_es(first, last, holds):
+    assert fig4.outcome(results(first, last)).holds is holds
+
+
+def test_outcome_has_the_ratios_at_both_ends_of_the_windows():
+    assert "10^-4.0 (-4.5 to -3.5) times at T = 5, 10^6.0" in fig4.outcome(results(-4, 3)).sentence
+
+
+def test_longer_steps_triple_both_outputs_and_nothing_else():
+    config = load("mini", ["optimizer.hidden=3"])
+    theta = np.random.default_rng(0).normal(size=len(initial_theta(config))).astype(np.float32)
+    longer = decode(fig4.longer_steps(encode(theta), config))
+    np.testing.assert_array_equal(longer[:-8], theta[:-8])
+    np.testing.assert_array_equal(longer[-8:], 3 * theta[-8:])  # output kernel [3, 2] and bias [2]

@@ -1,0 +1,52 @@
+"""The picture of Figure 6."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from common import plotting
+from workers.figures.fig6 import TUNED_FOR, curves, means, rivals, seconds
+from workers.figures.figure import Results
+
+
+def draw(results: Results) -> Figure:
+    titles = [
+        "a  train loss over steps",
+        "b  train loss over seconds",
+        "c  test loss over steps",
+        "d  test loss over seconds",
+        "e  task by task, train loss",
+        "f  task by task, test loss",
+    ]
+    figure, panels = plotting.panels(3, 2, titles)
+    for k, tuned_for in enumerate(TUNED_FOR):
+        for axes, scale in zip(panels[2 * k : 2 * k + 2], ("steps", "seconds")):
+            _draw_curves(axes, results, tuned_for, scale)
+        _draw_gaps(panels[4 + k], results, tuned_for)
+    return figure
+
+
+def _draw_curves(axes: Axes, results: Results, tuned_for: str, scale: str) -> None:
+    shown = TUNED_FOR[tuned_for]
+    colours = {rival: plotting.COLOURS[name] for rival, name in rivals(tuned_for).items()}
+    learned = [f"learned ({objective})" for objective in (TUNED_FOR if shown == "test" else ("train",))]
+    colours |= {name: plotting.COLOURS[name] for name in learned}
+    for name, colour in colours.items():
+        found = curves(results, name)
+        lines = np.mean([one.losses(shown) for one in found], axis=0)  # [starts, points], over tasks
+        x = np.array(found[0].steps) * (seconds(results)[found[0].optimizer] if scale == "seconds" else 1)
+        axes.plot(x, np.median(lines, axis=0), color=colour, label=name, linewidth=1.2)
+        low, high = np.percentile(lines, [25, 75], axis=0)
+        axes.fill_between(x, low, high, color=colour, alpha=0.25, linewidth=0)
+    plotting.label(axes, {"steps": "inner step", "seconds": "seconds"}[scale], f"{shown} loss")
+
+
+def _draw_gaps(axes: Axes, results: Results, tuned_for: str) -> None:
+    shown = TUNED_FOR[tuned_for]
+    for rival, name in rivals(tuned_for).items():
+        if name in ("adam", "adam8"):
+            gap = means(results, rival, shown) - means(results, f"learned ({tuned_for})", shown)
+            label = f"{rival}: {int((gap > 0).sum())} of {len(gap)} won"
+            axes.hist(gap, bins=12, color=plotting.COLOURS[name], alpha=0.5, label=label)
+    axes.axvline(0, color=plotting.INK, linewidth=0.8)
+    plotting.label(axes, f"baseline - learned ({tuned_for}), mean {shown} loss", "tasks")
