@@ -164,7 +164,7 @@ def test_evaluate_theta_files_of_one_name_are_told_apart(folder: Path, capsys: p
         (["reproduce", "fig99"], "there is no figure 'fig99'"),
         (["reproduce", "fig2", "-o", "small.toml"], "a file exists where a folder is needed"),
         (["reproduce", "fig2", "--scale", "paper"], "the paper scale needs ImageNet"),
-        (["reproduce", "fig2", "--scale", "paper", "--data", "empty"], "empty is no class store"),
+        (["reproduce", "fig2", "--scale", "paper", "--data", "empty"], "empty is not a class store"),
         (["data", "prepare", "empty", "store"], "empty"),
         (["data", "prepare", "tfds:mnist", "store", "--size", "0"], "--size 0 is no image"),
         (["train", "small.toml", "--set", "evaluation.baselines=[]", *IN_PROCESS], "evaluation.baselines is empty"),

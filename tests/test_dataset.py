@@ -8,7 +8,7 @@ from common.data.prepare import prepare
 from common.errors import UserError
 
 
-def test_the_procedural_source_has_the_shapes_of_the_config():
+def test_procedural_source_has_the_configured_shapes():
     dataset = open_dataset(DatasetConfig(image_size=16, classes=30, train_images=5, valid_images=3, test_images=2))
     assert dataset.image_shape == (16, 16, 3)
     assert dataset.classes == 30
@@ -18,12 +18,12 @@ def test_the_procedural_source_has_the_shapes_of_the_config():
         assert dataset.images(29, split).dtype == np.uint8
 
 
-def test_the_config_reaches_the_procedural_source():
+def test_procedural_source_depends_on_the_seed():
     first = open_dataset(DatasetConfig(classes=3)).images(0, "train")
     assert not np.array_equal(first, open_dataset(DatasetConfig(classes=3, seed=1)).images(0, "train"))
 
 
-def test_a_store_is_opened_with_its_valid_fraction(tmp_path):
+def test_store_is_opened_with_its_valid_fraction(tmp_path):
     source = MemorySource(classes=4, train=10, test=2)
     header = prepare(source, tmp_path / "store", quiet)
     half, fifth = (
@@ -35,20 +35,20 @@ def test_a_store_is_opened_with_its_valid_fraction(tmp_path):
     assert len({half.fingerprint, fifth.fingerprint, header.fingerprint}) == 3
 
 
-def test_a_missing_store_is_a_sentence(tmp_path):
-    with pytest.raises(UserError, match=r"is no class store.*outertrain data prepare"):
+def test_open_dataset_without_a_store_is_a_sentence(tmp_path):
+    with pytest.raises(UserError, match=r"is not a class store.*outertrain data prepare"):
         open_dataset(DatasetConfig(source="store", path=str(tmp_path)))
 
 
 @pytest.mark.parametrize(("classes", "outer_train"), [(1000, 700), (10, 7), (2, 1)])
-def test_every_class_is_on_one_side(classes, outer_train):
+def test_outer_classes_partition_the_classes(classes, outer_train):
     dataset = open_dataset(DatasetConfig(classes=classes))
     train, test = (outer_classes(dataset, split, seed=0) for split in ("outer_train", "outer_test"))
     assert len(train) == outer_train == round(OUTER_TRAIN_FRACTION * classes)
     assert np.array_equal(np.sort(np.concatenate([train, test])), np.arange(classes))
 
 
-def test_the_sides_depend_on_the_seed_only():
+def test_outer_classes_depend_on_the_seed_only():
     dataset = open_dataset(DatasetConfig())
     first = outer_classes(dataset, "outer_test", seed=0)
     assert np.array_equal(first, outer_classes(open_dataset(DatasetConfig(seed=5)), "outer_test", seed=0))

@@ -39,7 +39,7 @@ def tasks():
     return [ten_classes(data, number) for number in range(4)]
 
 
-def test_images_do_not_depend_on_what_was_drawn_before():
+def test_images_do_not_depend_on_earlier_draws():
     first, second = dataset(), dataset()
     expected = {(c, split): first.images(c, split) for c in (0, 999) for split in SPLITS}
     for key in reversed(expected):
@@ -47,7 +47,7 @@ def test_images_do_not_depend_on_what_was_drawn_before():
     assert first.images(0, "train") is first.images(0, "train")
 
 
-def test_images_do_not_change_between_versions():
+def test_images_have_golden_means():
     """Golden numbers, coarse enough for another machine's rounding: raise GENERATOR_VERSION when they change."""
     mean = dataset(counts={"train": 60, "valid": 1, "test": 1}).images(7, "train").mean((1, 2))
     golden = [[104.93, 87.05, 133.28], [135.84, 148.32, 120.10]]
@@ -55,7 +55,7 @@ def test_images_do_not_change_between_versions():
 
 
 @pytest.mark.parametrize("size", [8, 16, 28, 32, 64])
-def test_shape_type_and_counts(size):
+def test_images_have_shape_type_and_counts(size):
     data = dataset(size, counts={"train": 3, "valid": 51, "test": 1})
     assert data.image_shape == (size, size, 3)
     for split, count in (("train", 3), ("valid", 51), ("test", 1)):
@@ -67,19 +67,19 @@ def test_shape_type_and_counts(size):
         assert images.std() > 20
 
 
-def test_no_image_appears_twice():
+def test_images_of_all_splits_are_distinct():
     data = dataset(counts=dict.fromkeys(SPLITS, 120))
     seen = [image.tobytes() for cls in (0, 1, 2) for split in SPLITS for image in data.images(cls, split)]
     assert len(set(seen)) == len(seen) == 3 * 3 * 120
 
 
 @pytest.mark.parametrize("cls", [-1, 1000])
-def test_a_class_that_does_not_exist(cls):
+def test_images_of_an_unknown_class_raise_index_error(cls):
     with pytest.raises(IndexError, match=f"class {cls} of 1000"):
         dataset().images(cls, "train")
 
 
-def test_only_recent_classes_stay_in_memory(monkeypatch):
+def test_cache_keeps_recent_classes_only(monkeypatch):
     monkeypatch.setattr(procedural, "_CACHED_ARRAYS", 2)
     data = dataset(counts=dict.fromkeys(SPLITS, 1))
     kept, dropped = data.images(0, "train"), data.images(1, "train")
@@ -90,7 +90,7 @@ def test_only_recent_classes_stay_in_memory(monkeypatch):
     assert np.array_equal(data.images(1, "train"), dropped)
 
 
-def test_the_fingerprint_names_the_content(monkeypatch):
+def test_fingerprint_changes_with_every_parameter(monkeypatch):
     same = dataset().fingerprint
     assert dataset(counts=dict(reversed(COUNTS.items()))).fingerprint == same
     others = [
@@ -124,7 +124,7 @@ def texture(x):
     return np.c_[covariance, *(np.log((step**2).mean((1, 2)) + 1e-3) for step in steps)]
 
 
-def test_classes_differ_in_local_texture_and_hardly_in_colour_or_position(tasks):
+def test_classes_differ_in_texture_more_than_colour(tasks):
     by_texture = [accuracy(task, texture) for task in tasks]
     by_colour = [accuracy(task, lambda x: x.mean((1, 2))) for task in tasks]
     by_pixels = [accuracy(task, lambda x: x.reshape(len(x), -1)) for task in tasks]
@@ -133,14 +133,14 @@ def test_classes_differ_in_local_texture_and_hardly_in_colour_or_position(tasks)
     assert np.mean(by_pixels) < 0.25
 
 
-def test_an_image_differs_more_from_its_class_than_the_classes_do(tasks):
+def test_variance_within_classes_exceeds_that_between(tasks):
     for task in tasks:
         x = task.x.astype(np.float32).reshape(10, 150, -1)
         between, within = x.mean(1).var(0).mean(), x.var(1).mean()
         assert 1.5 / 150 < between / within < 0.3  # 1 / 150 is what ten equal classes have
 
 
-def test_difficulty_is_felt(tasks):
+def test_difficulty_lowers_the_accuracy(tasks):
     plain = Difficulty(background=0, cover=-9, tint=0, light=0, noise=0)
     easy = ten_classes(dataset(difficulty=plain), 0)
     assert accuracy(easy, texture) > accuracy(tasks[0], texture) + 0.05
@@ -150,7 +150,7 @@ def test_difficulty_is_felt(tasks):
     ("name", "value"),
     [("background", 0), ("cover", 1), ("tint", 0), ("light", 0), ("rotation", 0), ("zoom", 0), ("noise", 0)],
 )
-def test_every_part_of_the_difficulty_changes_the_images(name, value):
+def test_each_field_of_difficulty_changes_the_images(name, value):
     counts = dict.fromkeys(SPLITS, 2)
     changed = dataset(counts=counts, difficulty=Difficulty(**{name: value})).images(0, "train")
     assert not np.array_equal(changed, dataset(counts=counts).images(0, "train"))

@@ -6,7 +6,8 @@ from pathlib import Path
 import click
 
 from cluster.cli import console
-from common.data.prepare import Source, prepare
+from common.data.prepare import prepare
+from common.data.sources import open_source
 from common.errors import UserError
 
 
@@ -25,8 +26,8 @@ def command() -> None:
 def prepare_command(source: str, store: Path, size: int | None, data_dir: Path | None) -> None:
     """Make a class store; the same command resumes after an interruption.
 
-    SOURCE is a folder with the official Imagenet<size>_*_npz.zip archives, or tfds:NAME such as
-    tfds:imagenet_resized/32x32. STORE is the folder to write; set dataset.path to it.
+    SOURCE is a folder with the official Imagenet<size>_*_npz.zip archives or their unpacked npz files, or tfds:NAME
+    such as tfds:imagenet_resized/32x32. STORE is the folder to write; set dataset.path to it.
     """
     if size is not None and size < 1:
         raise UserError(f"--size {size} is no image: give its side in pixels")
@@ -34,14 +35,3 @@ def prepare_command(source: str, store: Path, size: int | None, data_dir: Path |
         header = prepare(open_source(source, data_dir, size), store, show.counting)
     print(f"{store}: {header.classes} classes of {header.image_shape} images", file=sys.stderr)
     print(f"use it with: --set dataset.source=store --set dataset.path={store}", file=sys.stderr)
-
-
-def open_source(source: str, data_dir: Path | None, size: int | None) -> Source:
-    name, scheme, rest = source.partition(":")
-    if scheme and name == "tfds":
-        from common.data.tfds_source import open_tfds  # imports tensorflow-datasets
-
-        return open_tfds(rest, data_dir, size)
-    from common.data.imagenet_archives import open_archives
-
-    return open_archives(Path(source), size)

@@ -1,7 +1,7 @@
-"""The dataset behind every image task: its protocol, opening one from the config, and the split of its classes.
+"""The dataset of image tasks: its protocol, how the configuration selects one, and the outer split of its classes.
 
-Three inner splits of a class's images ("train", "valid", "test") and two outer splits of the classes ("outer_train",
-"outer_test"): an optimizer is learned on tasks of outer-train classes and judged on tasks of outer-test classes.
+The images of a class have three inner splits ("train", "valid", "test"), the classes two outer splits ("outer_train",
+"outer_test"): an optimizer is trained on tasks of outer-train classes and evaluated on tasks of outer-test classes.
 """
 
 from pathlib import Path
@@ -17,14 +17,14 @@ OUTER_TRAIN_FRACTION = 0.7  # section 5 of the paper: 700 of ImageNet's 1,000 cl
 
 
 class Dataset(Protocol):
-    """Classes 0 .. classes - 1, each with images in three inner splits that have no image in common."""
+    """Classes 0 .. classes - 1 with three disjoint inner splits of images each."""
 
     image_shape: tuple[int, int, int]  # height, width, channels
     classes: int
-    fingerprint: str  # sha256 of what decides the content: another content, another fingerprint
+    fingerprint: str  # sha256 of what determines the content
 
     def max_count(self, split: str) -> int:
-        """The largest number of images that a class has in this inner split: the fixed size of a task's arrays."""
+        """The largest number of images of a class in this inner split, to which the arrays of a task are padded."""
         ...
 
     def images(self, cls: int, split: str) -> np.ndarray:
@@ -33,7 +33,7 @@ class Dataset(Protocol):
 
 
 def open_dataset(config: DatasetConfig) -> Dataset:
-    """The dataset that the config names. Raises UserError when it cannot be opened."""
+    """The dataset that the configuration selects. Raises UserError when it cannot be opened."""
     if config.source == "store":
         return ClassStore(Path(config.path), config.valid_fraction)
     counts = {"train": config.train_images, "valid": config.valid_images, "test": config.test_images}
@@ -41,7 +41,7 @@ def open_dataset(config: DatasetConfig) -> Dataset:
 
 
 def outer_classes(dataset: Dataset, outer_split: str, seed: int) -> np.ndarray:
-    """The classes of "outer_train" (seven tenths) or "outer_test" (the others), int `[n]`, sorted."""
+    """The classes of "outer_train" (seven tenths of them) or "outer_test" (the others), int `[n]`, sorted."""
     order = np.random.default_rng([seed, dataset.classes]).permutation(dataset.classes)
-    border = round(OUTER_TRAIN_FRACTION * dataset.classes)
-    return np.sort({"outer_train": order[:border], "outer_test": order[border:]}[outer_split])
+    boundary = round(OUTER_TRAIN_FRACTION * dataset.classes)
+    return np.sort({"outer_train": order[:boundary], "outer_test": order[boundary:]}[outer_split])

@@ -1,12 +1,13 @@
 """Preparation of a class store from a source of labelled images: checked, resumable, atomic.
 
-The source is read twice, part by part: a scan that checks the images and remembers label and hash of each, and a pass
-that writes each image to its place. What is done is kept in `<store>.partial`, so an interrupted preparation goes on
-where it was; a last pass checks every written image against its hash, and the finished folder is renamed into place.
+The source is read twice, part by part: the first pass checks the images and records the label and the hash of each, the
+second writes each image to its place. Finished parts are kept in `<store>.partial`, from which an interrupted preparation
+resumes; the last pass compares every written image with its hash, and the finished folder is renamed to the store.
 """
 
 import fcntl
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -17,45 +18,48 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from common import files
 from common.data.class_store import FILES, HEADER, Header, map_images, read_header, write_header
 from common.errors import UserError
 
-Progress = Callable[[str, int, int], None]  # what is being done, how much of it is done, of how much
+Progress = Callable[[str, int, int], None]  # name of the pass, units done, units in all
 
 
 class Source(Protocol):
     """Labelled images in parts, each small enough for memory."""
 
     description: str  # for people
-    identity: str  # the same if and only if the content is the same
+    identity: str  # changes with the content
     image_shape: tuple[int, int, int]  # height, width, channels
     classes: int
     first_label: int  # labels run from here to first_label + classes - 1
     parts: list[str]  # the file of the store ("train" or "test") that each part belongs to
 
     def read(self, part: int) -> tuple[np.ndarray, np.ndarray]:
-        """uint8 `[n, H, W, C]` and integer labels `[n]`. Raises UserError on damaged data."""
+        """uint8 `[n, H, W, C]` and integer labels `[n]`. Raises UserError on corrupt data."""
         ...
 
 
 class _Plan(NamedTuple):
-    """Where each image goes."""
+    """The position of each image in the store."""
 
-    header: Header  # its fingerprint still empty
-    places: list[np.ndarray]  # per part, the place in its file of each image
-    keys: dict[str, np.ndarray]  # per file, the hash of the image at each place
+    header: Header  # with an empty fingerprint
+    places: list[np.ndarray]  # per part [n]: positions of its images in their file
+    keys: dict[str, np.ndarray]  # per file [n]: hash of the image at each position
 
 
 def prepare(source: Source, store: Path, progress: Progress) -> Header:
     """Makes the class store in the folder `store`, which must not exist, and returns its header.
 
-    A finished store of the same source is returned as it is. Raises UserError on damaged data, a class with too few
-    images, or a folder that cannot be written; what has been done until then is kept.
+    A finished store of the same source is left as it is.
+
+    Raises UserError on corrupt data, a class with too few images, or a folder that cannot be written; finished parts are
+    kept for the next call.
     """
     if (store / HEADER).exists() and (header := read_header(store)).identity == source.identity:
         return header
     if store.exists():
-        raise UserError(f"{store} exists and holds something else: choose another folder, or remove it.")
+        raise UserError(f"{store} exists and is another store or folder: choose another name, or remove it.")
     try:
         with _workspace(store, source) as work:
             plan = _scan(source, work, progress)
@@ -67,13 +71,13 @@ def prepare(source: Source, store: Path, progress: Progress) -> Header:
     except OSError as error:
         raise UserError(
             f"the class store {store} cannot be written ({error.strerror or error}): free space or choose another "
-            "folder, and run the same command again; it goes on where it was."
+            "folder, and run the same command again, which resumes."
         ) from error
 
 
 @contextmanager
 def _workspace(store: Path, source: Source) -> Iterator[Path]:
-    """The folder for what is not finished, for this process alone; emptied if it was for another source."""
+    """The folder of unfinished parts, locked for this process; emptied if it belonged to another source."""
     work = store.with_name(store.name + ".partial")
     work.mkdir(parents=True, exist_ok=True)
     handle = os.open(work, os.O_RDONLY)
@@ -87,7 +91,7 @@ def _workspace(store: Path, source: Source) -> Iterator[Path]:
         if not identity.exists() or identity.read_text() != source.identity:
             for path in work.iterdir():
                 path.unlink()
-            _write(identity, source.identity.encode())
+            files.replace(identity, source.identity)
         yield work
     finally:
         os.close(handle)
@@ -100,7 +104,9 @@ def _scan(source: Source, work: Path, progress: Progress) -> _Plan:
         path = work / f"scan-{part}.npy"
         if not path.exists():
             images, found = _checked(source, part)
-            _write(path, np.stack([found.astype(np.uint64), image_keys(images)]))
+            content = io.BytesIO()
+            np.save(content, np.stack([found.astype(np.uint64), image_keys(images)]), allow_pickle=False)
+            files.replace(path, content.getvalue())
         both = np.load(path, allow_pickle=False)
         labels.append(both[0].astype(np.int64))
         keys.append(both[1])
@@ -109,20 +115,20 @@ def _scan(source: Source, work: Path, progress: Progress) -> _Plan:
 
 
 def _checked(source: Source, part: int) -> tuple[np.ndarray, np.ndarray]:
-    """A part's images and its labels from 0. Raises UserError unless both are what the source promises."""
+    """The images of a part and their labels, counted from 0. Raises UserError unless they are as the source declares."""
     images, labels = source.read(part)
     where = f"{source.description}, part {part + 1} of {len(source.parts)}"
     if images.dtype != np.uint8 or images.shape[1:] != source.image_shape or labels.shape != images.shape[:1]:
         raise UserError(
             f"{where}: images are {images.dtype} {images.shape} with {labels.shape} labels, but uint8 images of shape "
-            f"{source.image_shape} with a label each were expected: this is another data set."
+            f"{source.image_shape} with one label each were expected: this is another data set."
         )
     first, last = source.first_label, source.first_label + source.classes - 1
     wrong = labels[(labels < first) | (labels > last)]
     if len(wrong):
         raise UserError(
-            f"{where}: label {wrong[0]} is outside {first} .. {last}: the data are damaged or another data set, "
-            "nothing of it was used."
+            f"{where}: label {wrong[0]} is outside {first} .. {last}: the data are corrupt or another data set, "
+            "and no store was written."
         )
     return images, labels - first
 
@@ -165,12 +171,12 @@ def _place(source: Source, plan: _Plan, work: Path, progress: Progress) -> None:
         done = work / f"placed-{part}"
         if not done.exists():
             maps[name][plan.places[part]] = source.read(part)[0]
-            done.touch()  # not synced: should the machine fail, `_seal` finds what is missing
+            done.touch()  # not synced: after a power failure, `_seal` finds missing images
     progress("writing", len(source.parts), len(source.parts))
 
 
 def _seal(plan: _Plan, work: Path, progress: Progress) -> Header:
-    """Checks every image that was written, and leaves only the finished store's files in the folder."""
+    """Checks every written image, writes the header, and removes all other files from the folder."""
     shape, offsets, classes = plan.header.image_shape, plan.header.offsets, plan.header.classes
     digest = hashlib.sha256(json.dumps([shape, offsets], sort_keys=True).encode())
     for turn, name in enumerate(FILES):
@@ -180,7 +186,9 @@ def _seal(plan: _Plan, work: Path, progress: Progress) -> Header:
                 progress("verifying", turn * classes + cls, len(FILES) * classes)
             if (image_keys(images[begin:end]) != plan.keys[name][begin:end]).any():
                 shutil.rmtree(work)
-                raise UserError(f"{work}/{name}.bin is not what was written: check the disk, and prepare it again.")
+                raise UserError(
+                    f"{work}/{name}.bin differs from what was written: check the disk, and prepare it again."
+                )
             digest.update(images[begin:end].tobytes())
         _sync(work / f"{name}.bin")
     progress("verifying", len(FILES) * classes, len(FILES) * classes)
@@ -200,24 +208,11 @@ def image_keys(images: np.ndarray) -> np.ndarray:
 
 
 def _allocate(path: Path, size: int) -> None:
-    """Reserves the file's space now: a full disk must be an OSError here, not a bus error in a memory map later."""
+    """Reserves the file's space now, so that a full disk is an OSError here and not a bus error in a memory map."""
     with path.open("ab") as file:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, size)
         file.truncate(size)
-
-
-def _write(path: Path, content: np.ndarray | bytes) -> None:
-    """Writes a file so that it is there completely or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        if isinstance(content, bytes):
-            file.write(content)
-        else:
-            np.save(file, content, allow_pickle=False)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _sync(path: Path) -> None:

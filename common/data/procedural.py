@@ -1,12 +1,12 @@
-"""Procedural image classes: the default dataset, deterministic from a seed and drawn on demand.
+"""Procedural image classes: the default dataset, drawn on demand and determined by a seed.
 
-A class is a *recipe*: two random fields with spectra and colours of their own, squashed into stripes, spots and cells
-(`_canvases`). An image is a window of such a canvas, turned, scaled, flipped and moved, seen through random blobs in
-front of another texture that tells nothing, under other light, with noise (`_render`). So classes differ in local
-texture and colour, not in position; what tells them apart has to be learned; and a small training set can be learned
-by heart, which makes the gap between inner-train and inner-valid.
+A class is a pair of random fields with spectra and colours of their own, squashed into stripes, spots and cells
+(`_canvases`). An image is a randomly rotated, scaled, flipped and shifted window of such a canvas, behind random blobs
+of a texture that carries no information, with random contrast, tint and noise (`_render`). Classes therefore differ in
+local texture and colour, not in position, and a small training set can be memorised, so that there is a gap between the
+inner-train and the inner-valid loss.
 
-Inside, pixels stay channels first and lengths are powers of two: 500 images of 16x16 take about 8 ms that way.
+Pixels are channels first and canvases have widths of powers of two: 500 images of 16x16 take about 8 ms.
 """
 
 import hashlib
@@ -17,25 +17,25 @@ from typing import NamedTuple
 
 import numpy as np
 
-GENERATOR_VERSION = 1  # part of the fingerprint: raise it whenever the same parameters give other images
+GENERATOR_VERSION = 1  # part of the fingerprint: increase it whenever the same parameters give other images
 SPLITS = ("train", "valid", "test")
 _CANVASES = 4  # of one class
-_BACKGROUNDS = 64  # canvases that all classes share
+_BACKGROUNDS = 64  # canvases shared by all classes
 _CACHED_ARRAYS = 128
-_BATCH = 50  # images drawn together: what they need stays in the processor's cache
+_BATCH = 50  # images drawn together, so that their arrays fit the processor's cache
 _GREY, _CONTRAST = 127.5, 60.0
 
 
 class Difficulty(NamedTuple):
-    """How hard classes are to tell apart; changing a default is a new GENERATOR_VERSION.
+    """How hard classes are to distinguish; a changed default needs a new GENERATOR_VERSION.
 
-    The defaults were fixed before any optimizer was learned on them, so that on ten classes of 150 16x16 training
-    images Adam, its learning rate tuned for each task, ends 500 steps of a small convolutional network with 65 to 82 %
-    valid accuracy and a mean training loss of 1.1 (tests/test_procedural.py measures it).
+    The defaults were fixed before any optimizer was trained on them, such that Adam, with a learning rate tuned for
+    each task of ten classes of 150 16x16 training images, takes a small convolutional network to 65 to 82 % accuracy on
+    inner-valid in 500 steps, with a mean training loss of 1.1 (measured by tests/test_procedural.py).
     """
 
-    background: float = 0.9  # contrast of the textures that tell nothing
-    cover: float = -0.3  # threshold of the blobs: 0 shows the class on half of the image, less shows more of it
+    background: float = 0.9  # contrast of the uninformative textures
+    cover: float = -0.3  # threshold of the blobs: 0 shows the class on half of the image, lower values on more of it
     tint: float = 0.3  # standard deviation of the colour shift of an image
     light: float = 0.15  # standard deviation of the logarithm of its contrast, per channel
     rotation: float = 0.3  # radians, standard deviation
@@ -44,7 +44,7 @@ class Difficulty(NamedTuple):
 
 
 class Procedural:
-    """Classes 0 .. `classes` - 1 of images `[image_size, image_size, 3]`, `counts[split]` of them in each class."""
+    """A dataset (common.data.dataset.Dataset) with `counts[split]` images `[image_size, image_size, 3]` per class."""
 
     def __init__(
         self, image_size: int, classes: int, counts: Mapping[str, int], seed: int, difficulty: Difficulty | None = None
@@ -59,11 +59,11 @@ class Procedural:
         self.fingerprint = self._digest()
 
     def max_count(self, split: str) -> int:
-        """The largest number of images that a class has in this inner split (here every class has as many)."""
+        """The number of images of each class in this inner split."""
         return self._counts[split]
 
     def images(self, cls: int, split: str) -> np.ndarray:
-        """uint8 `[n, H, W, C]`, read-only; the same for the same arguments, in any process."""
+        """uint8 `[n, H, W, C]`, read-only; the same in every process."""
         if not 0 <= cls < self.classes:
             raise IndexError(f"class {cls} of {self.classes}")
         key = (int(cls), split)
@@ -154,7 +154,7 @@ def _render(
     blobs: np.ndarray,
     hard: Difficulty,
 ) -> np.ndarray:
-    """uint8 `[count, size, size, 3]`: the class in front, another texture behind, random light and noise."""
+    """uint8 `[count, size, size, 3]`: the class in front of a background, with random contrast, tint and noise."""
 
     def view(bank: np.ndarray) -> np.ndarray:
         return _look(bank, _windows(rng, count, size, bank.shape[1], hard))
@@ -175,7 +175,7 @@ def _look(bank: np.ndarray, window: np.ndarray) -> np.ndarray:
 
 
 def _windows(rng: np.random.Generator, count: int, size: int, canvases: int, hard: Difficulty) -> np.ndarray:
-    """Flat indices `[count, size, size]` of randomly moved, turned, scaled and flipped windows of random canvases."""
+    """Flat indices `[count, size, size]` of randomly shifted, rotated, scaled and flipped windows of random canvases."""
     period = _period(size)
     angle, scale = rng.normal(0, hard.rotation, count), np.exp(rng.normal(0, hard.zoom, count))
     flip, which = rng.choice([-1, 1], count), rng.integers(canvases, size=count)

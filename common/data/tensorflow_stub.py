@@ -1,9 +1,9 @@
-"""A stand-in for the little of TensorFlow that tensorflow-datasets uses while it prepares a set of images.
+"""A stub of the functions of TensorFlow with which tensorflow-datasets prepares a set of images.
 
-Its builders open files by `tf.io.gfile` and encode arrays by `tf.image.encode_png`: on local files, Python's own
-functions and pillow do the same, and nobody has to install TensorFlow to read an archive. A builder that needs more of
-TensorFlow gets an ImportError which names it. The stand-in lives in the one module object that all of
-tensorflow-datasets imports as `tf`, only inside `replaced_tensorflow`, and only where TensorFlow is not installed.
+Builders open files by `tf.io.gfile` and encode arrays by `tf.image.encode_png`; without TensorFlow, version 4.9.10 can
+prepare neither imagenet_resized nor cifar10. On local files, Python's own functions and Pillow do the same. A builder
+that needs more of TensorFlow gets an ImportError with the function's name. The stub is installed in the module object
+that tensorflow-datasets imports as `tf`, inside `replaced_tensorflow` only, and only where TensorFlow is not installed.
 """
 
 import glob
@@ -22,8 +22,8 @@ from PIL import Image
 from tensorflow_datasets.core.utils import lazy_imports_utils
 
 
-class StandIn:
-    """Attributes as given; any other one raises ImportError."""
+class Stub:
+    """A module with the given attributes; any other attribute raises ImportError."""
 
     def __init__(self, name: str, **attributes: Any):
         self._name = name
@@ -35,21 +35,21 @@ class StandIn:
 
 @contextmanager
 def replaced_tensorflow() -> Iterator[None]:
-    """While it is open, tensorflow-datasets finds the stand-in where it would import TensorFlow."""
+    """Inside this context, tensorflow-datasets uses the stub in place of TensorFlow."""
     if importlib.util.find_spec("tensorflow") is not None:
         yield
         return
     lazy = lazy_imports_utils.tensorflow
-    lazy.__dict__["_module"] = stand_in()  # the cached property that holds the imported module
+    lazy.__dict__["_module"] = make_stub()  # the cached property that holds the imported module
     try:
         yield
     finally:
         del lazy.__dict__["_module"]
 
 
-def stand_in() -> StandIn:
-    """What the image builders use of the module `tensorflow`."""
-    gfile = StandIn(
+def make_stub() -> Stub:
+    """The functions of the module `tensorflow` that image builders use."""
+    gfile = Stub(
         "tf.io.gfile",
         GFile=open,
         copy=lambda source, target, overwrite=False: shutil.copyfile(source, target),
@@ -60,9 +60,9 @@ def stand_in() -> StandIn:
         makedirs=lambda path: Path(path).mkdir(parents=True, exist_ok=True),
         walk=os.walk,
     )
-    image = StandIn("tf.image", encode_png=_encoder("png"), encode_jpeg=_encoder("jpeg"))
-    compat = StandIn("tf.compat", as_text=_as_text, as_bytes=_as_bytes)
-    return StandIn("tf", executing_eagerly=lambda: True, io=StandIn("tf.io", gfile=gfile), image=image, compat=compat)
+    image = Stub("tf.image", encode_png=_encoder("png"), encode_jpeg=_encoder("jpeg"))
+    compat = Stub("tf.compat", as_text=_as_text, as_bytes=_as_bytes)
+    return Stub("tf", executing_eagerly=lambda: True, io=Stub("tf.io", gfile=gfile), image=image, compat=compat)
 
 
 def _encoder(kind: str) -> Any:

@@ -1,7 +1,7 @@
-"""Any image classification set of tensorflow-datasets, as a source for a class store, without TensorFlow.
+"""Image classification sets of tensorflow-datasets as sources for a class store, without TensorFlow.
 
-The set is downloaded and prepared in the array_record format, which can be read at random without TensorFlow. This
-module and tensorflow-datasets itself are imported by `outertrain data prepare` alone: workers read the class store.
+A set is downloaded and prepared in the array_record format, which has random access without TensorFlow. Only
+`outertrain data prepare` imports this module and tensorflow-datasets itself: workers read the class store.
 """
 
 import hashlib
@@ -23,12 +23,13 @@ from common.data.tensorflow_stub import replaced_tensorflow
 from common.errors import UserError
 
 PART = 10_000  # examples of one part
-HELD_OUT = ("test", "validation")  # what becomes inner-test, the first that the set has with labels
-HELD_OUT_FRACTION = "10%"  # of the training split, if the set has no other
+HELD_OUT = ("test", "validation")  # the first of these that has labels becomes inner-test
+HELD_OUT_FRACTION = "10%"  # of the training split, where no other split has labels
+PROBED = 100  # labels that tell whether a split has labels at all
 
 
 class Tfds:
-    """A prepared set (common.data.prepare.Source); images of another size than `image_shape` are resized to it."""
+    """A prepared set (common.data.prepare.Source). Images are resized to `image_shape` where they differ from it."""
 
     first_label = 0
 
@@ -37,9 +38,15 @@ class Tfds:
         self.image_shape = image_shape
         self._image, self._label = keys
         self.classes = info.features[self._label].num_classes
-        self.description = info.full_name
-        splits = _splits(info)
         raw = {self._image: tfds.decode.SkipDecoding()}
+        held_out = [
+            (split, builder.as_data_source(split=split, decoders=raw)) for split in HELD_OUT if split in info.splits
+        ]
+        labelled = [split for split, source in held_out if _has_labels(source, self._label)]
+        splits = _splits(info, labelled)
+        self.description = info.full_name
+        if unlabelled := [split for split, _ in held_out if split not in labelled]:
+            self.description += f" ({', '.join(unlabelled)} has no labels: {splits['test']} is used in its place)"
         self._sources = {split: builder.as_data_source(split=split, decoders=raw) for split in splits.values()}
         self._ranges = [
             (file, split, start, min(start + PART, info.splits[split].num_examples))
@@ -61,17 +68,18 @@ class Tfds:
 
 
 def decode(encoded: bytes, shape: tuple[int, int, int]) -> np.ndarray:
-    """The PNG or JPEG image as uint8 of `shape`; where it is larger, a pixel is the mean of what it covers.
+    """The encoded image as uint8 of `shape`; where it is larger, a pixel is the mean of the pixels it covers.
 
-    tensorflow-datasets' own decoder leaves a grey or CMYK image among coloured ones as it is. Raises UserError.
+    Raises UserError when the image is truncated. The decoder of tensorflow-datasets is not used, because it returns grey
+    and CMYK images among coloured ones unconverted.
     """
     height, width, channels = shape
     try:
         with Image.open(io.BytesIO(encoded)) as image:
             converted = image.convert("L" if channels == 1 else "RGB")
-    except OSError as error:  # cut short, or no image at all
+    except OSError as error:  # truncated, or no image at all
         raise UserError(
-            f"an image cannot be decoded ({error}): the set is damaged, remove its folder and prepare it again"
+            f"an image cannot be decoded ({error}): the set is corrupt, remove its folder and prepare it again"
         ) from None
     if converted.size != (width, height):
         converted = converted.resize((width, height), Image.Resampling.BOX)
@@ -79,13 +87,16 @@ def decode(encoded: bytes, shape: tuple[int, int, int]) -> np.ndarray:
 
 
 def open_tfds(name: str, data_dir: Path | None = None, size: int | None = None) -> Tfds:
-    """The set `name`, "imagenet_resized/32x32" for example, downloaded and prepared in `data_dir` if it is not yet.
+    """The set `name`, for example "imagenet_resized/32x32", downloaded and prepared unless it is already.
 
-    `data_dir` is tensorflow-datasets' own default if not given; `size` is the width and height that images are resized
-    to, needed only where they differ. Raises UserError when the set is unknown, does not classify images, or cannot be
-    prepared here.
+    Args:
+      name: of the builder and its configuration.
+      data_dir: where tensorflow-datasets keeps its data; its own default where None.
+      size: width and height to which images are resized, needed only where they differ in size.
+
+    Raises UserError when the set is unknown, does not classify images, or cannot be prepared here.
     """
-    with replaced_tensorflow(), redirect_stdout(sys.stderr):  # standard output belongs to results
+    with replaced_tensorflow(), redirect_stdout(sys.stderr):  # standard output is for results
         builder = _builder(name, data_dir)
         keys = _supervised_keys(name, builder.info)
         shape = _shape(name, builder.info.features[keys[0]], size)
@@ -102,10 +113,10 @@ def open_tfds(name: str, data_dir: Path | None = None, size: int | None = None) 
 
 
 _FAILURES = (
-    AssertionError,  # files that have to be fetched by hand are not there
+    AssertionError,  # files that must be downloaded manually are missing
     EOFError,
     NonMatchingChecksumError,
-    NotImplementedError,  # prepared before, in a format without random access
+    NotImplementedError,  # the set was prepared earlier, in a format without random access
     OSError,  # no connection (requests' errors are OSErrors), no space
     ValueError,
     tarfile.TarError,
@@ -147,13 +158,18 @@ def _shape(name: str, feature: Any, size: int | None) -> tuple[int, int, int]:
     return (height, width, channels) if size is None else (size, size, channels)
 
 
-def _splits(info: Any) -> dict[str, str]:
-    """Which split of the set fills which file of the store."""
+def _has_labels(source: Any, label: str) -> bool:
+    """Whether a split has labels: competitions publish their test split with -1 for each of them."""
+    examples = source.__getitems__(range(0, len(source), max(1, len(source) // PROBED)))
+    return any(example[label] >= 0 for example in examples)
+
+
+def _splits(info: Any, labelled: list[str]) -> dict[str, str]:
+    """The split of the set for each file of the store; `labelled` are the other splits that can be the test split."""
     if "train" not in info.splits:
         raise UserError(f"{info.full_name} has no training split, only {', '.join(info.splits)}: choose another set.")
-    for split in HELD_OUT:
-        if split in info.splits:
-            return {"train": "train", "test": split}
+    if labelled:
+        return {"train": "train", "test": labelled[0]}
     return {"train": f"train[{HELD_OUT_FRACTION}:]", "test": f"train[:{HELD_OUT_FRACTION}]"}
 
 
@@ -165,6 +181,6 @@ def _needs_tensorflow(name: str, error: ImportError) -> str:
 
 
 def _cause(error: Exception) -> str:
-    """The last line of the error that tensorflow-datasets wrapped, if it did."""
+    """The last line of the error, or of the one that tensorflow-datasets wrapped in it."""
     cause = error.__cause__ or error
     return (str(cause).strip() or type(cause).__name__).splitlines()[-1]

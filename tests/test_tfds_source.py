@@ -4,6 +4,7 @@ import sys
 import tarfile
 from io import BytesIO
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ def web(tmp_path, monkeypatch):
     return folder
 
 
-def test_both_roads_to_downsampled_imagenet_give_the_same_store(tmp_path, web, capsys):
+def test_tfds_and_archives_give_the_same_store(tmp_path, web, capsys):
     write_archives(web, size=8, train=2, test=1)
     source = open_tfds("imagenet_resized/8x8", tmp_path / "tfds")
     assert capsys.readouterr().out == ""
@@ -50,7 +51,7 @@ def test_both_roads_to_downsampled_imagenet_give_the_same_store(tmp_path, web, c
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-def test_a_prepared_set_is_not_downloaded_again(tmp_path, web):
+def test_open_tfds_does_not_download_a_prepared_set_again(tmp_path, web):
     write_archives(web, size=8, train=2, test=1)
     first = open_tfds("imagenet_resized/8x8", tmp_path / "tfds")
     for path in web.iterdir():
@@ -60,7 +61,7 @@ def test_a_prepared_set_is_not_downloaded_again(tmp_path, web):
     assert again.description == "imagenet_resized/8x8/0.1.0"
 
 
-def test_a_set_in_a_format_without_random_access_is_a_sentence(tmp_path, web):
+def test_format_without_random_access_is_a_sentence(tmp_path, web):
     write_archives(web, size=8, train=2, test=1)
     open_tfds("imagenet_resized/8x8", tmp_path / "tfds")
     path = next((tmp_path / "tfds").glob("**/dataset_info.json"))
@@ -87,7 +88,7 @@ def write_cifar10(folder, count=40):
     return images
 
 
-def test_a_set_that_is_unpacked_by_tensorflow_datasets_needs_no_tensorflow(tmp_path, web):
+def test_cifar10_is_prepared_without_tensorflow(tmp_path, web):
     rows = write_cifar10(web)["test_batch.bin"]
     prepare(open_tfds("cifar10", tmp_path / "tfds"), tmp_path / "store", quiet)
     store = ClassStore(tmp_path / "store", valid_fraction=0.2)
@@ -118,7 +119,7 @@ class Grey(tfds.core.GeneratorBasedBuilder):
             yield i, {"picture": np.full((4 + i % 5, 6, 1), i % 3, np.uint8), "kind": i % 3}
 
 
-def test_images_are_resized_and_a_tenth_is_held_out(tmp_path):
+def test_single_split_is_resized_and_a_tenth_is_held_out(tmp_path):
     source = open_tfds("grey", tmp_path / "tfds", size=8)
     assert source.image_shape == (8, 8, 1)
     assert [len(source.read(part)[1]) for part in range(len(source.parts))] == [270, 30]
@@ -129,7 +130,52 @@ def test_images_are_resized_and_a_tenth_is_held_out(tmp_path):
     prepare(source, tmp_path / "store", quiet)
 
 
-def test_images_that_differ_in_size_need_a_size(tmp_path):
+class Competition(tfds.core.GeneratorBasedBuilder):
+    """A set whose test split is published without labels, as ImageNet's."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIGS: ClassVar = [tfds.core.BuilderConfig(name=name) for name in ("with_validation", "without")]
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(shape=(4, 4, 3)),
+            "label": tfds.features.ClassLabel(num_classes=3),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self, features=tfds.features.FeaturesDict(features), supervised_keys=("image", "label")
+        )
+
+    def _split_generators(self, dl_manager):
+        splits = {
+            "train": self._generate_examples(0),
+            "validation": self._generate_examples(1),
+            "test": self._generate_examples(2),
+        }
+        if self.builder_config.name == "without":
+            del splits["validation"]
+        return splits
+
+    def _generate_examples(self, shade):
+        for i in range(90):
+            yield i, {"image": np.full((4, 4, 3), shade, np.uint8), "label": -1 if shade == 2 else i % 3}
+
+
+def test_unlabelled_test_split_gives_way_to_validation(tmp_path):
+    source = open_tfds("competition/with_validation", tmp_path / "tfds")
+    assert source.description.endswith("(test has no labels: validation is used in its place)")
+    header = prepare(source, tmp_path / "store", quiet)
+    assert header.offsets["test"] == header.offsets["train"] == [0, 30, 60, 90]
+    store = ClassStore(tmp_path / "store", valid_fraction=0.2)
+    assert (store.images(0, "train") == 0).all() and (store.images(0, "test") == 1).all()
+
+
+def test_unlabelled_test_split_alone_gives_way_to_a_tenth(tmp_path):
+    source = open_tfds("competition/without", tmp_path / "tfds")
+    assert [len(source.read(part)[1]) for part in range(2)] == [81, 9]
+    assert all((source.read(part)[1] >= 0).all() for part in range(2))
+
+
+def test_images_of_different_sizes_need_a_size(tmp_path):
     with pytest.raises(UserError, match="grey differ in size: give the image size"):
         open_tfds("grey", tmp_path / "tfds")
 
@@ -140,7 +186,7 @@ def encoded(pixels, mode=None):
     return buffer.getvalue()
 
 
-def test_a_pixel_of_a_smaller_image_is_the_mean_of_what_it_covers():
+def test_decode_to_smaller_shape_averages_pixels():
     image = np.array([[0, 100], [50, 250]], np.uint8)
     assert decode(encoded(image), (1, 1, 1)) == 100
     colours = np.stack([image, 255 - image, image // 2], axis=-1)
@@ -151,7 +197,7 @@ def test_a_pixel_of_a_smaller_image_is_the_mean_of_what_it_covers():
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK"])
-def test_an_image_of_another_mode_is_converted(mode):
+def test_decode_converts_images_of_other_modes(mode):
     grey = np.full((2, 2, 3), 90, np.uint8)
     assert np.array_equal(decode(encoded(grey, mode), (2, 2, 3)), grey)
 
@@ -166,17 +212,17 @@ def test_an_image_of_another_mode_is_converted(mode):
         ("imagenet2012", r"imagenet2012 differ in size"),
     ],
 )
-def test_a_set_that_cannot_be_used_is_a_sentence(tmp_path, name, sentence):
+def test_open_tfds_of_an_unusable_set_is_a_sentence(tmp_path, name, sentence):
     with pytest.raises(UserError, match=sentence):
         open_tfds(name, tmp_path / "tfds")
 
 
-def test_a_failed_download_is_a_sentence(tmp_path, web):
+def test_open_tfds_with_failed_download_is_a_sentence(tmp_path, web):
     with pytest.raises(UserError, match=r"imagenet_resized/8x8 cannot be prepared.*Imagenet8_train_npz.zip"):
         open_tfds("imagenet_resized/8x8", tmp_path / "tfds")
 
 
-def test_a_truncated_download_is_a_sentence(tmp_path, web):
+def test_open_tfds_with_truncated_download_is_a_sentence(tmp_path, web):
     write_archives(web, size=8, train=2, test=1)
     whole = (web / "Imagenet8_val_npz.zip").read_bytes()
     (web / "Imagenet8_val_npz.zip").write_bytes(whole[:1000])
@@ -184,7 +230,7 @@ def test_a_truncated_download_is_a_sentence(tmp_path, web):
         open_tfds("imagenet_resized/8x8", tmp_path / "tfds")
 
 
-def test_reading_a_store_imports_neither_tensorflow_nor_its_datasets():
+def test_reading_a_store_does_not_import_tensorflow():
     code = (
         "import sys, common.data.dataset, common.data.class_store; "
         "sys.exit(any(m.startswith(('tensorflow', 'array_record', 'PIL')) for m in sys.modules))"

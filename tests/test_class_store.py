@@ -24,7 +24,7 @@ def bytes_of(images):
     return sorted(image.tobytes() for image in images)
 
 
-def test_every_image_is_in_exactly_one_split_of_its_class(folder, source):
+def test_each_image_is_in_exactly_one_split_of_its_class(folder, source):
     store = ClassStore(folder, valid_fraction=0.3)
     for cls in range(store.classes):
         train, valid, test = (store.images(cls, split) for split in ("train", "valid", "test"))
@@ -35,7 +35,7 @@ def test_every_image_is_in_exactly_one_split_of_its_class(folder, source):
 
 
 @pytest.mark.parametrize(("fraction", "valid"), [(1e-6, 1), (0.5, 4), (1 - 1e-6, 6)])
-def test_both_sides_of_a_class_have_an_image(folder, fraction, valid):
+def test_valid_fraction_leaves_an_image_in_both_splits(folder, fraction, valid):
     store = ClassStore(folder, fraction)
     assert store.max_count("valid") == valid
     assert store.max_count("train") == 7 - valid
@@ -64,19 +64,19 @@ def test_images_are_a_read_only_view_of_the_file(folder):
 
 
 @pytest.mark.parametrize("cls", [-1, 5])
-def test_a_class_that_does_not_exist_is_no_other_class(folder, cls):
+def test_images_of_an_unknown_class_raise_index_error(folder, cls):
     with pytest.raises(IndexError, match=f"class {cls} of 5"):
         ClassStore(folder, 0.3).images(cls, "train")
 
 
-def test_the_fingerprint_changes_with_content_and_split(tmp_path, folder, source):
+def test_fingerprint_changes_with_content_and_split(tmp_path, folder, source):
     source.content[0][0][0, 0, 0, 0] ^= 1
     prepare(source, tmp_path / "other", quiet)
     prints = [ClassStore(path, f).fingerprint for path in (folder, tmp_path / "other") for f in (0.3, 0.4)]
     assert len(set(prints)) == 4
 
 
-def test_a_header_is_read_as_it_was_written(folder):
+def test_read_header_returns_what_was_written(folder):
     header = read_header(folder)
     write_header(folder, header)
     assert read_header(folder) == header
@@ -86,7 +86,7 @@ def test_a_header_is_read_as_it_was_written(folder):
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("change", [lambda p: p.write_bytes(p.read_bytes()[:-1]), lambda p: p.unlink()])
-def test_a_cut_file_is_refused(folder, name, change):
+def test_truncated_file_is_rejected(folder, name, change):
     change(folder / f"{name}.bin")
     with pytest.raises(UserError, match=rf"{name}\.bin has .* bytes instead of .* prepare the store again"):
         ClassStore(folder, 0.3)
@@ -103,7 +103,7 @@ def test_a_cut_file_is_refused(folder, name, change):
         ("surprise", 1),
     ],
 )
-def test_a_foreign_header_is_refused(folder, key, value):
+def test_header_of_another_schema_is_rejected(folder, key, value):
     content = json.loads((folder / HEADER).read_text())
     (folder / HEADER).write_text(json.dumps({**content, key: value}))
     with pytest.raises(UserError, match="prepare the store again"):
@@ -111,7 +111,7 @@ def test_a_foreign_header_is_refused(folder, key, value):
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", "\x00"])
-def test_a_damaged_header_is_refused(folder, text):
+def test_corrupt_header_is_rejected(folder, text):
     (folder / HEADER).write_text(text)
     with pytest.raises(UserError, match="prepare the store again"):
         ClassStore(folder, 0.3)

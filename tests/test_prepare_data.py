@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from helpers.sources import MemorySource, quiet
 
-from common.data import prepare as dataprep
 from common.data.class_store import HEADER, ClassStore, read_header
 from common.data.prepare import image_keys, prepare
 from common.errors import UserError
@@ -21,7 +20,7 @@ def files(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_the_same_content_gives_the_same_store_in_any_order(tmp_path):
+def test_prepare_gives_the_same_store_for_any_order(tmp_path):
     forward, backward = MemorySource(part=7), MemorySource(part=7)
     backward.content = [(images[::-1], labels[::-1]) for images, labels in backward.content[::-1]]
     backward.parts.reverse()
@@ -29,12 +28,12 @@ def test_the_same_content_gives_the_same_store_in_any_order(tmp_path):
     assert files(tmp_path / "a") == files(tmp_path / "b")
 
 
-def test_labels_may_start_at_one(tmp_path):
+def test_prepare_with_labels_from_one_gives_the_same_store(tmp_path):
     from_one = prepare(MemorySource(first_label=1), tmp_path / "a", quiet)
     assert from_one.fingerprint == prepare(MemorySource(first_label=0), tmp_path / "b", quiet).fingerprint
 
 
-def test_only_the_store_is_left(tmp_path):
+def test_prepare_leaves_only_the_store(tmp_path):
     header = prepare(MemorySource(), tmp_path / "store", quiet)
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
     assert sorted(files(tmp_path / "store")) == [HEADER, "test.bin", "train.bin"]
@@ -43,7 +42,7 @@ def test_only_the_store_is_left(tmp_path):
     assert re.fullmatch("[0-9a-f]{64}", header.fingerprint)
 
 
-def test_progress_reaches_its_total_in_every_stage(tmp_path):
+def test_progress_reaches_its_total_in_every_pass(tmp_path):
     seen = []
     prepare(MemorySource(), tmp_path / "store", lambda *step: seen.append(step))
     for stage in ("checking", "writing", "verifying"):
@@ -53,7 +52,7 @@ def test_progress_reaches_its_total_in_every_stage(tmp_path):
         assert steps == sorted(steps)
 
 
-def test_a_finished_store_is_not_made_again(tmp_path):
+def test_prepare_of_a_finished_store_reads_nothing(tmp_path):
     source = MemorySource()
     header = prepare(source, tmp_path / "store", quiet)
     reads = source.reads
@@ -62,7 +61,7 @@ def test_a_finished_store_is_not_made_again(tmp_path):
 
 
 @pytest.mark.parametrize("moment", range(13))  # 5 calls while checking, 5 while writing, 3 while verifying
-def test_an_interrupted_preparation_goes_on_where_it_was(tmp_path, moment):
+def test_prepare_interrupted_anywhere_resumes(tmp_path, moment):
     expected = prepare(MemorySource(), tmp_path / "whole", quiet)
     source, calls = MemorySource(), 0
 
@@ -79,7 +78,7 @@ def test_an_interrupted_preparation_goes_on_where_it_was(tmp_path, moment):
     assert source.reads == 2 * len(source.parts)
 
 
-def test_what_was_begun_for_another_source_is_not_used(tmp_path):
+def test_prepare_discards_parts_of_another_source(tmp_path):
     first, second = MemorySource(seed=0), MemorySource(seed=1)
     second.read = lambda part: (_ for _ in ()).throw(Interrupted)
     with pytest.raises(Interrupted):
@@ -90,7 +89,7 @@ def test_what_was_begun_for_another_source_is_not_used(tmp_path):
 
 
 @pytest.mark.parametrize(("first_label", "wrong"), [(0, -1), (0, 5), (1, 0), (1, 6)])
-def test_a_label_out_of_range_is_refused(tmp_path, first_label, wrong):
+def test_prepare_rejects_a_label_out_of_range(tmp_path, first_label, wrong):
     source = MemorySource(first_label=first_label)
     source.content[2][1][1] = wrong
     with pytest.raises(UserError, match=f"label {wrong} is outside {first_label} .. {first_label + 4}"):
@@ -99,7 +98,7 @@ def test_a_label_out_of_range_is_refused(tmp_path, first_label, wrong):
 
 
 @pytest.mark.parametrize(("name", "least"), [("train", 2), ("test", 1)])
-def test_a_class_without_enough_images_is_refused(tmp_path, name, least):
+def test_prepare_rejects_a_class_with_too_few_images(tmp_path, name, least):
     source = MemorySource(train=6, test=1, first_label=1)
     for file, (_, labels) in zip(source.parts, source.content):
         if file == name:
@@ -118,26 +117,26 @@ def test_a_class_without_enough_images_is_refused(tmp_path, name, least):
         lambda images, labels: (images, labels[:-1]),
     ],
 )
-def test_images_of_another_kind_are_refused(tmp_path, change):
+def test_prepare_rejects_images_of_another_kind(tmp_path, change):
     source = MemorySource()
     source.content[0] = change(*source.content[0])
     with pytest.raises(UserError, match=r"part 1 of .* this is another data set"):
         prepare(source, tmp_path / "store", quiet)
 
 
-def test_a_folder_that_holds_something_else_is_left_alone(tmp_path):
+def test_prepare_leaves_other_folders_alone(tmp_path):
     prepare(MemorySource(seed=0), tmp_path / "store", quiet)
     before = files(tmp_path / "store")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter").write_text("dear")
     for name in ("store", "mine"):
-        with pytest.raises(UserError, match="exists and holds something else"):
+        with pytest.raises(UserError, match="exists and is another store or folder"):
             prepare(MemorySource(seed=1), tmp_path / name, quiet)
     assert files(tmp_path / "store") == before
     assert files(tmp_path / "mine") == {"letter": b"dear"}
 
 
-def test_two_processes_do_not_prepare_the_same_store(tmp_path):
+def test_prepare_by_two_processes_is_rejected(tmp_path):
     work = tmp_path / "store.partial"
     work.mkdir()
     other = os.open(work, os.O_RDONLY)
@@ -148,21 +147,21 @@ def test_two_processes_do_not_prepare_the_same_store(tmp_path):
     prepare(MemorySource(), tmp_path / "store", quiet)
 
 
-def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
+def test_prepare_resumes_after_a_full_disk(tmp_path, monkeypatch):
     def full(handle, offset, length):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     source = MemorySource()
     with monkeypatch.context() as patch:
         patch.setattr(os, "posix_fallocate", full)
-        with pytest.raises(UserError, match=r"No space left on device.*it goes on where it was"):
+        with pytest.raises(UserError, match=r"No space left on device.*which resumes"):
             prepare(source, tmp_path / "store", quiet)
     prepare(source, tmp_path / "store", quiet)
     assert source.reads == 2 * len(source.parts)  # the scan was not repeated
 
 
 @pytest.mark.parametrize("name", ["train", "test"])
-def test_what_the_disk_changed_is_noticed(tmp_path, name):
+def test_prepare_detects_images_that_the_disk_changed(tmp_path, name):
     def damage(stage, done, total):
         if (stage, done) == ("verifying", 0):
             path = tmp_path / "store.partial" / f"{name}.bin"
@@ -170,12 +169,12 @@ def test_what_the_disk_changed_is_noticed(tmp_path, name):
             content[-1] ^= 1
             path.write_bytes(content)
 
-    with pytest.raises(UserError, match=f"{name}.bin is not what was written"):
+    with pytest.raises(UserError, match=f"{name}.bin differs from what was written"):
         prepare(MemorySource(), tmp_path / "store", damage)
     prepare(MemorySource(), tmp_path / "store", quiet)
 
 
-def test_keys_tell_images_apart():
+def test_image_keys_differ_between_images():
     images = np.random.default_rng(0).integers(0, 256, (100, 2, 2, 3), dtype=np.uint8)
     keys = image_keys(images)
     assert len(set(keys.tolist())) == 100
@@ -183,14 +182,7 @@ def test_keys_tell_images_apart():
     assert np.array_equal(image_keys(np.zeros((0, 2, 2, 3), np.uint8)), np.zeros(0, np.uint64))
 
 
-def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda handle: (_ for _ in ()).throw(Interrupted))
-    with pytest.raises(Interrupted):
-        dataprep._write(tmp_path / "scan-0.npy", np.arange(3))
-    assert not (tmp_path / "scan-0.npy").exists()
-
-
-def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path):
+def test_prepare_in_an_unusable_folder_is_a_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"store cannot be written \(.*\): free space or choose another folder"):
         prepare(MemorySource(), tmp_path / "file" / "store", quiet)

@@ -1,0 +1,83 @@
+"""Recognition of what `data prepare` is given: which source reads it, or a sentence on what was found instead.
+
+Everything here looks at names and headers only, so that a wrong path is reported before anything long is done.
+"""
+
+import re
+from pathlib import Path
+
+from common.data.class_store import HEADER
+from common.data.imagenet_archives import ARCHIVE, find_batches, open_archives
+from common.data.prepare import Source
+from common.errors import UserError
+
+PICKLED = re.compile(r"Imagenet(8|16|32|64)_(train|val)(_part[12])?\.zip|train_data_batch_\d+|val_data")
+UNFINISHED = (".part", ".partial", ".crdownload", ".download", ".tmp")
+SHOWN = 5  # names of a folder that are listed in a sentence
+
+
+def open_source(name: str, data_dir: Path | None = None, size: int | None = None) -> Source:
+    """The source behind `name`: tfds:NAME, or the path of a folder with official ImageNet archives or batches.
+
+    Args:
+      name: as given on the command line.
+      data_dir: where tensorflow-datasets keeps its data.
+      size: width and height of the images, where the source offers several.
+
+    Raises UserError when there is no such source, or it is incomplete.
+    """
+    scheme, separator, rest = name.partition(":")
+    if separator and scheme == "tfds":
+        from common.data.tfds_source import open_tfds  # imports tensorflow-datasets
+
+        return open_tfds(rest, data_dir, size)
+    folder = Path(name)
+    if not folder.exists():
+        raise UserError(f"{folder} does not exist: give a folder, or tfds:NAME for a set of tensorflow-datasets.")
+    if not folder.is_dir():
+        raise UserError(_of_file(folder))
+    if (folder / HEADER).exists():
+        raise UserError(f"{folder} is a class store already: use it as it is, with dataset.path={folder}.")
+    if not find_batches(folder) and (sentence := _of_folder(folder)):
+        raise UserError(sentence)
+    return open_archives(folder, size)
+
+
+def _of_file(path: Path) -> str:
+    if ARCHIVE.fullmatch(path.name) or path.suffix == ".npz":
+        return f"{path} is one file of a set: give the folder that holds all of them, {path.parent}."
+    if PICKLED.fullmatch(path.name):
+        return _pickled(path.parent, [path.name])
+    return f"{path} is a file: give a folder with the official archives, or tfds:NAME."
+
+
+def _of_folder(folder: Path) -> str | None:
+    """What is in a folder without official batches, if that explains it."""
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    if pickled := [name for name in names if PICKLED.fullmatch(name)]:
+        return _pickled(folder, pickled)
+    if unfinished := [name for name in names if name.startswith("Imagenet") and name.endswith(UNFINISHED)]:
+        return f"{folder} holds an unfinished download ({_listed(unfinished)}): complete it first."
+    inside = [folder / name for name in names if (folder / name).is_dir() and find_batches(folder / name)]
+    if inside:
+        return f"the official archives are in {inside[0]}: give that folder."
+    if names:
+        return (
+            f"{folder} holds none of the official archives, for example Imagenet32_train_npz.zip and "
+            f"Imagenet32_val_npz.zip, but {_listed(names)}: give their folder, or download them from image-net.org "
+            "(downsampled ImageNet, npz format)."
+        )
+    return None
+
+
+def _pickled(folder: Path, names: list[str]) -> str:
+    return (
+        f"{folder} holds the pickle format of downsampled ImageNet ({_listed(names)}), which is not read, because "
+        "unpickling a file can run code in it: download the npz format, Imagenet<size>_train_npz.zip and "
+        "Imagenet<size>_val_npz.zip, from image-net.org."
+    )
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
