@@ -1,7 +1,7 @@
-"""A run under load on a Ray cluster: a flood of stale samples, and many workers that join at once.
+"""A run under load on a Ray cluster: a flood of stale samples, and many workers that start together.
 
-Most workers do not import JAX: they send samples that a real one, of the paper's optimizer, has computed. The larger
-ones, which a machine should have for itself, and what all of them measure: `pytest -m faults tests/test_load_cluster.py -s`.
+Most workers do not import JAX: they send samples recorded from a real worker with the paper's optimizer. The tests need
+an idle machine, and print what they measure: `pytest -m slow tests/test_load_cluster.py -s`.
 """
 
 import threading
@@ -27,7 +27,7 @@ from workers.worker import Worker
 pytestmark = [pytest.mark.cluster, pytest.mark.faults, pytest.mark.slow, pytest.mark.filterwarnings("ignore:os.fork")]
 
 PAPER = ("optimizer.family=mlp", "outer.learning_rate=0.0001")
-STRETCH = 8.0  # seconds
+PERIOD = 8.0  # seconds of one measurement
 LIGHT = {"num_cpus": 0}
 
 
@@ -41,13 +41,13 @@ def surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def cluster(surroundings: Path) -> Iterator[Cluster]:
-    cluster = start_cluster(1, cores=8)  # so many processes start at a time
+    cluster = start_cluster(1, cores=8)  # also the number of processes that start at a time
     yield cluster
     cluster.shutdown()
 
 
 def recorded(config: Config, count: int) -> list[bytes]:
-    """Payloads of a real worker that is told nothing new."""
+    """Payloads of a real worker whose theta never changes."""
     payloads: list[bytes] = []
     theta = encode_theta(initial_theta(config))
 
@@ -62,7 +62,7 @@ def recorded(config: Config, count: int) -> list[bytes]:
 
 
 class Flood:
-    """Stale samples in a thread: at most as many per second as asked for, eight of them under way at a time."""
+    """Sends stale samples from a thread: at most `per_second`, at most eight outstanding."""
 
     def __init__(self, scene: Scene, folder: Path, per_second: float):
         self._exchange, self._pause = scene.handles.learner.exchange.remote, 1 / per_second
@@ -75,10 +75,12 @@ class Flood:
         return pack_sample(self._real._replace(**names, digest=self._known.digest))
 
     def _run(self, ended: threading.Event) -> None:
-        under_way: list[ray.ObjectRef] = []
+        outstanding: list[ray.ObjectRef] = []
         while not ended.wait(self._pause):
-            under_way.append(self._exchange(self._payload(len(self.verdicts)), self._known.epoch, 0))
-            done, under_way = ray.wait(under_way, num_returns=len(under_way), timeout=None if len(under_way) > 7 else 0)
+            outstanding.append(self._exchange(self._payload(len(self.verdicts)), self._known.epoch, 0))
+            done, outstanding = ray.wait(
+                outstanding, num_returns=len(outstanding), timeout=None if len(outstanding) > 7 else 0
+            )
             self.verdicts += [unpack_reply(reply).verdict for reply in ray.get(done)]
 
     @contextmanager
@@ -99,36 +101,38 @@ def rate(run: directory.RunDirectory, begin: float, end: float) -> float:
 
 
 def test_load_stale_samples_cost_less_than_a_tenth(surroundings: Path, cluster: Cluster) -> None:
-    """As many as honest ones: workers hold one call each, so more would need more late workers than there are others."""
+    """As many as valid ones: a worker has one outstanding call, so more would need more slow workers than others."""
     settings = (*PAPER, "outer.max_staleness=50")
     with launched(surroundings, "flooded", 8, *settings, program="recorded:FastWorker", worker=LIGHT) as scene:
         scene.advance(20, 60)
         begin = time.time()
-        time.sleep(STRETCH)
-        honest = 8 * rate(scene.run, begin, time.time())
-        flood = Flood(scene, surroundings, honest)
+        time.sleep(PERIOD)
+        valid = 8 * rate(scene.run, begin, time.time())
+        flood = Flood(scene, surroundings, valid)
         calm, flooded = [], []
         for _ in range(3):
             begin = time.time()
-            time.sleep(STRETCH)
+            time.sleep(PERIOD)
             calm.append(rate(scene.run, begin, time.time()))
             with flood.on():
                 begin = time.time()
-                time.sleep(STRETCH)
+                time.sleep(PERIOD)
                 flooded.append(rate(scene.run, begin, time.time()))
         left = float(np.median(flooded) / np.median(calm))
-        volume = len(flood.verdicts) / (3 * STRETCH)
-    print({"left": left, "honest_per_second": honest, "stale_per_second": volume, "calm": calm, "flooded": flooded})
+        volume = len(flood.verdicts) / (3 * PERIOD)
+    print(
+        {"fraction_left": left, "valid_per_second": valid, "stale_per_second": volume, "calm": calm, "flooded": flooded}
+    )
     assert set(flood.verdicts) == {Verdict.stale}
-    assert volume > 0.8 * honest
+    assert volume > 0.8 * valid
     assert left > 0.9, (calm, flooded)
 
 
 def measured(scene: Scene, workers: int, batch: int) -> dict[str, float]:
-    """Of a run that has been going for a while, from its journal and its history."""
+    """Exchange times and staleness of a run, from its journal and its history."""
     samples = [
         unpack_sample(payload)
-        for path in sorted((scene.run.path / "journal").glob("e*-v*.jnl"))
+        for path in sorted(scene.run.journal.glob("e*-v*.jnl"))
         for payload in checkpoint.load(path)["payloads"]
     ]
     waited = [s.facts.exchange_seconds for s in samples if s.sequence > 1]
@@ -138,7 +142,7 @@ def measured(scene: Scene, workers: int, batch: int) -> dict[str, float]:
         "exchanges": len(waited),
         "exchange_median": float(np.median(waited)),
         "exchange_99": float(np.percentile(waited, 99)),
-        "exchange_most": max(waited),
+        "exchange_max": max(waited),
         "staleness": float(np.mean(staleness[-len(staleness) // 2 :])),
         "workers_per_batch": workers / batch,
     }
@@ -152,7 +156,7 @@ def assert_good(found: dict[str, float]) -> None:
 @pytest.mark.parametrize("workers", [32, 128])
 def test_load_many_workers_start_together(surroundings: Path, cluster: Cluster, workers: int) -> None:
     batch = workers // 4
-    settings, name = (*PAPER, f"outer.batch_samples={batch}"), f"crowd{workers}"
+    settings, name = (*PAPER, f"outer.batch_samples={batch}"), f"many{workers}"
     with launched(
         surroundings, name, workers, *settings, program="recorded:Worker", seconds=300, worker=LIGHT
     ) as scene:
@@ -164,7 +168,7 @@ def test_load_many_workers_start_together(surroundings: Path, cluster: Cluster, 
 
 
 def test_load_16_real_workers_start_together(surroundings: Path, cluster: Cluster) -> None:
-    """290 MB of memory each."""
+    """Each needs 290 MB of memory."""
     settings = (*PAPER, "outer.batch_samples=8")
     with launched(surroundings, "real", 16, *settings, program=TRAINING, seconds=300, worker=LIGHT) as scene:
         scene.advance(200, 120)
