@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from helpers.netns import REPOSITORY, Host, room, until
+from helpers.netns import REPOSITORY, Host, until, virtual_network
 
 CORES = 2  # of each node, whatever the machine has
 CONFIG = """
@@ -69,7 +69,7 @@ def slurm(folder: Path, *names: str) -> Iterator[Slurm]:
     """Nodes of these names. A copy of deploy/slurm and a link to the tests' environment lie in the shared folder."""
     shared = Path(tempfile.mkdtemp(prefix="outertrain-slurm-", dir="/var/tmp"))  # /tmp is each host's own
     try:
-        with room(folder, *names) as made:
+        with virtual_network(folder, *names) as made:
             cluster = Slurm(shared, made.hosts)
             _fill(cluster)
             for number, host in enumerate(made.hosts.values()):
