@@ -87,8 +87,8 @@ def test_square_product_repeats_and_keeps_its_size():
 def test_outcome_is_median_with_quartiles(at_most, target, holds):
     limited = FIGURE._replace(at_most=at_most, target=target)
     result = outcome(limited, Measured([1.0, 2.0, 3.0, 4.0, 9.0], {"why": 1}))
-    assert (result["value"], result["spread"], result["holds"]) == (3.0, [2.0, 4.0], holds)
-    assert outcome(limited._replace(target=None), Measured([1.0]))["holds"] is None
+    assert (result.value, result.spread, result.holds) == (3.0, (2.0, 4.0), holds)
+    assert outcome(limited._replace(target=None), Measured([1.0])).holds is None
     assert ("holds" if holds else "MISSED") in bench.line(result)
 
 
@@ -97,8 +97,8 @@ def three_rounds(rounds):
 
 
 def test_measure_finds_function_and_rounds():
-    assert measure(FIGURE._replace(where="test_bench:three_rounds"))["value"] == 3.0
-    assert measure(FIGURE._replace(where="test_bench:three_rounds"), 5)["value"] == 5.0
+    assert measure(FIGURE._replace(where="test_bench:three_rounds")).value == 3.0
+    assert measure(FIGURE._replace(where="test_bench:three_rounds"), 5).value == 5.0
 
 
 def test_figures_have_unique_names_and_functions():
@@ -113,9 +113,9 @@ def test_figures_have_unique_names_and_functions():
 
 def test_failed_figure_reports_its_error():
     result = bench.apart(FIGURE._replace(where="workers.bench.figure:missing", pinned=False))
-    assert result["value"] is None and "missing" in result["details"]["failure"]
+    assert result.value is None and "missing" in result.details["failure"]
     assert "not measured" in bench.line(result)
-    json.dumps(result)
+    json.dumps(result._asdict())
 
 
 def test_counted_records_compilations():

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -69,3 +70,9 @@ def state(run: Path) -> dict[str, object]:
     """All that a checkpoint of the fixture's version holds, trajectories included."""
     record = checkpoint.load(run / f"checkpoints/e0001-v{VERSION:07}.ckpt")
     return {key: repr(value) for key, value in record.items()} | {"theta": record["theta"].tobytes()}
+
+
+def test_fixture_run_is_not_part_of_the_wheel() -> None:
+    project = tomllib.loads((FIXTURE.parents[2] / "pyproject.toml").read_text())
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel == {"packages": ["common", "learner", "workers", "cluster"]}

@@ -37,8 +37,19 @@ LIBRARIES = {  # library -> whether a file may import it
 LINES_OF_A_FILE, LINES_OF_A_FUNCTION, ARGUMENTS = 300, 60, 6
 STILL = {  # known violations on their way out: whoever mends one deletes its line
     "common/data/procedural.py:_render: 7 arguments",
-    "learner/learner.py:__init__: 7 arguments",
 }
+JSON_MODULES = {  # these turn JSON, TOML or messages into records, and records into them
+    "common/configfile.py",
+    "common/config/identity.py",
+    "common/data/class_store.py",
+    "common/update_record.py",
+    "learner/journal.py",
+    "learner/lineage.py",
+    "learner/state.py",
+    "workers/evaluation/jobs.py",
+    "workers/evaluation/results.py",
+}
+SUBSCRIPTS = 380  # largest number of subscripts with a constant string outside of them; to be lowered to 150
 
 SOURCES = sorted(path for package in ALLOWED for path in (TOP / package).rglob("*.py"))
 TREES = {path: ast.parse(path.read_text()) for path in SOURCES}
@@ -133,6 +144,16 @@ def test_functions_take_at_most_six_arguments() -> None:
         return len([argument for argument in every if argument.arg not in ("self", "cls")])
 
     check({f"{name}: {count(node)} arguments" for name, node in functions() if count(node) > ARGUMENTS})
+
+
+def test_records_are_not_dictionaries_with_constant_keys() -> None:
+    subscripts = [
+        f"{path.relative_to(TOP)}:{node.lineno}"
+        for path, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant) and type(node.slice.value) is str
+    ]
+    assert len([place for place in subscripts if place.split(":")[0] not in JSON_MODULES]) <= SUBSCRIPTS
 
 
 def test_no_other_distribution_owns_our_package_names() -> None:

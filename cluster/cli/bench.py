@@ -17,7 +17,7 @@ from cluster.cli import console, options
 from cluster.report.table import aligned
 from common.errors import UserError
 from workers.bench.catalogue import FIGURES as ENGINE
-from workers.bench.figure import Figure
+from workers.bench.figure import Figure, Outcome
 
 SYSTEM = (
     Figure(
@@ -65,7 +65,7 @@ def command(figures: tuple[str, ...], only_list: bool, as_json: bool) -> None:
     if only_list:
         print("\n".join(aligned([(figure.name, figure.what) for figure in chosen])))
         return
-    outcomes: list[dict[str, Any]] = []
+    outcomes: list[Outcome] = []
     with console.make() as show:
         for figure in chosen:
             show.counting("measuring", len(outcomes), len(chosen))
@@ -73,7 +73,7 @@ def command(figures: tuple[str, ...], only_list: bool, as_json: bool) -> None:
             show.say(line(outcomes[-1]))
         show.counting("measuring", len(outcomes), len(chosen))
     if as_json:
-        print(json.dumps({"machine": machine(), "figures": outcomes}), flush=True)
+        print(json.dumps({"machine": machine(), "figures": [one._asdict() for one in outcomes]}), flush=True)
 
 
 def choose(names: Sequence[str]) -> list[Figure]:
@@ -85,27 +85,27 @@ def choose(names: Sequence[str]) -> list[Figure]:
     return [known[name] for name in names] if names else list(FIGURES)
 
 
-def apart(figure: Figure) -> dict[str, Any]:
+def apart(figure: Figure) -> Outcome:
     """The outcome of a figure measured in a process of its own; a failure is an outcome too."""
     command = [sys.executable, "-m", "workers.bench", json.dumps(figure)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = done.stdout.splitlines()
     if done.returncode == 0 and lines:
-        return dict(json.loads(lines[-1]))
+        return Outcome(**json.loads(lines[-1]))
     last = (done.stderr.strip().splitlines() or [f"it exited with status {done.returncode}"])[-1]
-    return {"figure": figure.name, "what": figure.what, "value": None, "holds": None, "details": {"failure": last}}
+    return Outcome(figure.name, figure.what, value=None, details={"failure": last})
 
 
-def line(outcome: dict[str, Any]) -> str:
+def line(outcome: Outcome) -> str:
     """An outcome as text: value, spread, target, what it is."""
-    if outcome["value"] is None:
-        return f"{outcome['figure']}: not measured ({outcome['details'].get('failure', 'unknown')})"
-    low, high = outcome["spread"]
-    value = f"{outcome['value']:.4g} {outcome['unit']}".strip()
+    if outcome.value is None or outcome.spread is None:
+        return f"{outcome.figure}: not measured ({outcome.details.get('failure', 'unknown')})"
+    low, high = outcome.spread
+    value = f"{outcome.value:.4g} {outcome.unit}".strip()
     target = "no target"
-    if outcome["target"] is not None:
-        target = f"{outcome['sense']} {outcome['target']:g}: {'holds' if outcome['holds'] else 'MISSED'}"
-    return f"{outcome['figure']}: {value}  [{low:.4g} .. {high:.4g}]  {target}  ({outcome['what']})"
+    if outcome.target is not None:
+        target = f"{outcome.sense} {outcome.target:g}: {'holds' if outcome.holds else 'MISSED'}"
+    return f"{outcome.figure}: {value}  [{low:.4g} .. {high:.4g}]  {target}  ({outcome.what})"
 
 
 def machine() -> dict[str, Any]:

@@ -10,7 +10,7 @@ from workers.bench.figure import Figure, measure
 def main(text: str) -> None:
     figure = Figure(*json.loads(text))
     runtime.prepare(pin=figure.pinned)
-    print(json.dumps(measure(figure)), flush=True)
+    print(json.dumps(measure(figure)._asdict()), flush=True)
 
 
 if __name__ == "__main__":

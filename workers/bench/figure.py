@@ -36,29 +36,43 @@ class Figure(NamedTuple):
     pinned: bool = True  # to one core; False where its processes choose their cores
 
 
-def measure(figure: Figure, rounds: int | None = None) -> dict[str, Any]:
+class Outcome(NamedTuple):
+    """What was measured of a figure. The fields are the keys of its JSON."""
+
+    figure: str
+    what: str
+    value: float | None  # median over rounds; None: the measurement failed, as details["failure"] says
+    spread: tuple[float, float] | None = None  # quartiles
+    unit: str = ""
+    target: float | None = None
+    sense: str = "at least"  # of the target
+    holds: bool | None = None  # None: no target, or not measured
+    details: dict[str, Any] = {}  # noqa: RUF012 (as above)
+
+
+def measure(figure: Figure, rounds: int | None = None) -> Outcome:
     """The outcome of a figure, measured in this process. `rounds` replaces the figure's own number."""
     module, _, function = figure.where.partition(":")
     return outcome(figure, getattr(importlib.import_module(module), function)(rounds or figure.rounds))
 
 
-def outcome(figure: Figure, measured: Measured) -> dict[str, Any]:
-    """The outcome for JSON: the median over rounds, the quartiles as its spread, whether it meets the target."""
+def outcome(figure: Figure, measured: Measured) -> Outcome:
+    """The median over rounds, the quartiles, and whether the median meets the target."""
     low, value, high = np.percentile(measured.values, [25, 50, 75]).tolist()
     holds = None
     if figure.target is not None:
         holds = value <= figure.target if figure.at_most else value >= figure.target
-    return {
-        "figure": figure.name,
-        "what": figure.what,
-        "value": value,
-        "spread": [low, high],
-        "unit": figure.unit,
-        "target": figure.target,
-        "sense": "at most" if figure.at_most else "at least",
-        "holds": holds,
-        "details": measured.details,
-    }
+    return Outcome(
+        figure=figure.name,
+        what=figure.what,
+        value=value,
+        spread=(low, high),
+        unit=figure.unit,
+        target=figure.target,
+        sense="at most" if figure.at_most else "at least",
+        holds=holds,
+        details=measured.details,
+    )
 
 
 def ratio(numerator: Callable[[], Any], denominator: Callable[[], Any], rounds: int) -> Measured:
