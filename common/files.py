@@ -10,7 +10,9 @@ def no_failpoint(step: str) -> None:
     """The default hook of `replace`: no failpoint is set."""
 
 
-def replace(path: Path, content: bytes | str, failpoint: Callable[[str], None] = no_failpoint) -> int:
+def replace(
+    path: Path, content: bytes | str, failpoint: Callable[[str], None] = no_failpoint, mode: int | None = None
+) -> int:
     """Replaces the file at `path`, and returns the number of bytes written.
 
     When this returns, the new content survives a power failure; if it is interrupted, the old file is still complete.
@@ -19,6 +21,7 @@ def replace(path: Path, content: bytes | str, failpoint: Callable[[str], None] =
     Args:
       content: bytes, or text that is written as UTF-8.
       failpoint: called with the name of each step before and after it.
+      mode: permissions of the file, whatever the umask; the default is what the umask leaves.
 
     Raises:
       OSError: from the file system; `path` holds either the old content or the new one.
@@ -27,6 +30,8 @@ def replace(path: Path, content: bytes | str, failpoint: Callable[[str], None] =
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         _write(temporary, data, failpoint)
+        if mode is not None:
+            temporary.chmod(mode)
         failpoint("before_rename")
         os.replace(temporary, path)
     except OSError:

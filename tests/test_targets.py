@@ -47,6 +47,17 @@ def test_target_file_in_second_folder_is_named_by_the_run(
     assert not any(path.exists() for path in paths)
 
 
+@pytest.mark.parametrize("umask", [0o077, 0o027, 0o022, 0])
+def test_target_files_are_readable_by_prometheus_under_any_umask(run: RunDirectory, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        [path] = write_targets(run, "learner", "127.0.0.1", 9000)
+        [path] = write_targets(run, "learner", "127.0.0.1", 9001)
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
 def test_target_text_wildcard_address_becomes_the_nodes_own() -> None:
     [target] = json.loads(target_text("r", "learner", "0.0.0.0", 9000))[0]["targets"]
     assert target.endswith(":9000") and not target.startswith("0.0.0.0")

@@ -40,7 +40,7 @@ def write_targets(run: RunDirectory, role: str, address: str, port: int) -> list
     text, paths = target_text(run.name, role, address, port), target_files(run, role)
     for path in paths:
         try:
-            files.replace(path, text)
+            files.replace(path, text, mode=0o644)  # Prometheus is another user, whatever our umask
         except OSError as error:
             raise UserError(
                 f"cannot write Prometheus's target file {path} ({(error.strerror or '').lower()}): "
