@@ -7,6 +7,7 @@ keep libraries from starting threads that would compete for that one core.
 import os
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 CACHE_VARIABLE = "OUTERTRAIN_CACHE"
+CACHE_BYTES = 2 * 2**30  # of compiled functions; a run compiles about 10 MB
 _held_cores: list["BaseFileLock"] = []  # until this process ends, in whatever way
 
 
@@ -43,7 +45,32 @@ def prepare(*, pin: bool = True) -> int | None:
     """
     for name, value in variables().items():
         os.environ.setdefault(name, value)
+    if "JAX_COMPILATION_CACHE_MAX_SIZE" not in os.environ:  # else JAX keeps the bound
+        prune_cache(cache_directory() / "xla", CACHE_BYTES)
     return pin_to_free_core() if pin else None
+
+
+def prune_cache(folder: Path, most: int) -> None:
+    """Deletes the compiled functions used longest ago, until those left have at most three quarters of `most` bytes.
+
+    JAX's own bound is not used: it keeps the times of use in files beside the entries, and never writes to the cache
+    again once a process was killed between the two, or where entries are older than the bound. Deleting a file that
+    another process reads is harmless; that process compiles.
+    """
+    entries = []
+    for path in folder.glob("*-cache"):
+        with suppress(OSError):  # another process has deleted it
+            stat = path.stat()
+            entries.append((max(stat.st_atime, stat.st_mtime), stat.st_size, path))
+    total = sum(size for _, size, _ in entries)
+    if total <= most:
+        return
+    for _, size, path in sorted(entries):
+        if total <= 0.75 * most:
+            break
+        with suppress(OSError):
+            path.unlink()
+        total -= size
 
 
 def pin_to_free_core() -> int | None:

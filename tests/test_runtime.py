@@ -99,3 +99,38 @@ def test_compile_in_turn_processes_begin_with_different_ones(tmp_path: Path) -> 
     for process in (first, second):
         process.communicate("\n")
         assert process.returncode == 0
+
+
+def cached(folder: Path, name: str, size: int, used: int) -> Path:
+    path = folder / f"{name}-cache"
+    path.write_bytes(bytes(size))
+    os.utime(path, (used, used))
+    return path
+
+
+def test_prune_cache_deletes_what_was_used_longest_ago(tmp_path: Path) -> None:
+    paths = [cached(tmp_path, str(used), 100, used) for used in (5, 1, 3, 2, 4)]
+    other = tmp_path / "notes"
+    other.write_bytes(bytes(1000))
+    runtime.prune_cache(tmp_path, most=499)
+    assert [path.stem for path in paths if path.exists()] == ["5-cache", "3-cache", "4-cache"] and other.exists()
+
+
+def test_prune_cache_within_the_bound_deletes_nothing(tmp_path: Path) -> None:
+    cached(tmp_path, "a", 100, 1)
+    runtime.prune_cache(tmp_path, most=100)
+    runtime.prune_cache(tmp_path / "missing", most=100)
+    assert (tmp_path / "a-cache").exists()
+
+
+@pytest.mark.parametrize("bound, kept", [(None, False), ("-1", True)])
+def test_prepare_bounds_the_cache_unless_jax_does(tmp_path: Path, bound: str | None, kept: bool) -> None:
+    (tmp_path / "xla").mkdir()
+    path = cached(tmp_path / "xla", "a", 100, 1)
+    program = "from common import runtime; runtime.CACHE_BYTES = 99\nruntime.prepare(pin=False)"
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_MAX_SIZE"}
+    environment |= {runtime.CACHE_VARIABLE: str(tmp_path)} | (
+        {} if bound is None else {"JAX_COMPILATION_CACHE_MAX_SIZE": bound}
+    )
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+    assert path.exists() == kept
