@@ -128,7 +128,7 @@ def _convert(kind: Any, value: Any, name: str) -> Any:
             raise UserError(
                 f"{name} = {value!r} has the wrong type: {kind.__name__} is expected, not {type(value).__name__}"
             )
-        return value
+        return _text(value, name) if kind is str else value
     if get_origin(kind) is tuple:
         each = get_args(kind)[0]
         if not isinstance(value, list | tuple):
@@ -136,7 +136,16 @@ def _convert(kind: Any, value: Any, name: str) -> Any:
         return tuple(_convert(each, item, name) for item in value)
     if not isinstance(value, Mapping):
         raise UserError(f"{name} = {value!r} has the wrong type: a table is expected")
-    return {key: _plain(item, f"{name}.{key}") for key, item in value.items()}
+    return {_text(key, name): _plain(item, f"{name}.{key}") for key, item in value.items()}
+
+
+def _text(value: str, name: str) -> str:
+    """The value, unless it came from bytes of the command line that are not UTF-8, which TOML cannot hold."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{name} = {value!r} holds bytes that are not UTF-8: rename what it names") from None
+    return value
 
 
 def type_name(kind: Any) -> str:
@@ -151,7 +160,7 @@ def type_name(kind: Any) -> str:
 def _plain(value: Any, name: str) -> Any:
     """A value of a free table, if JSON and TOML can both represent it."""
     if isinstance(value, Mapping):
-        return {key: _plain(item, f"{name}.{key}") for key, item in value.items()}
+        return {_text(key, name): _plain(item, f"{name}.{key}") for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item, name) for item in value]
     if not isinstance(value, bool | int | float | str):

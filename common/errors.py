@@ -8,6 +8,11 @@ class UserError(Exception):
     """
 
 
+def printable(text: str) -> str:
+    """The text with control and other invisible characters escaped: names and files cannot drive the terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+
+
 def last_line(traceback: str) -> str:
     """The last non-empty line of a traceback: the exception and its message."""
     lines = [line for line in traceback.strip().splitlines() if line.strip()]

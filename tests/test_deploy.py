@@ -92,7 +92,9 @@ def test_every_alert_has_summary_description_action_dashboard() -> None:
         assert alert["labels"]["severity"] in ("critical", "warning", "info")
         assert set(notes) == {"summary", "description", "action", "dashboard"}, alert["alert"]
         assert notes["summary"].startswith("{{ $labels.run }}: ")
-        link = re.fullmatch(r"/d/([\w-]+)\?var-run=\{\{ \$labels.run \}\}(?:&viewPanel=(\d+))?", notes["dashboard"])
+        link = re.fullmatch(
+            r"/d/([\w-]+)\?var-run=\{\{ \$labels.run \| urlquery \}\}(?:&viewPanel=(\d+))?", notes["dashboard"]
+        )
         assert link is not None and link[1] in uids, alert["alert"]
         assert link[2] is None or int(link[2]) in uids[link[1]], alert["alert"]
 

@@ -7,6 +7,7 @@ from typing import Any, Protocol, Self
 
 from cluster.cli.interrupt import Interrupt
 from cluster.monitoring.progress import Progress, duration, line, number
+from common.errors import printable
 
 PLAIN_SECONDS = 5.0  # least time between two plain lines of one topic
 
@@ -47,7 +48,7 @@ class PlainDisplay:
         pass
 
     def say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
 
     def training(self, progress: Progress) -> None:
         self._line("training", line(progress), at_once=progress.version in (1, progress.target))
@@ -74,7 +75,7 @@ class TerminalDisplay:
 
         console = Console(stderr=True)
         self._bars = Bars(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -92,7 +93,7 @@ class TerminalDisplay:
         self._live.stop()
 
     def say(self, text: str) -> None:
-        self._live.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._live.console.print(printable(text), highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     def training(self, progress: Progress) -> None:
         from rich.columns import Columns

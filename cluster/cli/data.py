@@ -1,5 +1,6 @@
 """`outertrain data prepare`: converts official archives or a tensorflow-datasets builder into a class store."""
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -34,4 +35,5 @@ def prepare_command(source: str, store: Path, size: int | None, data_dir: Path |
     with console.make() as show:
         header = prepare(open_source(source, data_dir, size), store, show.counting)
     print(f"{store}: {header.classes} classes of {header.image_shape} images", file=sys.stderr)
-    print(f"use it with: --set dataset.source=store --set dataset.path={store}", file=sys.stderr)
+    given = shlex.join(["--set", "dataset.source=store", "--set", f"dataset.path={store}"])
+    print(f"use it with: {given}", file=sys.stderr)

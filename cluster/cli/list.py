@@ -7,6 +7,7 @@ import click
 from cluster.cli import options
 from cluster.monitoring.status import status_of
 from cluster.runs import directory
+from common.errors import printable
 
 
 @click.command()
@@ -19,4 +20,5 @@ def command(as_json: bool) -> None:
         return
     for status in found:
         at = status.progress
-        print(f"{status.run:30}  {status.state:9}  update {at.version}/{at.target}  workers {at.workers}")
+        line = f"{status.run:30}  {status.state:9}  update {at.version}/{at.target}  workers {at.workers}"
+        print(printable(line))

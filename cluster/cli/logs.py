@@ -4,7 +4,7 @@ import click
 
 from cluster.cli import options
 from cluster.runs import directory
-from common.errors import UserError
+from common.errors import UserError, printable
 
 
 @click.command()
@@ -17,4 +17,4 @@ def command(run: str, lines: int) -> None:
     """
     if lines < 1:
         raise UserError(f"--lines {lines} shows nothing: give at least 1")
-    print(directory.find(run).log(lines), end="")
+    print(printable(directory.find(run).log(lines)), end="")

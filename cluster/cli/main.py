@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import click
 
 from cluster.cli.interrupt import Interrupted
-from common.errors import UserError
+from common.errors import UserError, printable
 
 COMMANDS = {  # module of cluster.cli, which holds the command -> its line in `outertrain --help`
     "train": "Train, evaluate and report on this machine.",
@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def complain(sentence: str, prefix: str = "outertrain: ") -> int:
-    print(f"{prefix}{sentence}", file=sys.stderr)
+    print(f"{prefix}{printable(sentence)}", file=sys.stderr)
     return 2
 
 

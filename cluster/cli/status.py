@@ -7,6 +7,7 @@ import click
 from cluster.cli import options
 from cluster.monitoring.status import status_of, text
 from cluster.runs import directory
+from common.errors import printable
 
 
 @click.command()
@@ -18,4 +19,4 @@ def command(run: str, as_json: bool) -> None:
     RUN is the name of a run or its directory.
     """
     status = status_of(directory.find(run))
-    print(json.dumps(status.to_json()) if as_json else text(status))
+    print(json.dumps(status.to_json()) if as_json else printable(text(status)))

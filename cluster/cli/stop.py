@@ -1,5 +1,6 @@
 """`outertrain stop`: stops a launched run with a checkpoint."""
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import click
 
 from cluster.cli import console, options
 from cluster.launchers import ray_cluster
+from common.errors import printable
 
 
 @click.command()
@@ -16,4 +18,5 @@ def command(run: str, now: bool) -> None:
     """Stop a launched run with a checkpoint; `launch --resume` resumes it."""
     with ray_cluster.connected(), console.make() as show:
         ray_cluster.stop(Path(run).name, show.say, now=now)
-    print(f"{run} is stopped with a checkpoint; resume with: outertrain launch --name {run} --resume", file=sys.stderr)
+    resume = shlex.join(["outertrain", "launch", "--name", Path(run).name, "--resume"])
+    print(printable(f"{run} is stopped with a checkpoint; resume with: {resume}"), file=sys.stderr)

@@ -1,6 +1,7 @@
 """`outertrain train`: a whole run on this machine: outer-training, evaluation on unseen tasks, report."""
 
 import json
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -62,7 +63,7 @@ def train(request: Request, mode: Mode) -> int:
             work(run, config, mode, interrupt, show)
         except Interrupted:
             raise Interrupted(
-                f"stopped with a checkpoint; resume with: outertrain train --name {run.name} --resume"
+                f"stopped with a checkpoint; resume with: outertrain train --name {shlex.quote(run.name)} --resume"
             ) from None
         except UserError:
             undo()

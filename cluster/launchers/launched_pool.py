@@ -105,7 +105,7 @@ class ClusterPool:
         name = job.name
         if not ray_cluster.running(name):
             command(*launching(job, self._workers, resume=name in directory.names()))
-        self._say(f"training {name}; outertrain watch {name}")
+        self._say(f"training {name}; {directory.shell_command('watch', name)}")
         return directory.find(name)
 
     def _stop(self, run: RunDirectory) -> None:

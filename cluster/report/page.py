@@ -47,7 +47,7 @@ def write_report(run_dir: Path, evaluation: Evaluation | None = None) -> Path:
         for picture in (*evaluated, *trained):
             (folder / f"{picture.plot.name}.png").write_bytes(picture.png)
         page = folder / "index.html"
-        page.write_text(html_page(run_dir.resolve().name, config, material, evaluated, trained))
+        page.write_text(html_page(run_dir.resolve().name, config, material, evaluated, trained), encoding="utf-8")
     except OSError as error:
         raise UserError(
             f"cannot write the report into {folder} ({(error.strerror or '').lower()}): free some space or make it "
@@ -88,7 +88,7 @@ def html_page(
         parts.append(f"<section><h2>Samples</h2>{_verdicts(material.history[-1])}</section>")
     toml = f"<details><summary>Show</summary><pre>{escape(configfile.dump(config))}</pre></details>"
     parts.append(f"<section><h2>Configuration</h2>{toml}</section>")
-    template = Template((resources.files(__package__) / "page.html").read_text())
+    template = Template((resources.files(__package__) / "page.html").read_text(encoding="utf-8"))
     return template.substitute(title=escape(name), body="\n".join(filter(None, parts)))
 
 
@@ -102,7 +102,7 @@ def _section(title: str, tables: str, pictures: Sequence[Picture]) -> str:
 def _lead(config: Config, material: Material) -> str:
     task, estimator = config.task, config.estimator
     sentence = (
-        f"A learned optimizer ({config.optimizer.family}) for {task.family} tasks of {task.inner_steps} inner steps, "
+        f"A learned optimizer ({config.optimizer.family}) for {escape(task.family)} tasks of {task.inner_steps} inner steps, "
         f"outer-trained for the {estimator.objective} loss with the {estimator.use} estimator."
     )
     if not material.history:

@@ -6,12 +6,13 @@ from io import StringIO
 from rich.console import Console
 from rich.table import Table
 
+from cluster.runs.directory import shell_command
 from workers.evaluation.comparison import LEARNED, Comparison, wins
 
 
 def final_table(comparison: Comparison | None, run: str) -> str:
     """The learned optimizer against every baseline on unseen tasks, or the command that compares them."""
-    return "not evaluated yet: outertrain evaluate " + run if comparison is None else table(comparison)
+    return f"not evaluated yet: {shell_command('evaluate', run)}" if comparison is None else table(comparison)
 
 
 def table(comparison: Comparison) -> str:

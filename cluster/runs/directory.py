@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shlex
 import shutil
 import tempfile
 from collections import deque
@@ -182,10 +183,17 @@ def free_name(stem: str) -> str:
     return name
 
 
+def shell_command(command: str, run: str, *options: str) -> str:
+    """The outertrain command for a run as a person types it, quoted for the shell."""
+    words = ["outertrain", command, *options, *(["--"] if run.startswith("-") else []), run]
+    return shlex.join(words)
+
+
 def check_name(name: str) -> None:
     """Raises UserError when a name is not allowed."""
-    if len(name.encode()) > LONGEST_NAME:
-        raise UserError(f"the name of the run has {len(name.encode())} bytes: use at most {LONGEST_NAME}")
+    size = len(name.encode(errors="surrogateescape"))
+    if size > LONGEST_NAME:
+        raise UserError(f"the name of the run has {size} bytes: use at most {LONGEST_NAME}")
     if not name or name.startswith((".", "-")) or not all(c.isalnum() or c in "._-" for c in name):
         raise UserError(f"{name!r} cannot name a run: use letters, digits, '.', '_' and '-', and start with a letter")
 
