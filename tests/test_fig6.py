@@ -6,7 +6,7 @@ import pytest
 from helpers.figures import result
 
 from workers.figures import fig6
-from workers.figures.fig6 import Curve, Grid, Steps
+from workers.figures.fig6 import Curve, Grid, StepTimes
 
 
 def curve(shown, task, level, optimizer):
@@ -16,7 +16,7 @@ def curve(shown, task, level, optimizer):
 
 
 def race(learned, slower=1.0):
-    found = [result(Steps, seconds={"learned": slower, "adam": 1, "rmsprop": 1, "sgd": 1, "adam8": 1})]
+    found = [result(StepTimes, seconds={"learned": slower, "adam": 1, "rmsprop": 1, "sgd": 1, "adam8": 1})]
     for task in range(8):
         for name in ("adam", "rmsprop", "sgd"):
             found += [curve(f"{name} ({t})", task, 2.0 + 0.01 * task, name) for t in ("train", "valid")]

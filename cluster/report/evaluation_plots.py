@@ -76,7 +76,7 @@ def _edges(values: np.ndarray) -> np.ndarray:
     """Bin edges over all values and zero, such that zero is an edge."""
     low, high = min(values.min(), 0.0), max(values.max(), 0.0)
     width = max((high - low) / 16, 1e-6)
-    return width * np.arange(np.floor(low / width), np.ceil(high / width) + 1)
+    return np.asarray(width * np.arange(np.floor(low / width), np.ceil(high / width) + 1))
 
 
 _BAND = (

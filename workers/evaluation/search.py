@@ -114,7 +114,7 @@ def draws(plan: Plan, inner_steps: int) -> np.ndarray:
     low, high = np.array(list(RANGES.values())).T
     logs = np.random.default_rng(plan.seed).uniform(low, high, (plan.draws, len(RANGES)))
     logs[:, [name.endswith("_decay") for name in RANGES]] -= np.log10(inner_steps)
-    return (np.log(10) * logs).astype(np.float32)
+    return np.asarray(np.log(10) * logs, np.float32)
 
 
 def jobs(plan: Plan, inner_steps: int, results: Sequence[SearchResult]) -> list[SearchJob]:

@@ -20,7 +20,8 @@ def module(name: str) -> Any:
 
 def needs(name: str) -> tuple[str, ...]:
     """Figures whose results this one uses."""
-    return module(name).NEEDS
+    needed: tuple[str, ...] = module(name).NEEDS
+    return needed
 
 
 def order(names: Sequence[str]) -> list[str]:
@@ -60,11 +61,13 @@ def parse(results: Records) -> list[Job]:
 
 
 def claim(name: str) -> str:
-    return module(name).CLAIM
+    sentence: str = module(name).CLAIM
+    return sentence
 
 
 def outcome(name: str, results: Records) -> Outcome:
-    return module(name).outcome(parse(results))
+    found: Outcome = module(name).outcome(parse(results))
+    return found
 
 
 def draw(name: str, results: Records) -> Any:

@@ -34,7 +34,8 @@ class Digits:
     def images(self, cls: int, split: str) -> np.ndarray:
         own = self._by_class[cls]
         low, high = (round(fraction * len(own)) for fraction in FRACTIONS[split])
-        return own[low:high]
+        chosen: np.ndarray = own[low:high]
+        return chosen
 
 
 def enlarge(images: np.ndarray, size: int) -> np.ndarray:
@@ -45,4 +46,4 @@ def enlarge(images: np.ndarray, size: int) -> np.ndarray:
         low = np.minimum(at.astype(int), length - 2)
         high = np.expand_dims(at - low, tuple(k for k in range(3) if k != axis))  # weight of the higher neighbour
         images = np.take(images, low, axis) * (1 - high) + np.take(images, low + 1, axis) * high
-    return np.rint(images).astype(np.uint8)[..., None]
+    return np.asarray(np.rint(images), np.uint8)[..., None]

@@ -104,7 +104,7 @@ class Curve(CurveJob):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepsJob(Job, figure="fig6", kind="timing"):
+class StepTimesJob(Job, figure="fig6", kind="timing"):
     """The timing protocol on all optimizers."""
 
     theta: str = input_only()
@@ -113,7 +113,7 @@ class StepsJob(Job, figure="fig6", kind="timing"):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Steps(StepsJob):
+class StepTimes(StepTimesJob):
     seconds: Mapping[str, float]  # per inner step, by optimizer
     quartiles: Mapping[str, Sequence[float]]
 
@@ -122,7 +122,7 @@ KINDS = (
     Kind(GridJob, Grid),
     Kind(DrawJob, Draw),
     Kind(CurveJob, Curve),
-    Kind(StepsJob, Steps),
+    Kind(StepTimesJob, StepTimes),
 )
 
 
@@ -163,7 +163,7 @@ def jobs(scale: str, results: Results) -> list[Job]:
     for task in tasks:
         for contender in contenders(results, task, learned, adam8):
             listed.append(curve_job(contender, base, task, starts))
-    timing = StepsJob(label="timing", settings=base, theta=theta, adam8=adam8["train"], baselines=list(TUNED))
+    timing = StepTimesJob(label="timing", settings=base, theta=theta, adam8=adam8["train"], baselines=list(TUNED))
     return [*listed, timing.named()]
 
 
@@ -217,9 +217,9 @@ def perform(job: Job, train: Train) -> Job:
         lines = {loss: rounded([run.curves.of(loss) for run in runs], 4) for loss in ("train", "test")}
         means = {f"mean_{loss}": rounded([run.mean(loss) for run in runs]) for loss in ("train", "test")}
         return Curve.of(job, steps=list(runs[0].steps), **lines, **means)
-    assert isinstance(job, StepsJob)
+    assert isinstance(job, StepTimesJob)
     timed = evaluator.time(TimingJob(job.theta, tuple(job.baselines), job.adam8))
-    return Steps.of(job, seconds=rounded(timed.seconds), quartiles=rounded(timed.quartiles))
+    return StepTimes.of(job, seconds=rounded(timed.seconds), quartiles=rounded(timed.quartiles))
 
 
 def curves(results: Results, shown: str) -> list[Curve]:
@@ -234,7 +234,7 @@ def means(results: Results, shown: str, loss: str) -> np.ndarray:
 
 def seconds(results: Results) -> Mapping[str, float]:
     """Per inner step, by optimizer."""
-    return of_kind(results, Steps)[0].seconds
+    return of_kind(results, StepTimes)[0].seconds
 
 
 def means_in_time(results: Results, shown: str, loss: str) -> np.ndarray:
