@@ -1,1 +1,1 @@
-"""The application shell: command line, processes, machines. The only room that imports Ray."""
+"""The application: command line, launchers, actors, monitoring. The only package that imports Ray."""

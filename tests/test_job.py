@@ -29,7 +29,7 @@ class FlakyPool:
         self.submitted: list[Job] = []
         self.losses: dict[str, int] = {}
 
-    def room(self) -> int:
+    def free_slots(self) -> int:
         return 3 - len(self.submitted)
 
     def submit(self, job: Job) -> None:

@@ -20,9 +20,9 @@ def specs() -> list[Json]:
 
 
 def compute(pool: LocalPool, spec: Json) -> Ended:
-    assert pool.room() == 1
+    assert pool.free_slots() == 1
     pool.submit(Job.from_json(spec))
-    assert pool.room() == 0
+    assert pool.free_slots() == 0
     while not (ended := pool.collect()):
         pass
     return ended[0]

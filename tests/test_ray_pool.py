@@ -17,7 +17,7 @@ def test_pool_all_workers_abandoned_raises_the_last_error(monkeypatch: pytest.Mo
     fleet = SimpleNamespace(workers=SimpleNamespace(remote=lambda: {}), status=SimpleNamespace(remote=lambda: status))
     monkeypatch.setattr(ray_pool.ray, "get", lambda answer: answer)
     with pytest.raises(UserError, match=r"All workers failed repeatedly\. Last error: UserError: no data here"):
-        RayPool(fleet).room()
+        RayPool(fleet).free_slots()
 
 
 def test_pool_without_target_or_without_fleet_raises(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,11 +34,11 @@ def test_pool_without_target_or_without_fleet_raises(monkeypatch: pytest.MonkeyP
     nobody = FleetStatus(target=0)
     fleet = SimpleNamespace(workers=SimpleNamespace(remote=lambda: {}), status=SimpleNamespace(remote=lambda: nobody))
     with pytest.raises(UserError, match="the run has no workers: outertrain scale RUN N"):
-        RayPool(fleet).room()
+        RayPool(fleet).free_slots()
 
     fleet.workers.remote = lambda: RayActorError(error_msg="it was stopped")
     pool = RayPool(fleet)
-    assert pool.room() == 0  # the fleet may be restarting
+    assert pool.free_slots() == 0  # the fleet may be restarting
     now[0] += ray_pool.FLEET_TIMEOUT_S + 1
     with pytest.raises(UserError, match="the fleet is gone"):
-        pool.room()
+        pool.free_slots()

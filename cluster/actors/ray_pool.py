@@ -21,7 +21,7 @@ PER_WORKER = 2  # jobs submitted to one worker, so that it never waits for the n
 class RayPool:
     """Submits jobs to the running workers, the least loaded first; the fleet replaces workers that are lost.
 
-    `room` raises UserError when the fleet has abandoned all workers, has a target of 0, or is gone.
+    `free_slots` raises UserError when the fleet has abandoned all workers, has a target of 0, or is gone.
     """
 
     def __init__(self, fleet: Any):
@@ -30,7 +30,7 @@ class RayPool:
         self._refreshed, self._replied = -REFRESH_S, time.monotonic()
         self._submitted: dict[Any, tuple[str, Job]] = {}  # by reference of the result: worker uid, job
 
-    def room(self) -> int:
+    def free_slots(self) -> int:
         self._refresh()
         return PER_WORKER * len(self._workers) - sum(uid in self._workers for uid, _ in self._submitted.values())
 

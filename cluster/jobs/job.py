@@ -41,7 +41,7 @@ class Ended(NamedTuple):
 class Pool(Protocol):
     """Workers that compute jobs."""
 
-    def room(self) -> int:
+    def free_slots(self) -> int:
         """The number of jobs that can be submitted now."""
         ...
 
@@ -103,12 +103,12 @@ class JobQueue:
         return self.done == self.total
 
     def step(self) -> None:
-        """Submits jobs while there is room, and stores the results that have arrived.
+        """Submits jobs while slots are free, and stores the results that have arrived.
 
         Raises:
           UserError: a job has cost `ATTEMPTS` workers.
         """
-        while self._waiting and self._pool.room() > 0:
+        while self._waiting and self._pool.free_slots() > 0:
             self._pool.submit(self._waiting.popleft())
         for ended in self._pool.collect():
             self._store(ended)
@@ -151,7 +151,7 @@ class InProcessPool:
         self._perform = perform
         self._ended: list[Ended] = []
 
-    def room(self) -> int:
+    def free_slots(self) -> int:
         return 0 if self._ended else 1
 
     def submit(self, job: Job) -> None:

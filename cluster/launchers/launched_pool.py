@@ -65,7 +65,7 @@ class ClusterPool:
         if self._training is not None:
             self._stop(self._training[1])
 
-    def room(self) -> int:
+    def free_slots(self) -> int:
         return max(1, int(ray.cluster_resources().get("CPU", 0))) - len(self._tasks)
 
     def submit(self, job: Job) -> None:

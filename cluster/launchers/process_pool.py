@@ -48,7 +48,7 @@ class LocalPool:
             worker.process.terminate()
             worker.process.join()
 
-    def room(self) -> int:
+    def free_slots(self) -> int:
         return len(self._free)
 
     def submit(self, job: Job) -> None:
