@@ -64,7 +64,11 @@ def test_class_store_is_used_as_it_is(tmp_path):
 def test_other_contents_are_listed(tmp_path):
     for number in range(7):
         (tmp_path / f"letter-{number}.txt").write_text("dear")
-    rejected(tmp_path, r"but letter-0.txt, .*letter-4.txt and 2 more: give their folder, or download")
+    rejected(tmp_path, r"holds letter-0.txt, .*letter-4.txt and 2 more, but neither .*: give a folder")
+
+
+def test_empty_folder_is_a_sentence(tmp_path):
+    rejected(tmp_path, "holds nothing, but neither class folders with images nor the official archives")
 
 
 def test_path_that_does_not_exist_is_a_sentence(tmp_path):

@@ -27,13 +27,19 @@ def command() -> None:
 def prepare_command(source: str, store: Path, size: int | None, data_dir: Path | None) -> None:
     """Make a class store; the same command resumes after an interruption.
 
-    SOURCE is a folder with the official Imagenet<size>_*_npz.zip archives or their unpacked npz files, or tfds:NAME
-    such as tfds:imagenet_resized/32x32. STORE is the folder to write; set dataset.path to it.
+    SOURCE is a folder with one folder of images for each class (inside train/ and test/ where there are such), a folder
+    with the official Imagenet<size>_*_npz.zip archives or their unpacked npz files, or tfds:NAME such as
+    tfds:imagenet_resized/32x32. STORE is the folder to write; set dataset.path to it.
     """
     if size is not None and size < 1:
         raise UserError(f"--size {size} is no image: give its side in pixels")
     with console.make() as show:
-        header = prepare(open_source(source, data_dir, size), store, show.counting)
+        opened = open_source(source, data_dir, size)
+        header = prepare(opened, store, show.counting)
+    if opened.rejected:
+        print(f"{len(opened.rejected)} images or classes were left out, the first of them:", file=sys.stderr)
+        for name, reason in sorted(opened.rejected.items())[:10]:
+            print(f"  {name}: {reason}", file=sys.stderr)
     print(f"{store}: {header.classes} classes of {header.image_shape} images", file=sys.stderr)
     given = shlex.join(["--set", "dataset.source=store", "--set", f"dataset.path={store}"])
     print(f"use it with: {given}", file=sys.stderr)

@@ -54,6 +54,7 @@ class Archives:
     def __init__(self, folder: Path, size: int, batches: Sequence[Batch]):
         self.description = f"the Imagenet{size} archives in {folder}"
         self.image_shape = (size, size, 3)
+        self.rejected: dict[str, str] = {}
         self.parts = [batch.split for batch in batches]
         self._batches = batches
         content = [(batch.split, *batch.checksum) for batch in batches]

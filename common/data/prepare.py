@@ -33,6 +33,7 @@ class Source(Protocol):
     image_shape: tuple[int, int, int]  # height, width, channels
     classes: int
     first_label: int  # labels run from here to first_label + classes - 1
+    rejected: dict[str, str]  # images and classes that were left out: name -> reason; complete after the last read
     parts: list[str]  # the file of the store ("train" or "test") that each part belongs to
 
     def read(self, part: int) -> tuple[np.ndarray, np.ndarray]:
@@ -170,7 +171,10 @@ def _place(source: Source, plan: _Plan, work: Path, progress: Progress) -> None:
         progress("writing", part, len(source.parts))
         done = work / f"placed-{part}"
         if not done.exists():
-            maps[name][plan.places[part]] = source.read(part)[0]
+            images = source.read(part)[0]
+            if len(images) != len(plan.places[part]):
+                raise UserError(f"{source.description} changed while they were read: run the same command again.")
+            maps[name][plan.places[part]] = images
             done.touch()  # not synced: after a power failure, `_seal` finds missing images
     progress("writing", len(source.parts), len(source.parts))
 

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from common.data.class_store import HEADER
+from common.data.image_folder import find_layout, open_image_folder
 from common.data.imagenet_archives import ARCHIVE, find_batches, open_archives
 from common.data.prepare import Source
 from common.errors import UserError
@@ -17,7 +18,7 @@ SHOWN = 5  # names of a folder that are listed in a sentence
 
 
 def open_source(name: str, data_dir: Path | None = None, size: int | None = None) -> Source:
-    """The source behind `name`: tfds:NAME, or the path of a folder with official ImageNet archives or batches.
+    """The source behind `name`: tfds:NAME, or a folder of official ImageNet archives or batches, or of class folders.
 
     Args:
       name: as given on the command line.
@@ -38,9 +39,13 @@ def open_source(name: str, data_dir: Path | None = None, size: int | None = None
         raise UserError(_of_file(folder))
     if (folder / HEADER).exists():
         raise UserError(f"{folder} is a class store already: use it as it is, with dataset.path={folder}.")
-    if not find_batches(folder) and (sentence := _of_folder(folder)):
+    if find_batches(folder):
+        return open_archives(folder, size)
+    if sentence := _of_folder(folder):
         raise UserError(sentence)
-    return open_archives(folder, size)
+    if layout := find_layout(folder):
+        return open_image_folder(folder, layout, size)
+    raise UserError(_of_others(folder))
 
 
 def _of_file(path: Path) -> str:
@@ -53,7 +58,7 @@ def _of_file(path: Path) -> str:
 
 def _of_folder(folder: Path) -> str | None:
     """What is in a folder without official batches, if that explains it."""
-    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    names = _visible(folder)
     if pickled := [name for name in names if PICKLED.fullmatch(name)]:
         return _pickled(folder, pickled)
     if unfinished := [name for name in names if name.startswith("Imagenet") and name.endswith(UNFINISHED)]:
@@ -61,13 +66,20 @@ def _of_folder(folder: Path) -> str | None:
     inside = [folder / name for name in names if (folder / name).is_dir() and find_batches(folder / name)]
     if inside:
         return f"the official archives are in {inside[0]}: give that folder."
-    if names:
-        return (
-            f"{folder} holds none of the official archives, for example Imagenet32_train_npz.zip and "
-            f"Imagenet32_val_npz.zip, but {_listed(names)}: give their folder, or download them from image-net.org "
-            "(downsampled ImageNet, npz format)."
-        )
     return None
+
+
+def _of_others(folder: Path) -> str:
+    found = _listed(_visible(folder)) or "nothing"
+    return (
+        f"{folder} holds {found}, but neither class folders with images nor the official archives: give a folder with "
+        "one folder of images for each class, or download Imagenet32_train_npz.zip and Imagenet32_val_npz.zip from "
+        "image-net.org (downsampled ImageNet, npz format)."
+    )
+
+
+def _visible(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def _pickled(folder: Path, names: list[str]) -> str:

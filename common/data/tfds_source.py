@@ -19,6 +19,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
+from common.data.images import resized
 from common.data.tensorflow_stub import replaced_tensorflow
 from common.errors import UserError
 
@@ -36,6 +37,7 @@ class Tfds:
     def __init__(self, builder: Any, image_shape: tuple[int, int, int], keys: tuple[str, str]):
         info = builder.info
         self.image_shape = image_shape
+        self.rejected: dict[str, str] = {}
         self._image, self._label = keys
         self.classes = info.features[self._label].num_classes
         raw = {self._image: tfds.decode.SkipDecoding()}
@@ -73,17 +75,14 @@ def decode(encoded: bytes, shape: tuple[int, int, int]) -> np.ndarray:
     Raises UserError when the image is truncated. The decoder of tensorflow-datasets is not used, because it returns grey
     and CMYK images among coloured ones unconverted.
     """
-    height, width, channels = shape
     try:
         with Image.open(io.BytesIO(encoded)) as image:
-            converted = image.convert("L" if channels == 1 else "RGB")
+            converted = image.convert("L" if shape[2] == 1 else "RGB")
     except OSError as error:  # truncated, or no image at all
         raise UserError(
             f"an image cannot be decoded ({error}): the set is corrupt, remove its folder and prepare it again"
         ) from None
-    if converted.size != (width, height):
-        converted = converted.resize((width, height), Image.Resampling.BOX)
-    return np.asarray(converted).reshape(shape)
+    return resized(converted, shape)
 
 
 def open_tfds(name: str, data_dir: Path | None = None, size: int | None = None) -> Tfds:

@@ -19,6 +19,7 @@ class MemorySource:
         self.parts: list[str] = []
         self.content: list[tuple[np.ndarray, np.ndarray]] = []
         self.reads = 0
+        self.rejected: dict[str, str] = {}
         for name, count in (("train", train), ("test", test)):
             labels = rng.permutation(np.repeat(np.arange(classes), count)) + first_label
             images = rng.integers(0, 256, (len(labels), *shape), dtype=np.uint8)
