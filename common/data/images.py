@@ -1,8 +1,7 @@
 """Decoding of image files to uint8 arrays of one shape."""
 
-import io
-import os
 import zlib
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -19,13 +18,13 @@ def resized(image: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
     return np.asarray(image).reshape(shape)
 
 
-def decode_any(file: io.BufferedIOBase | os.PathLike, shape: tuple[int, int, int]) -> np.ndarray:
+def decode_any(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
     """uint8 RGB `[H, W, 3]` of an image file of any kind that Pillow reads, upright.
 
     Images with EXIF orientation are rotated; grey, palette and CMYK images are converted; transparency is dropped; 16-bit
     grey is scaled to 8 bits. Raises one of `UNDECODABLE`: the file is truncated, too large, or of floating point.
     """
-    with Image.open(file) as image:
+    with Image.open(path) as image:
         upright = ImageOps.exif_transpose(image)
         if upright.mode in DEEP_GREY:
             upright = Image.fromarray(
@@ -38,7 +37,7 @@ def decode_any(file: io.BufferedIOBase | os.PathLike, shape: tuple[int, int, int
         return resized(upright.convert("RGB"), shape)
 
 
-def size_of(path: os.PathLike) -> tuple[int, int] | None:
+def size_of(path: Path) -> tuple[int, int] | None:
     """Height and width of an upright image from its header, None when it cannot be read."""
     try:
         with Image.open(path) as image:
