@@ -69,19 +69,19 @@ class UpdateRecord(NamedTuple):
     inner_steps: int
     windows: Windows
     staleness: Staleness
-    diverged: int  # inner problems that were given up
+    diverged: int  # inner problems that were abandoned
     finished: int  # inner problems that reached their last step
     workers_seen: int  # workers with a sample in the batch
     rp_nonfinite: int  # samples whose rp exploded
     weight_rp: Weight
     var_rp: Quantiles
     var_es: Quantiles
-    rp_fallback: int  # coordinates where rp exploded and es stands in
+    rp_fallback: int  # coordinates where rp exploded and es replaces it
     rp_pairs: int
     es_pairs: int
     norms: Norms
     clipped: float  # fraction of coordinates that clipping changed
-    refused: bool  # the step left the range of float32, and theta stayed as it was
+    refused: bool  # the step left the range of float32, so that theta is unchanged
 
     def to_json(self) -> Json:
         """A line of history.jsonl."""

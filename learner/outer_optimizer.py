@@ -39,13 +39,13 @@ def optimizer(config: OuterConfig) -> optax.GradientTransformation:
                 f"outer.options.{name} is not an option of optax.{config.optimizer}: {_nearest(name, known)}"
             )
     try:
-        made = factory(learning_rate=_schedule(config), **config.options)
-        _try_out(made)
+        chosen = factory(learning_rate=_schedule(config), **config.options)
+        _try_out(chosen)
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"optax.{config.optimizer} does not work with outer.options = {dict(config.options)!r} ({str(error).splitlines()[0] if str(error) else type(error).__name__}): correct outer.options or choose another outer.optimizer"
         ) from None
-    return made
+    return chosen
 
 
 def _factory(name: str) -> Any:
@@ -72,11 +72,11 @@ def _schedule(config: OuterConfig) -> Any:
     return config.learning_rate
 
 
-def _try_out(made: optax.GradientTransformation) -> None:
+def _try_out(chosen: optax.GradientTransformation) -> None:
     """An abstract step, which computes nothing: finds errors that the factory does not, such as a wrong type."""
     theta = jax.ShapeDtypeStruct((2,), np.float32)
-    state = jax.eval_shape(made.init, theta)
-    jax.eval_shape(made.update, theta, state, theta)
+    state = jax.eval_shape(chosen.init, theta)
+    jax.eval_shape(chosen.update, theta, state, theta)
 
 
 class OuterOptimizer:
@@ -84,18 +84,18 @@ class OuterOptimizer:
 
     def __init__(self, config: OuterConfig) -> None:
         self._clip, self._limit = config.clip, config.clip_value
-        self._made = optimizer(config)
+        self._optax = optimizer(config)
         self._device = jax.local_devices(backend="cpu")[0]
         self._step = jax.jit(self._move)
 
     def _move(self, gradient: jax.Array, outer: Any, theta: jax.Array) -> tuple[jax.Array, Any]:
-        update, outer = self._made.update(gradient, outer, theta)
+        update, outer = self._optax.update(gradient, outer, theta)
         return optax.apply_updates(theta, update), outer
 
     def init(self, theta: np.ndarray) -> Any:
         """The optax state for theta [P]."""
         with jax.default_device(self._device):
-            return _host(self._made.init(np.asarray(theta, np.float32)))
+            return _host(self._optax.init(np.asarray(theta, np.float32)))
 
     def step(self, gradient: np.ndarray, outer: Any, theta: np.ndarray) -> Step:
         """One step from theta [P] float32 along `gradient` [P] float64, finite."""

@@ -66,11 +66,11 @@ class Store:
         self._checkpoint(record)
         self.durable = Durable(record["version"], self._hooks.clock())
 
-    def add(self, made: UpdateRecord, payloads: Sequence[bytes]) -> None:
+    def add(self, update: UpdateRecord, payloads: Sequence[bytes]) -> None:
         """Queues an update's record and its payloads, in the order of their merge; `save` writes them."""
-        self._history.add(made.to_json())
+        self._history.add(update.to_json())
         if self._journal is not None:
-            self._journal.add(made.version, payloads)
+            self._journal.add(update.version, payloads)
 
     def save(self, record: dict[str, Any]) -> None:
         """Makes everything queued durable, the checkpoint of `record` last, or counts and reports a failure.

@@ -15,8 +15,8 @@ from learner.journal import replay
 from learner.learner import Learner
 
 
-class Road:
-    """The way to a learner, with a record of what went over it."""
+class RecordingClient:
+    """The exchange of a learner, which records the samples that were sent."""
 
     def __init__(self, learner: Learner):
         self.learner, self.sent = learner, []
@@ -27,15 +27,15 @@ class Road:
         return self.learner.exchange(payload, epoch, version)
 
 
-def make(path: Path, size: int = 2, **outer: object) -> tuple[Aggregator, Road, Learner]:
+def make(path: Path, size: int = 2, **outer: object) -> tuple[Aggregator, RecordingClient, Learner]:
     settings = learning.config(**outer)
     learner = learning.start(path, settings)
-    road = Road(learner)
-    return Aggregator(settings, "aggregator-1", road, size), road, learner
+    client = RecordingClient(learner)
+    return Aggregator(settings, "aggregator-1", client, size), client, learner
 
 
 def test_aggregator_theta_equals_that_of_single_samples(tmp_path: Path) -> None:
-    aggregator, road, behind = make(tmp_path / "a", size=4, batch_samples=8, journal=True)
+    aggregator, client, behind = make(tmp_path / "a", size=4, batch_samples=8, journal=True)
     direct = learning.start(tmp_path / "b", learning.config(batch_samples=8))
     for sequence in range(4):
         version = learning.ask(direct).version
@@ -43,29 +43,29 @@ def test_aggregator_theta_equals_that_of_single_samples(tmp_path: Path) -> None:
             made = learning.sample(worker, sequence, version=version)
             assert learning.send(aggregator, made).verdict is Verdict.accepted
             assert learning.send(direct, made).verdict is Verdict.accepted
-    assert [len(s.windows) for s in road.sent] == [4, 4, 4, 4] and behind.status().version == 2
+    assert [len(s.windows) for s in client.sent] == [4, 4, 4, 4] and behind.status().version == 2
     ours, theirs = (np.frombuffer(learning.ask(x).theta or b"", "<f4") for x in (aggregator, direct))
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-7)
-    assert [s.facts.inner_steps for s in road.sent] == [160.0] * 4
+    assert [s.facts.inner_steps for s in client.sent] == [160.0] * 4
     assert replay(tmp_path / "a").state.theta.tobytes() == ours.tobytes()
 
 
 def test_aggregator_separates_samples_of_other_parameters(tmp_path: Path) -> None:
-    aggregator, road, _ = make(tmp_path, size=3, batch_samples=3)
+    aggregator, client, _ = make(tmp_path, size=3, batch_samples=3)
     for k in range(4):  # the third fills a batch: version 1
         learning.send(aggregator, learning.sample("w0", k))
     learning.send(aggregator, learning.sample("w1", 0, version=1))
-    assert [(s.version, len(s.windows)) for s in road.sent] == [(0, 3), (0, 1)]
+    assert [(s.version, len(s.windows)) for s in client.sent] == [(0, 3), (0, 1)]
 
 
 def test_aggregator_retry_counts_once_and_names_are_unique(tmp_path: Path) -> None:
-    aggregator, road, learner = make(tmp_path)
+    aggregator, client, learner = make(tmp_path)
     first = learning.sample("w0", 0)
     assert learning.send(aggregator, first).verdict is Verdict.accepted
     assert learning.send(aggregator, first).verdict is Verdict.duplicate
     for k in range(1, 4):
         learning.send(aggregator, learning.sample("w0", k))
-    assert [(s.worker, s.sequence) for s in road.sent] == [("aggregator-1", 1), ("aggregator-1", 2)]
+    assert [(s.worker, s.sequence) for s in client.sent] == [("aggregator-1", 1), ("aggregator-1", 2)]
     assert learner.status().verdicts == {"accepted": 2}
 
 
@@ -79,11 +79,11 @@ def test_aggregator_retry_counts_once_and_names_are_unique(tmp_path: Path) -> No
     ],
 )
 def test_aggregator_forwards_invalid_samples_unchanged(tmp_path: Path, fields: dict, verdict: Verdict) -> None:
-    aggregator, road, _ = make(tmp_path)
+    aggregator, client, _ = make(tmp_path)
     learning.send(aggregator, learning.sample("w0", 0))
     assert learning.send(aggregator, learning.sample("bad", 0, **fields)).verdict is verdict
     assert learning.send(aggregator, learning.sample("w1", 0)).verdict is Verdict.accepted
-    assert [s.worker for s in road.sent] == ["bad", "aggregator-1"] and len(road.sent[-1].windows) == 2
+    assert [s.worker for s in client.sent] == ["bad", "aggregator-1"] and len(client.sent[-1].windows) == 2
 
 
 def test_aggregator_forwards_foreign_bytes(tmp_path: Path) -> None:
@@ -104,30 +104,30 @@ def test_aggregator_replies_with_newer_parameters_and_stop(tmp_path: Path) -> No
 
 
 def test_aggregator_group_is_at_most_a_batch(tmp_path: Path) -> None:
-    aggregator, road, learner = make(tmp_path, size=100, batch_samples=4)
+    aggregator, client, learner = make(tmp_path, size=100, batch_samples=4)
     for k in range(4):
         learning.send(aggregator, learning.sample("w0", k))
-    assert len(road.sent[0].windows) == 4 and learner.status().version == 1
-    assert len(pack_sample(road.sent[0])) < 2000
+    assert len(client.sent[0].windows) == 4 and learner.status().version == 1
+    assert len(pack_sample(client.sent[0])) < 2000
 
 
 def test_aggregator_sends_in_order_over_a_slow_client(tmp_path: Path) -> None:
     """The learner takes a number after a higher one for a repetition, and would drop what workers know as accepted."""
-    aggregator, road, _ = make(tmp_path, size=2, batch_samples=64)
+    aggregator, client, _ = make(tmp_path, size=2, batch_samples=64)
     learning.ask(aggregator)
     pauses = np.random.default_rng(0)
 
     def slow(payload: bytes | None, epoch: int, version: int) -> bytes:
         time.sleep(pauses.uniform(0, 0.005))
-        return road(payload, epoch, version)
+        return client(payload, epoch, version)
 
     aggregator._upstream = slow
     with ThreadPoolExecutor(16) as threads:
         made = [learning.sample(f"w{k}", 0) for k in range(60)]
         verdicts = {reply.verdict for reply in threads.map(lambda one: learning.send(aggregator, one), made)}
     assert verdicts == {Verdict.accepted}
-    assert [s.sequence for s in road.sent] == list(range(1, 31))
-    assert road.learner.status().verdicts == {"accepted": 30}
+    assert [s.sequence for s in client.sent] == list(range(1, 31))
+    assert client.learner.status().verdicts == {"accepted": 30}
 
 
 def test_merged_adds_counts_and_averages_durations() -> None:

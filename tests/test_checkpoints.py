@@ -37,8 +37,8 @@ def test_positions_sort_by_number_not_by_name(tmp_path):
 def test_newest_skips_corrupt_ones_and_names_them(tmp_path, caplog):
     fill(tmp_path, (1, 8), (1, 9), (1, 10))
     path_of(tmp_path, Position(1, 10)).write_bytes(b"")
-    damaged = path_of(tmp_path, Position(1, 9))
-    damaged.write_bytes(damaged.read_bytes()[:-1])
+    corrupt = path_of(tmp_path, Position(1, 9))
+    corrupt.write_bytes(corrupt.read_bytes()[:-1])
     with caplog.at_level(logging.WARNING):
         place, record = newest(tmp_path, CHAIN)
     assert place == (1, 8) and record == {"at": [1, 8]}

@@ -27,10 +27,10 @@ REPEATS = int(os.environ.get("OUTERTRAIN_FAULT_REPEATS", "2"))
 
 
 def assert_replay(run, theta):
-    told = replay(run, load_version(run))
-    assert told.state.theta.tobytes() == theta == load_theta(latest_checkpoint(run)).tobytes()
-    assert len(set(told.names)) == len(told.names)
-    return told
+    replayed = replay(run, load_version(run))
+    assert replayed.state.theta.tobytes() == theta == load_theta(latest_checkpoint(run)).tobytes()
+    assert len(set(replayed.names)) == len(replayed.names)
+    return replayed
 
 
 def load_version(run):
@@ -54,38 +54,38 @@ class Sender:
 
 
 def until_dead(process, senders):
-    """The newest version that was told to anybody before the learner died."""
-    told = -1
+    """The newest version that was published before the learner died."""
+    published = -1
     try:
         for turn in range(200):
-            told = max(told, senders[turn % len(senders)].step(process.exchange).version)
+            published = max(published, senders[turn % len(senders)].step(process.exchange).version)
     except Gone:
         process.close()
-        return told
+        return published
     raise AssertionError("the failpoint was never reached")
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("point", POINTS)
 def test_kill_at_any_point_loses_no_published_version(tmp_path, point):
-    """Each life is killed at the point; the next is back within 30 s and has every version that was told."""
-    senders, told = [Sender(f"w{k}") for k in range(3)], 0
-    for life in range(REPEATS):
-        nth = 9 + life if point.endswith("reply") else 3 + life % 2
+    """Each incarnation is killed at the point; the next is up within 30 s and has every published version."""
+    senders, published = [Sender(f"w{k}") for k in range(3)], 0
+    for incarnation in range(REPEATS):
+        nth = 9 + incarnation if point.endswith("reply") else 3 + incarnation % 2
         process = LearnerProcess(run_directory(tmp_path), JOURNALED, SIZE, f"{point}:{nth}")
         assert process.seconds_to_start < 30
-        assert told <= load_version(tmp_path) <= told + 1
-        before, told = told, max(told, until_dead(process, senders))
-        assert told > before
+        assert published <= load_version(tmp_path) <= published + 1
+        before, published = published, max(published, until_dead(process, senders))
+        assert published > before
     process = LearnerProcess(tmp_path, JOURNALED, SIZE)
-    assert told <= load_version(tmp_path) <= told + 1
+    assert published <= load_version(tmp_path) <= published + 1
     for turn in range(12):
         last = senders[turn % 3].step(process.exchange)
     theta = unpack_reply(process.exchange(None, -1, -1)).theta
     process.close()
     assert_replay(tmp_path, theta)
     assert {v for s in senders for v in s.verdicts} <= {Verdict.accepted, Verdict.duplicate}
-    assert last.version >= told + 2  # 12 exchanges, of which one may be a retry
+    assert last.version >= published + 2  # 12 exchanges, of which one may be a retry
     lines = read_history(tmp_path)
     assert [line.version for line in lines] == list(range(1, last.version + 1))
 
@@ -101,8 +101,8 @@ def test_corrupt_checkpoint_is_skipped_and_named(tmp_path, caplog):
     for position in range(0, len(data), 64):
         flipped = bytearray(data)
         flipped[position + position // 64 % min(64, len(data) - position)] ^= 1 << position // 64 % 8
-        for damaged in (data[:position], bytes(flipped)):
-            path.write_bytes(damaged)
+        for corrupt in (data[:position], bytes(flipped)):
+            path.write_bytes(corrupt)
             caplog.clear()
             place, record = checkpoints.newest(folder, chain)
             assert place == (1, 1) and record["version"] == 1
@@ -121,8 +121,8 @@ def test_dropped_replies_apply_each_sample_once(tmp_path):
 
     for _ in range(1000):
         assert sender.step(lossy).verdict is Verdict.duplicate
-    told = assert_replay(tmp_path, ask(learner).theta)
-    assert told.names == [("w0", k) for k in range(1000)]
+    replayed = assert_replay(tmp_path, ask(learner).theta)
+    assert replayed.names == [("w0", k) for k in range(1000)]
     assert learner.status().verdicts == {"accepted": 1000, "duplicate": 1000}
 
 
@@ -244,7 +244,7 @@ def test_writes_cut_in_the_middle_lose_nothing(tmp_path, size):
 
 
 def test_crash_on_a_full_disk_costs_what_was_not_durable(tmp_path):
-    """Its successor is refused as long as there is no room, and then goes on from the last durable version."""
+    """Its successor cannot start while the disk is full, and then resumes from the last durable version."""
     learner = start(tmp_path, config(**JOURNALED))
     feed(learner, 8)
     with no_file_beyond(300):
@@ -261,7 +261,7 @@ def test_crash_on_a_full_disk_costs_what_was_not_durable(tmp_path):
 
 @pytest.mark.faults
 def test_real_full_disk_does_not_stop_training(tmp_path):
-    """A file system of 256 KiB, filled by somebody else: training goes on, and all is well when they make room."""
+    """A file system of 256 KiB, filled by another program: training continues, and is durable again when space is freed."""
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", tmp_path], check=True)
     try:
         learner = start(tmp_path, config(**JOURNALED))
@@ -292,8 +292,8 @@ def test_two_learners_one_lineage_is_read(tmp_path, monkeypatch):
         feed(first, 4, first=100 + 4 * k, worker="cut")
         replies = feed(second, 4, first=200 + 4 * k, worker="near")
     assert (ask(first).epoch, ask(first).version) == (1, 11) and (ask(second).epoch, ask(second).version) == (2, 11)
-    told = assert_replay(tmp_path, replies[-1].theta or ask(second).theta)
-    assert told.names == [("w0", k) for k in range(12)] + [("near", k) for k in range(200, 232)]
+    replayed = assert_replay(tmp_path, replies[-1].theta or ask(second).theta)
+    assert replayed.names == [("w0", k) for k in range(12)] + [("near", k) for k in range(200, 232)]
     assert [(r.epoch, r.version) for r in read_history(tmp_path)] == [(1, v) for v in (1, 2, 3)] + [
         (2, v) for v in range(4, 12)
     ]

@@ -54,12 +54,12 @@ def test_writers_of_two_epochs_leave_no_empty_line(tmp_path):
 
 
 def test_read_newest_equals_the_end_of_read_history(tmp_path):
-    """Whatever the file holds between them: lines of a life that does not count, torn ones, and none at all."""
+    """Whatever else the file holds: lines of a superseded epoch, torn ones, or none at all."""
     assert read_newest(tmp_path, 3) == []
     claim(tmp_path / "epochs", None, 0.0)
     log = Writer(tmp_path / "history.jsonl")
     first, second = (1, range(1, 400)), (2, range(391, 395))
-    late = (1, range(400, 3000))  # by the first life, which does not know that it was superseded
+    late = (1, range(400, 3000))  # by the first epoch, which does not know that it was superseded
     for epoch, versions in (first, second, late):
         if epoch == 2:
             claim(tmp_path / "epochs", Position(1, 390), 0.0)

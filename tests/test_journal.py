@@ -20,21 +20,21 @@ def theta_of(run):
 
 def test_replay_gives_theta_bit_for_bit(tmp_path):
     feed(start(tmp_path, JOURNALED), 12)
-    told = replay(tmp_path)
-    assert told.state.version == 3
-    assert told.state.theta.tobytes() == theta_of(tmp_path) != THETA.tobytes()
-    assert told.names == [("w0", k) for k in range(12)]
+    replayed = replay(tmp_path)
+    assert replayed.state.version == 3
+    assert replayed.state.theta.tobytes() == theta_of(tmp_path) != THETA.tobytes()
+    assert replayed.names == [("w0", k) for k in range(12)]
     assert replay(tmp_path, until=2).state.version == 2
 
 
 def test_replay_crosses_epochs_and_changed_options(tmp_path):
-    """The second life starts from version 3 and takes another rate: its journal says so."""
+    """The second epoch starts from version 3 with another learning rate, which its journal holds."""
     feed(start(tmp_path, JOURNALED), 14)
     feed(start(tmp_path, config(journal=True, learning_rate=0.1)), 8, first=100)
-    told = replay(tmp_path)
-    assert told.state.version == 5
-    assert told.state.theta.tobytes() == theta_of(tmp_path)
-    assert [n for _, n in told.names] == [*range(12), *range(100, 108)]
+    replayed = replay(tmp_path)
+    assert replayed.state.version == 5
+    assert replayed.state.theta.tobytes() == theta_of(tmp_path)
+    assert [n for _, n in replayed.names] == [*range(12), *range(100, 108)]
 
 
 def test_replay_missing_entry_is_an_error(tmp_path):

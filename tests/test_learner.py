@@ -33,7 +33,7 @@ class Listener(LearnerMetrics):
 
 
 class FullDisk:
-    """Storage that refuses checkpoints while it is full."""
+    """Storage on which checkpoints cannot be written while it is full."""
 
     def __init__(self, monkeypatch):
         self.full, self._real = False, files._write
@@ -70,7 +70,7 @@ def test_retry_counts_once(tmp_path):
 
 
 def test_retry_after_a_restart_counts_once(tmp_path):
-    """Its reply was lost with the first life; the sample is in the checkpoint's past, so the second refuses it."""
+    """Its reply was lost in the crash; the checkpoint knows the sample, so the next incarnation rejects it."""
     feed(start(tmp_path), 4)
     learner = start(tmp_path)
     assert send(learner, sample(sequence=3)).verdict is Verdict.duplicate
@@ -117,10 +117,10 @@ def test_exchange_is_thread_safe(tmp_path):
     [t.start() for t in threads]
     [t.join() for t in threads]
     assert learner.status().verdicts == {"accepted": 180, "duplicate": 180}
-    told = replay(tmp_path)
-    assert told.state.version == ask(learner).version == 45
-    assert told.state.theta.tobytes() == ask(learner).theta
-    assert len(set(told.names)) == len(told.names) == 180
+    replayed = replay(tmp_path)
+    assert replayed.state.version == ask(learner).version == 45
+    assert replayed.state.theta.tobytes() == ask(learner).theta
+    assert len(set(replayed.names)) == len(replayed.names) == 180
 
 
 def test_finished_learner_stops_its_workers(tmp_path):

@@ -1,4 +1,4 @@
-"""Monitoring for real: a run under Ray, a Prometheus that finds it through the shipped files, faults that raise alarms.
+"""Monitoring for real: a run under Ray, a Prometheus that finds it through the shipped files, faults that fire alerts.
 
 Needs Debian's `prometheus`, `prometheus-alertmanager`, `systemd` and `docker-compose`, and for the full disk root.
 """
@@ -48,7 +48,7 @@ sys.stdin.read()
 
 
 class Watched(NamedTuple):
-    """A run that goes on until it is stopped, and the Prometheus that watches it."""
+    """A run that continues until it is stopped, and the Prometheus that watches it."""
 
     run_dir: Path
     train: subprocess.Popen[bytes]
@@ -63,7 +63,7 @@ class Watched(NamedTuple):
         return bool(self.query(f'ALERTS{{alertname="{alert}", alertstate="firing", run="{RUN}"}}'))
 
     def process(self, name: str) -> list[psutil.Process]:
-        """Living processes of the run's own Ray, by the name of their actor."""
+        """Running processes of the run's own Ray, by the name of their actor."""
         family = psutil.Process(self.train.pid).children(recursive=True)
         return [p for p in family if name in " ".join(p.cmdline())]
 

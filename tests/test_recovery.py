@@ -45,7 +45,7 @@ def test_epoch_without_an_update_is_part_of_the_lineage(tmp_path):
 
 
 def test_auxiliary_data_survives_epochs_without_updates(tmp_path):
-    """The second life dies before its first update: its first checkpoint must still hold what the first life kept."""
+    """The second epoch ends before its first update: its first checkpoint must still hold the auxiliary data of the first."""
     feed(start(tmp_path, auxiliary=lambda: {"w0": b"trajectory"}), 4)
     for _ in range(3):
         _, auxiliary = open_learner(tmp_path, config(), DIGEST, THETA, SEGMENTS)

@@ -1,4 +1,4 @@
-"""Where a run stands, told from its directory and from the endpoints announced there."""
+"""The status of a run, from its directory and from the endpoints announced there."""
 
 import json
 from collections.abc import Iterator

@@ -10,7 +10,7 @@ from common.errors import UserError, last_line
 class FleetStatus:
     """Counts of workers at one moment."""
 
-    target: int  # workers asked for
+    target: int  # workers requested
     starting: int = 0
     running: int = 0
     draining: int = 0  # asked to shut down
