@@ -54,7 +54,9 @@ def modules(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ModuleType]:
 
 @pytest.fixture(scope="module")
 def tx(modules: dict[str, ModuleType]) -> optax.GradientTransformationExtraArgs:
-    return modules["mlp"].optimizer()
+    """Compiled, so that tests with equal shapes share the work; those of all families take it as it is, too."""
+    bare = modules["mlp"].optimizer()
+    return optax.GradientTransformationExtraArgs(bare.init, jax.jit(bare.update))
 
 
 def weights(dtype: Any = jnp.float32) -> dict[str, jax.Array]:
@@ -214,7 +216,7 @@ def test_large_gradients_give_the_updates_of_exact_arithmetic(
     update, _ = tx.update(w * size, tx.init(w), w)
     with jax.enable_x64(True):
         exact, wide = mlp.transform(jnp.asarray(shipped().theta)), w.astype(jnp.float64)
-        expected, _ = exact.update(wide * size, exact.init(wide), wide)
+        expected, _ = jax.jit(exact.update)(wide * size, exact.init(wide), wide)
         np.testing.assert_allclose(update, expected, rtol=1e-4, atol=1e-8)
 
 
@@ -319,7 +321,8 @@ def test_abstract_parameters_have_a_state(modules: dict[str, ModuleType], family
     assert jax.tree.map(lambda x: (x.shape, x.dtype), shapes) == jax.tree.map(lambda x: (x.shape, x.dtype), w)
 
 
-def test_python_and_numpy_numbers_are_leaves(tx: optax.GradientTransformationExtraArgs) -> None:
+def test_python_and_numpy_numbers_are_leaves(modules: dict[str, ModuleType]) -> None:
+    tx = modules["mlp"].optimizer()
     w = {"a": 0.5, "b": np.linspace(-1, 1, 3, dtype=np.float32)}
     updates, state = tx.update({"a": 1.0, "b": w["b"]}, tx.init(w), w)
     assert finite(updates) and finite(state) and updates["b"].shape == (3,)
@@ -344,7 +347,7 @@ def test_leaves_that_are_not_real_are_named(
 
 def test_complex_parameters_train_by_the_advised_wrapper(tx: optax.GradientTransformationExtraArgs) -> None:
     wrapped, w = optax.contrib.split_real_and_imaginary(tx), jnp.asarray([1 + 2j, 3 - 1j], jnp.complex64)
-    updates, _ = wrapped.update(w, wrapped.init(w), w)
+    updates, _ = jax.jit(wrapped.update)(w, wrapped.init(w), w)
     assert updates.dtype == jnp.complex64 and finite(updates)
 
 

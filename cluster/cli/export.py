@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from cluster.report.export import find, write
+from common.errors import printable
 
 
 @click.command()
@@ -26,4 +27,4 @@ def command(target: str, output: Path, version: int | None) -> None:
     """
     learned = find(target, version)
     write(learned, output)
-    print(f"{output}: {len(learned.theta)} parameters {learned.origin}", file=sys.stderr)
+    print(printable(f"{output}: {len(learned.theta)} parameters {learned.origin}"), file=sys.stderr)

@@ -1,5 +1,6 @@
 """`outertrain launch`: starts a run on a Ray cluster."""
 
+import shlex
 import sys
 
 import click
@@ -9,7 +10,7 @@ from cluster.launchers import ray_cluster
 from cluster.runs import directory
 from cluster.runs.directory import exclusive
 from cluster.runs.open import Request, open_run
-from common.errors import UserError
+from common.errors import UserError, printable
 
 
 @click.command()
@@ -41,4 +42,5 @@ def command(config: str | None, name: str, overrides: tuple[str, ...], resume: b
     except UserError:
         undo()
         raise
-    print(f"{run.name} runs with {workers} workers; see: outertrain watch | scale | stop {run.name}", file=sys.stderr)
+    see = f"outertrain watch | scale | stop {shlex.quote(run.name)}"
+    print(printable(f"{run.name} runs with {workers} workers; see: {see}"), file=sys.stderr)
