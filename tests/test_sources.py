@@ -78,4 +78,4 @@ def test_path_that_does_not_exist_is_a_sentence(tmp_path):
 
 def test_file_of_another_kind_is_a_sentence(tmp_path):
     (tmp_path / "notes.txt").write_text("")
-    rejected(tmp_path / "notes.txt", "notes.txt is a file: give a folder with the official archives")
+    rejected(tmp_path / "notes.txt", "notes.txt is a file: give a folder, a .npz file, or tfds:NAME")

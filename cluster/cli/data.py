@@ -28,8 +28,8 @@ def prepare_command(source: str, store: Path, size: int | None, data_dir: Path |
     """Make a class store; the same command resumes after an interruption.
 
     SOURCE is a folder with one folder of images for each class (inside train/ and test/ where there are such), a folder
-    with the official Imagenet<size>_*_npz.zip archives or their unpacked npz files, or tfds:NAME such as
-    tfds:imagenet_resized/32x32. STORE is the folder to write; set dataset.path to it.
+    with the official Imagenet<size>_*_npz.zip archives or their unpacked npz files, a .npz file with images and labels,
+    or tfds:NAME such as tfds:imagenet_resized/32x32. STORE is the folder to write; set dataset.path to it.
     """
     if size is not None and size < 1:
         raise UserError(f"--size {size} is no image: give its side in pixels")

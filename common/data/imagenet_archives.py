@@ -22,6 +22,7 @@ from common.errors import UserError
 CLASSES = 1000
 BATCHES = 10
 ARCHIVE = re.compile(r"Imagenet(8|16|32|64)_(train|val)(_part[12])?_npz\.zip")
+BATCH = re.compile(r"(train_data_batch|val_data)(?:_(\d+))?\.npz")
 SPLIT_OF_STEM = {"train_data_batch": "train", "val_data": "test"}
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, KeyError)
 
@@ -147,7 +148,7 @@ def _members(path: Path) -> list[Batch]:
 
 def _split_and_number(name: str) -> tuple[str, int] | None:
     """("train", 3) for train_data_batch_3.npz, ("test", 0) for val_data.npz, None for another file."""
-    match = re.fullmatch(r"(train_data_batch|val_data)(?:_(\d+))?\.npz", name)
+    match = BATCH.fullmatch(name)
     if match is None:
         return None
     split, number = SPLIT_OF_STEM[match[1]], int(match[2] or 0)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from common.data.class_store import HEADER
 from common.data.image_folder import find_layout, open_image_folder
-from common.data.imagenet_archives import ARCHIVE, find_batches, open_archives
+from common.data.imagenet_archives import ARCHIVE, BATCH, find_batches, open_archives
+from common.data.npz_source import Npz
 from common.data.prepare import Source
 from common.errors import UserError
 
@@ -18,7 +19,7 @@ SHOWN = 5  # names of a folder that are listed in a sentence
 
 
 def open_source(name: str, data_dir: Path | None = None, size: int | None = None) -> Source:
-    """The source behind `name`: tfds:NAME, or a folder of official ImageNet archives or batches, or of class folders.
+    """The source behind `name`: tfds:NAME, a .npz file, or a folder of official ImageNet archives or of classes.
 
     Args:
       name: as given on the command line.
@@ -35,6 +36,8 @@ def open_source(name: str, data_dir: Path | None = None, size: int | None = None
     folder = Path(name)
     if not folder.exists():
         raise UserError(f"{folder} does not exist: give a folder, or tfds:NAME for a set of tensorflow-datasets.")
+    if folder.suffix == ".npz" and not BATCH.fullmatch(folder.name):
+        return Npz(folder)
     if not folder.is_dir():
         raise UserError(_of_file(folder))
     if (folder / HEADER).exists():
@@ -49,11 +52,11 @@ def open_source(name: str, data_dir: Path | None = None, size: int | None = None
 
 
 def _of_file(path: Path) -> str:
-    if ARCHIVE.fullmatch(path.name) or path.suffix == ".npz":
+    if ARCHIVE.fullmatch(path.name) or BATCH.fullmatch(path.name):
         return f"{path} is one file of a set: give the folder that holds all of them, {path.parent}."
     if PICKLED.fullmatch(path.name):
         return _pickled(path.parent, [path.name])
-    return f"{path} is a file: give a folder with the official archives, or tfds:NAME."
+    return f"{path} is a file: give a folder, a .npz file, or tfds:NAME."
 
 
 def _of_folder(folder: Path) -> str | None:
