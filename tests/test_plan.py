@@ -114,6 +114,7 @@ def test_plan_prints_a_table(folder: Path, capsys: pytest.CaptureFixture) -> Non
         (["own.toml", "--step-seconds", "1", "--worker-mtbf", "nan"], "--worker-mtbf nan is no time between failures"),
         (["own.toml", "--step-seconds", "1", "--cores-per-node", "0"], "--cores-per-node 0 leaves no worker on a node"),
         (["own.toml", "--workers", "0"], "workers.count = 0"),
+        (["own.toml", "--workers", "100001"], "a plan simulates each worker, at most 100,000"),
         (["none.toml"], "none.toml"),
         (["paper"], "give it by --step-seconds"),
     ],

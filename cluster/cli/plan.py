@@ -14,6 +14,8 @@ from common import configfile, runtime
 from common.config import Config
 from common.errors import UserError
 
+MOST_WORKERS = 100_000  # a minute of simulation
+
 
 @click.command()
 @click.argument("config", metavar="[CONFIG]", required=False)
@@ -37,6 +39,10 @@ def command(
     measured on this machine; the workers' cores are taken to be like its cores.
     """
     settings = configfile.load(config or DEFAULT, overrides)
+    if settings.workers.count > MOST_WORKERS:
+        raise UserError(
+            f"workers.count = {settings.workers.count}: a plan simulates each worker, at most {MOST_WORKERS:,}"
+        )
     basis = measure(settings, step_seconds)._replace(**checked(**assumed))
     plan = make_plan(settings, basis)
     print(json.dumps(facts(plan, basis)) if as_json else text(plan, basis, measured=step_seconds is None))

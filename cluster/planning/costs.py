@@ -1,6 +1,7 @@
 """What the learner's work costs on this machine."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from time import process_time
 
@@ -12,6 +13,7 @@ from common.config import Config
 from common.facts import Facts
 from common.messages import GradientSample, Verdict, pack_sample, unpack_reply
 from common.optimizer import initial_theta, make_family
+from learner.deduplication import LIMIT
 from learner.recovery import open_learner
 
 RAY_SECONDS = 0.0005  # that an actor call of this size takes beyond the learner's own work (docs/scale.md)
@@ -20,25 +22,30 @@ DIGEST = "0" * 64
 
 
 def learner_costs(config: Config) -> Costs:
-    """Processor seconds of the learner's exchange over Ray and of its update, for this optimizer and this batch.
+    """Processor seconds of the learner's exchange over Ray and of its update, for this optimizer, batch and fleet.
 
-    Means over the exchanges of ten batches of made-up samples, with the checkpoint of each update.
+    Means over the exchanges of the last batches of made-up samples, once the learner knows all workers: its checkpoints
+    hold the last sample of each.
     """
+    config = replace(config, outer=replace(config.outer, updates=10**9))
+    workers, batch = min(config.workers.count, LIMIT), config.outer.batch_samples
     theta, segments = initial_theta(config), make_family(config.optimizer).segments
     sample = _sample(config, len(theta))
     single, filling = list[float](), list[float]()
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "checkpoints").mkdir()
         learner, _ = open_learner(Path(folder), config, DIGEST, theta, segments)
-        for update in range(min(UPDATES, config.outer.updates)):
-            for number in range(config.outer.batch_samples):
-                payload = pack_sample(sample._replace(worker=f"w{number}", sequence=update, version=update))
+        for update in range(-(-workers // batch) + UPDATES):
+            for number in range(update * batch, (update + 1) * batch):
+                name, sequence = number % workers, number // workers
+                payload = pack_sample(sample._replace(worker=f"w{name}", sequence=sequence, version=update))
                 began = process_time()
                 reply = learner.exchange(payload, 1, update)
-                (filling if number + 1 == config.outer.batch_samples else single).append(process_time() - began)
+                (single if (number + 1) % batch else filling).append(process_time() - began)
                 assert unpack_reply(reply).verdict is Verdict.accepted
-    exchange = float(np.mean(single)) if single else 0.0
-    return Costs(exchange + RAY_SECONDS, max(float(np.median(filling)) - exchange, 0.0))
+    recent = single[-UPDATES * batch :]
+    exchange = float(np.mean(recent)) if recent else 0.0
+    return Costs(exchange + RAY_SECONDS, max(float(np.mean(filling[-UPDATES:])) - exchange, 0.0))
 
 
 def _sample(config: Config, size: int) -> GradientSample:

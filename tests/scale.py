@@ -1,0 +1,343 @@
+"""Measures learner and aggregators under thousands of stub workers, and the simulation against them.
+
+`python tests/scale.py --output docs/scale.json` prints one line for each measured point and its simulated twin. A stub
+worker is a timer and a prepared sample of the paper's optimizer. In one process, exchanges are calls; with `--ray`, the
+learner is an actor and the workers are tasks of one asyncio loop.
+
+In one process the clock is that of the simulation, advanced by the processor time of each exchange: what other programs
+take from this machine does not count. Over Ray the clock is the machine's.
+"""
+
+import argparse
+import asyncio
+import gc
+import heapq
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cluster.actors.bench_learner import DIGEST, sample, temporary_runs
+from cluster.planning.simulation import Costs, Outcome, Scenario, Simulation
+from common.config import Config, OuterConfig, WorkersConfig
+from common.messages import Verdict, pack_sample, unpack_reply
+from common.optimizer import initial_theta, make_family
+from learner.aggregator import Aggregator
+from learner.learner import Learner
+from learner.recovery import open_learner
+
+BATCH = 128
+CONFIG = Config(outer=OuterConfig(batch_samples=BATCH, updates=10**9), workers=WorkersConfig(aggregate=32))
+SPREAD = 0.25  # sample times are uniform in (1 - SPREAD, 1 + SPREAD) times their mean
+CYCLES = 4  # samples of each worker that are measured; half as many before
+SAMPLE = sample("w0", 1, DIGEST)
+Exchange = Callable[[bytes | None, int, int], bytes]
+
+
+class Point(NamedTuple):
+    """What is measured and what is simulated."""
+
+    workers: int
+    load: float  # offered samples per second over what the learner can take
+    aggregators: int = 0
+    group: int = 1
+
+
+POINTS = (
+    Point(1000, 0.5),
+    Point(1000, 0.9),
+    Point(3000, 0.5),
+    Point(3000, 0.9),
+    Point(3000, 1.5),
+    Point(10_000, 0.5),
+    Point(10_000, 0.9),
+    Point(10_000, 1.5),
+    Point(1000, 0.4, 31, 32),
+    Point(10_000, 0.4, 312, 32),
+)
+
+RAY_POINTS = tuple(Point(workers, load) for workers in (1000, 3000, 10_000) for load in (0.5, 0.9))
+
+
+class Measured(NamedTuple):
+    samples_per_second: float
+    staleness: float
+    exchange_50: float
+    exchange_99: float
+    learner_waits: float
+    group: float
+    megabytes: float  # of resident memory that the point added
+
+
+def durations(mean: float) -> Callable[[random.Random], Iterator[float]]:
+    def draw(source: random.Random) -> Iterator[float]:
+        while True:
+            yield mean * source.uniform(1 - SPREAD, 1 + SPREAD)
+
+    return draw
+
+
+class Stub:
+    """A worker: what it knows, and its next payload."""
+
+    def __init__(self, uid: str, seconds: Iterator[float]):
+        self.uid, self.seconds = uid, seconds
+        self.epoch = self.version = -1
+        self.sequence = 0
+
+    def payload(self) -> bytes | None:
+        if self.version < 0:
+            return None
+        self.sequence += 1
+        return pack_sample(
+            SAMPLE._replace(worker=self.uid, sequence=self.sequence, epoch=self.epoch, version=self.version)
+        )
+
+    def take(self, reply: bytes) -> Verdict | None:
+        answer = unpack_reply(reply)
+        self.epoch, self.version = answer.epoch, answer.version
+        return answer.verdict
+
+
+def resident() -> float:
+    """Megabytes of this process."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+class OneProcess:
+    """A learner, and aggregators in front of it if asked for, on one core whose clock stands still while it is idle."""
+
+    def __init__(self, folder: str, point: Point, mean: float):
+        self._run = Path(folder)
+        (self._run / "checkpoints").mkdir()
+        segments = make_family(CONFIG.optimizer).segments
+        self.learner: Learner = open_learner(self._run, CONFIG, DIGEST, initial_theta(CONFIG), segments)[0]
+        self._calls = 0
+        self._doors: list[Exchange] = [
+            Aggregator(CONFIG, f"a{k}", self._count, point.group).exchange for k in range(point.aggregators)
+        ] or [self._count]
+        source = random.Random(1)
+        self._stubs = [Stub(f"w{k}", durations(mean)(source)) for k in range(point.workers)]
+        for k, stub in enumerate(self._stubs):  # known before the clock runs, and out of phase
+            stub.take(self._doors[k % len(self._doors)](None, -1, -1))
+        self._due = [(next(stub.seconds) * source.random(), k) for k, stub in enumerate(self._stubs)]
+        heapq.heapify(self._due)
+        self._now = 0.0
+        gc.collect()
+        gc.freeze()  # else collections walk all stub workers, which no learner holds
+
+    def _count(self, payload: bytes | None, epoch: int, version: int) -> bytes:
+        self._calls += payload is not None
+        return self.learner.exchange(payload, epoch, version)
+
+    def go(self, samples: int) -> tuple[float, float, list[float]]:
+        """Seconds that passed, seconds of computing, and for each exchange the seconds from request to reply."""
+        began, busy, waits = self._now, 0.0, []
+        for _ in range(samples):
+            due, k = heapq.heappop(self._due)
+            stub = self._stubs[k]
+            self._now = max(self._now, due)
+            before = time.process_time()
+            verdict = stub.take(self._doors[k % len(self._doors)](stub.payload(), stub.epoch, stub.version))
+            spent = time.process_time() - before
+            assert verdict is Verdict.accepted, verdict
+            self._now += spent
+            busy += spent
+            waits.append(self._now - due)
+            heapq.heappush(self._due, (self._now + next(stub.seconds), k))
+        return self._now - began, busy, waits
+
+    def measure(self, memory: float) -> Measured:
+        size = len(self._stubs)
+        self.go(CYCLES // 2 * size)
+        first, self._calls = self.learner.status().version, 0
+        seconds, busy, waits = self.go(CYCLES * size)
+        lines = [line for line in read_lines(self._run) if line["version"] > first]
+        return Measured(
+            CYCLES * size / seconds,
+            float(np.mean([line["staleness"]["mean"] for line in lines])),
+            float(np.median(waits)),
+            float(np.percentile(waits, 99)),
+            1 - busy / seconds,
+            CYCLES * size / self._calls,
+            resident() - memory,
+        )
+
+
+def read_lines(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+
+
+def calibrate(workers: int) -> Costs:
+    """Processor seconds of an exchange and of an update, means over 40 batches of a learner that knows so many workers."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = OneProcess(folder, Point(workers, 0), 0.0)
+        place.go(workers)
+        single: list[float] = []
+        filling: list[float] = []
+        for _ in range(40 * BATCH):
+            before = place.learner.status().version
+            spent = place.go(1)[1]
+            (filling if place.learner.status().version > before else single).append(spent)
+    exchange = float(np.mean(single))
+    return Costs(exchange, float(np.mean(filling)) - exchange, latency=0.0)
+
+
+def calibrate_aggregator(group: int) -> float:
+    """Processor seconds of an aggregator's exchange, its upstream exchange apart."""
+    upstream = [0.0]
+    with tempfile.TemporaryDirectory() as folder:
+        place = OneProcess(folder, Point(1, 0), 0.0)
+
+        def forward(payload: bytes | None, epoch: int, version: int) -> bytes:
+            before = time.process_time()
+            reply = place.learner.exchange(payload, epoch, version)
+            upstream[0] += time.process_time() - before
+            return reply
+
+        aggregator = Aggregator(CONFIG, "a", forward, group)
+        stub = Stub("w", iter(()))
+        stub.take(aggregator.exchange(None, -1, -1))
+        began, upstream[0] = time.process_time(), 0.0
+        for _ in range(2000):
+            stub.take(aggregator.exchange(stub.payload(), stub.epoch, stub.version))
+        return (time.process_time() - began - upstream[0]) / 2000
+
+
+def capacity(costs: Costs) -> float:
+    """Samples per second that a learner can take, without aggregators."""
+    return 1 / (costs.exchange + costs.update / BATCH)
+
+
+def simulate(point: Point, costs: Costs, mean: float) -> Outcome:
+    scenario = Scenario(
+        point.workers,
+        BATCH,
+        durations(mean),
+        costs,
+        aggregators=point.aggregators,
+        group=point.group,
+        one_core=point.aggregators > 0,
+    )
+    return Simulation(scenario, 1).run(CYCLES * point.workers, CYCLES // 2 * point.workers)
+
+
+def compared(point: Point, mean: float, measured: Measured, simulated: Outcome) -> dict[str, Any]:
+    """A row of the validation table."""
+    quantities = ("samples_per_second", "staleness", "exchange_50", "exchange_99", "learner_waits", "group")
+    row: dict[str, Any] = {**point._asdict(), "sample_seconds": mean, "megabytes": measured.megabytes}
+    for name in quantities:
+        row[name] = {"measured": getattr(measured, name), "simulated": getattr(simulated, name)}
+    return row
+
+
+def in_one_process(points: tuple[Point, ...]) -> list[dict[str, Any]]:
+    rows = []
+    for point in points:
+        before = calibrate(point.workers)
+        mean = point.workers / (point.load * capacity(before))
+        with tempfile.TemporaryDirectory() as folder:
+            memory = resident()
+            measured = OneProcess(folder, point, mean).measure(memory)
+        after = calibrate(point.workers)
+        costs = Costs((before.exchange + after.exchange) / 2, (before.update + after.update) / 2, latency=0.0)
+        if point.aggregators:
+            costs = costs._replace(aggregate=calibrate_aggregator(point.group))
+        rows.append(compared(point, mean, measured, simulate(point, costs, mean)) | {"costs": costs._asdict()})
+        print(json.dumps(rows[-1]), flush=True)
+    return rows
+
+
+class OverRay:
+    """Stub workers as tasks of one event loop, and the learner as an actor: two processes for two cores."""
+
+    def __init__(self, learner: Any, run: Path, workers: int):
+        self._learner, self._run = learner, run
+        self._stubs = [Stub(f"w{workers}-{k}", iter(())) for k in range(workers)]
+        self._source = random.Random(1)
+        self._mean = 0.0
+        self._waits: list[tuple[float, float]] = []  # when the request left, seconds until the reply
+        self._memory = 0.0
+
+    async def _work(self, stub: Stub, end: float) -> None:
+        await asyncio.sleep(self._mean * self._source.random())
+        while time.perf_counter() < end:
+            began = time.perf_counter()
+            reply = await self._learner.exchange.remote(stub.payload(), stub.epoch, stub.version)
+            stub.take(reply)
+            self._waits.append((began, time.perf_counter() - began))
+            await asyncio.sleep(self._mean * self._source.uniform(1 - SPREAD, 1 + SPREAD))
+
+    async def run(self, mean: float, seconds: float, workers: int | None = None) -> Measured:
+        """Measures the second half of the time, with so many of the workers."""
+        self._mean, self._waits = mean, []
+        stubs = self._stubs[:workers]
+        began = time.perf_counter()
+        await asyncio.gather(*(self._work(stub, began + seconds) for stub in stubs))
+        middle, end = began + seconds / 2, began + seconds
+        waits = [wait for sent, wait in self._waits if middle <= sent < end]
+        lines = read_lines(self._run)
+        status = await self._learner.pid.remote()
+        memory = int(Path(f"/proc/{status}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+        staleness = [line["staleness"]["mean"] for line in lines[-max(1, int(len(waits) / BATCH * 0.9)) :]]
+        return Measured(
+            len(waits) / (end - middle),
+            float(np.mean(staleness)),
+            float(np.median(waits)),
+            float(np.percentile(waits, 99)),
+            float("nan"),
+            1.0,
+            memory,
+        )
+
+
+def over_ray(points: tuple[Point, ...]) -> list[dict[str, Any]]:
+    """The cost of an exchange is that of 64 workers without pauses; the latency is what one worker waits beyond it."""
+    from cluster.actors import ray_session
+    from cluster.actors.learner_actor import start_learner
+    from cluster.runs import directory
+
+    rows = []
+    with temporary_runs(), ray_session.local(2, "scale", CONFIG):
+        run = directory.create("scale", CONFIG)
+        learner = start_learner(run.path)
+        ready = asyncio.run(await_reference(learner.ready.remote()))
+        assert ready is None
+        update = calibrate(1000).update
+        busy = asyncio.run(OverRay(learner, run.path, 64).run(0.0, 12.0))
+        alone = asyncio.run(OverRay(learner, run.path, 1).run(0.0, 4.0))
+        exchange = 1 / busy.samples_per_second - update / BATCH
+        costs = Costs(exchange, update, latency=max(0.0, alone.exchange_50 - exchange) / 2)
+        for point in points:
+            mean = point.workers / (point.load * capacity(costs))
+            seconds = max(20.0, 8 * mean)
+            measured = asyncio.run(OverRay(learner, run.path, point.workers).run(mean, seconds))
+            rows.append(compared(point, mean, measured, simulate(point, costs, mean)) | {"costs": costs._asdict()})
+            print(json.dumps(rows[-1] | {"load_average": os.getloadavg()[0]}), flush=True)
+    return rows
+
+
+async def await_reference(reference: Any) -> Any:
+    return await reference
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--output")
+    parser.add_argument("--ray", action="store_true", help="measure over Ray instead of in one process")
+    arguments = parser.parse_args()
+    rows = over_ray(RAY_POINTS) if arguments.ray else in_one_process(POINTS)
+    if arguments.output:
+        Path(arguments.output).write_text(json.dumps(rows, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
