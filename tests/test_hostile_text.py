@@ -1,6 +1,6 @@
 """Text from names, files and configuration stays text: in HTML, JSON, TOML, metric labels, paths and on the terminal.
 
-Export is tested in test_export.py, messages in test_messages.py, archives in test_archives.py.
+Export is tested in test_export.py, messages in test_messages.py.
 """
 
 import io
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from helpers import run_files
+from helpers.archives import read_zip, write_archives, write_zip
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -26,6 +27,8 @@ from cluster.runs import directory
 from cluster.runs.directory import RunDirectory, check_name
 from common import configfile
 from common.config import Config
+from common.data.imagenet_archives import open_archives
+from common.data.prepare import prepare
 from common.errors import UserError, printable
 
 HOSTILE = (
@@ -148,3 +151,15 @@ def test_progress_shows_text_as_it_is(monkeypatch: pytest.MonkeyPatch, text: str
 def test_printed_commands_are_quoted_for_the_shell(text: str) -> None:
     words = shlex.split(final_table(None, text).partition(": ")[2])
     assert words == ["outertrain", "evaluate", *(["--"] if text.startswith("-") else []), text]
+
+
+def test_archive_members_never_become_paths(tmp_path: Path) -> None:
+    source, store = tmp_path / "source", tmp_path / "store"
+    source.mkdir()
+    write_archives(source)
+    for number, path in enumerate(source.iterdir()):
+        outside = ("../../", f"{tmp_path}/absolute/")[number]
+        write_zip(path, {outside + name: content for name, content in read_zip(path).items()})
+    prepare(open_archives(source, 8), store, lambda *_: None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "store"]
+    assert all(path.parent == store for path in store.rglob("*"))

@@ -51,7 +51,7 @@ def test_included_name_takes_precedence_over_a_path(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("name", pretrained.names())
-def test_each_shipped_one_has_a_card_and_the_size_of_its_family(name: str) -> None:
+def test_included_optimizer_has_a_card_and_fits_its_family(name: str) -> None:
     path = pretrained.find(name)
     assert path is not None
     learned = pretrained.load(path)
@@ -61,7 +61,7 @@ def test_each_shipped_one_has_a_card_and_the_size_of_its_family(name: str) -> No
         assert part in card
 
 
-def test_both_objectives_are_shipped_and_beat_adam_on_an_unseen_task() -> None:
+def test_included_optimizers_beat_adam_on_an_unseen_task() -> None:
     evaluator = Evaluator(configfile.load("quickstart"))  # both have its [optimizer]; valid losses are read at points
     adam = [evaluator.run(UnrollJob("adam", 3, rate=rate)) for rate in (0.003, 0.01, 0.03)]
     for objective in ("train", "valid"):
