@@ -60,6 +60,7 @@ def test_evaluate_launched_run_with_and_without_its_workers(folder: Path, capsys
     assert target.read_bytes() == announced  # Prometheus still watches the fleet of the run
 
     assert main(["scale", "a", "0"]) == 0
+    wait_until_no_workers()
     assert main(["evaluate", "a", "--cluster"]) == 2
     assert "the run has no workers: outertrain scale RUN N" in capsys.readouterr().err
     assert main(["stop", "a"]) == 0
@@ -67,6 +68,13 @@ def test_evaluate_launched_run_with_and_without_its_workers(folder: Path, capsys
     assert "runs with 0 workers" in capsys.readouterr().err  # as many as were asked for last
     assert main(["stop", "a"]) == 0
     assert not list((folder / "runs/a").glob("metrics-*.json"))
+
+
+def wait_until_no_workers() -> None:
+    """Scaling returns before the workers have left; until then they accept jobs."""
+    with ray_cluster.connected("a"):
+        scene = Scene("a")
+        until(lambda: scene.fleet().alive == 0, 60)
 
 
 def next_version() -> int:
