@@ -48,7 +48,7 @@ _SENTENCES = {
     Verdict.malformed: f"The payload is not a valid sample of protocol {SCHEMA}: run the same version of outertrain everywhere.",
     Verdict.wrong_epoch: "The sample was computed with parameters that are not part of this run's history: the worker discards it and continues.",
     Verdict.wrong_run: "The sample comes from another task, dataset, optimizer, estimator or curriculum: restart the worker with this run's configuration.",
-    Verdict.non_finite: "A loss or the es gradient is not finite, which clamping rules out: check the worker's machine.",
+    Verdict.non_finite: "A loss, the es gradient, or an rp that nothing can replace is not finite: check the worker's machine.",
 }
 
 
@@ -65,7 +65,7 @@ class GradientSample(NamedTuple):
     starts: tuple[int, ...]  # inner step at which it starts
     loss_plus: tuple[float, ...]
     loss_minus: tuple[float, ...]
-    rp: Moments  # count 0: not computed
+    rp: Moments  # count 0: not computed; fewer than the pairs where those that were not finite are dropped
     es: Moments
     seconds: float  # wall time of the unroll
     facts: Facts
@@ -134,7 +134,7 @@ def _pack_moments(moments: Moments) -> list[Any]:
 def unpack_sample(payload: bytes, limit: int = 1 << 24) -> GradientSample:
     """The sample in `payload`, whose vectors are read-only views of it.
 
-    Counts and lengths agree with each other; losses and vectors may be non-finite. Whether they fit the run is checked
+    Without any observation its vectors have length 0. Counts and lengths agree with each other; losses and vectors may be non-finite. Whether they fit the run is checked
     by `learner.admission`.
 
     Raises:
@@ -216,8 +216,8 @@ def _vectors(rp: Any, es: Any, pairs: int) -> tuple[Moments, Moments]:
         check(wire_checks.integer(moments[0], f"{name} count") <= pairs, f"{name} counts more than the {pairs} pairs")
         _vector_fields(name, *moments)
     sizes = {len(vector) for moments in raw.values() for vector in moments[1:] if vector is not None}
-    check(len(sizes) == 1 and 0 not in sizes, "the vectors are absent, empty or of different lengths")
-    size = sizes.pop() // 8
+    check(len(sizes) <= 1 and 0 not in sizes, "the vectors are empty or of different lengths")
+    size = sizes.pop() // 8 if sizes else 0
     return _moments(rp, size), _moments(es, size)
 
 

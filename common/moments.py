@@ -51,10 +51,12 @@ def combine_all(parts: Iterable[Moments], size: int) -> Moments:
     count, mean, m2, step, scratch = 0, np.zeros(size), np.zeros(size), np.empty(size), np.empty(size)
     with np.errstate(invalid="ignore", over="ignore"):
         for part in parts:
+            if part.count == 0:
+                continue
             before, count = count, count + part.count
             if before == 0:
                 mean[:], m2[:] = part.mean, part.m2
-            elif part.count > 0:
+            else:
                 np.subtract(part.mean, mean, out=step)
                 mean += np.multiply(step, part.count / count, out=scratch)
                 m2 += part.m2

@@ -82,11 +82,18 @@ class UpdateRecord(NamedTuple):
     norms: Norms
     clipped: float  # fraction of coordinates that clipping changed
     refused: bool  # the step left the range of float32, so that theta is unchanged
+    rp_dropped: int = 0  # pairs left out of the mean under `estimator.use = "rp"`, because their rp is not finite
+
+    @property
+    def empty(self) -> bool:
+        """Whether every pair was left out, so that the gradient was zero."""
+        return self.rp_dropped > 0 and self.rp_pairs == 0
 
     def to_json(self) -> Json:
-        """A line of history.jsonl."""
+        """A line of history.jsonl. Later fields are written only where they say something."""
         fields = self._asdict()
-        del fields["norms"], fields["clipped"], fields["refused"]
+        del fields["norms"], fields["clipped"], fields["refused"], fields["rp_dropped"]
+        later = {"rp_dropped": self.rp_dropped, "empty": self.empty} if self.rp_dropped else {}
         return fields | {
             "verdicts": dict(self.verdicts),
             "windows": self.windows._asdict(),
@@ -99,6 +106,7 @@ class UpdateRecord(NamedTuple):
             "update_norm": self.norms.update,
             "theta_norm": self.norms.theta,
             "refused": self.refused,
+            **later,
         }
 
     @classmethod
@@ -137,6 +145,7 @@ class UpdateRecord(NamedTuple):
             norms=Norms(*(_number(line, f"{name}_norm") for name in Norms._fields)),
             clipped=_number(line, "clipped"),
             refused=bool(_value(line, "refused", bool)),
+            rp_dropped=_integer(line, "rp_dropped") if "rp_dropped" in line else 0,
         )
 
 

@@ -22,6 +22,7 @@ from learner.observer import Observer
 
 log = logging.getLogger(__name__)
 _LARGEST_NOISE = 8.0  # standard deviations; a Gaussian draw beyond it has probability 1e-15
+_LARGEST_RP = float(np.finfo(np.float32).max)  # workers differentiate in float32
 _SLACK = 1 + 1e-4  # float32 rounding of the workers
 
 
@@ -57,7 +58,7 @@ def admit(sample: GradientSample, bounds: Limits, head: Head, taken: Deduplicato
         return Verdict.wrong_run
     if not _fits(sample, bounds):
         return Verdict.malformed
-    if not _finite(sample):
+    if not _finite(sample, bounds):
         return Verdict.non_finite
     if not _possible(sample, bounds):
         return Verdict.malformed
@@ -88,23 +89,25 @@ def _fits(sample: GradientSample, bounds: Limits) -> bool:
     """Whether its counts and lengths are those of this run."""
     estimator, pairs = bounds.config.estimator, len(sample.windows)
     has_es, needs_rp = estimator.sigma > 0, estimator.use == "rp"
+    drops = needs_rp and estimator.rp_nonfinite == "drop"
     steps = zip(sample.starts, sample.windows, strict=True)
     return (
-        len(sample.es.mean) == bounds.size
+        len(sample.es.mean) == (bounds.size if sample.rp.count or sample.es.count else 0)
         and pairs % estimator.pairs == 0
         and samples_in(sample, estimator.pairs) <= bounds.config.outer.batch_samples
         and sample.objective == estimator.objective
         and sample.es.count == (pairs if has_es else 0)
-        and (sample.rp.count == pairs or (has_es and not needs_rp))
+        and (sample.rp.count == pairs or drops or (has_es and not needs_rp))
         and all(start + window <= bounds.config.task.inner_steps for start, window in steps)
     )
 
 
-def _finite(sample: GradientSample) -> bool:
+def _finite(sample: GradientSample, bounds: Limits) -> bool:
     """rp may be non-finite where the merge can fall back to es."""
-    bounded = sample.es if sample.es.count else sample.rp
+    alone = bounds.config.estimator.use == "rp"
+    vectors = (*sample.es[1:], *sample.rp[1:]) if alone else sample.es[1:]
     losses = all(map(math.isfinite, sample.loss_plus + sample.loss_minus))
-    return losses and bool(np.isfinite(bounded.mean).all() and np.isfinite(bounded.m2).all())
+    return losses and all(bool(np.isfinite(vector).all()) for vector in vectors)
 
 
 def _possible(sample: GradientSample, bounds: Limits) -> bool:
@@ -113,13 +116,17 @@ def _possible(sample: GradientSample, bounds: Limits) -> bool:
         return False
     if (sample.rp.m2 < 0).any():
         return False
-    return not sample.es.count or _within(sample.es, bounds.es)
+    if bounds.config.estimator.use == "rp" and not _within(sample.rp, _LARGEST_RP):
+        return False
+    return _within(sample.es, bounds.es)
 
 
-def _within(es: Moments, bound: float) -> bool:
+def _within(moments: Moments, bound: float) -> bool:
     """Means within the bound, and squared deviations that `count` values within it can have."""
-    means = -bound <= es.mean.min() and es.mean.max() <= bound
-    return bool(means and es.m2.min() >= 0 and es.m2.max() <= es.count * bound * bound)
+    if moments.count == 0:
+        return True
+    means = -bound <= moments.mean.min() and moments.mean.max() <= bound
+    return bool(means and moments.m2.min() >= 0 and moments.m2.max() <= moments.count * bound * bound)
 
 
 class Admission:

@@ -120,7 +120,7 @@ def merged(group: Sequence[GradientSample], uid: str, sequence: int) -> Gradient
     Its duration is the mean of theirs.
     """
     ordered = sorted(group, key=lambda s: (s.worker, s.sequence))
-    size = len(ordered[0].es.mean)
+    size = max(len(s.es.mean) for s in ordered)  # 0 where a sample holds no observation
     return ordered[0]._replace(
         worker=uid,
         sequence=sequence,

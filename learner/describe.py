@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from common.config import EstimatorConfig
 from common.messages import GradientSample
 from common.moments import variance
 from common.update_record import LEVELS, UNKNOWN, Norms, Quantiles, Staleness, UpdateRecord, Weight, Windows
@@ -25,12 +26,14 @@ class Stamp(NamedTuple):
     verdicts: Mapping[str, int]  # samples received since then, by verdict
 
 
-def describe(stamp: Stamp, samples: Sequence[GradientSample], pairs: int, merged: Merged, step: Step) -> UpdateRecord:
+def describe(
+    stamp: Stamp, samples: Sequence[GradientSample], estimator: EstimatorConfig, merged: Merged, step: Step
+) -> UpdateRecord:
     """The record of the update that made `stamp.version` of a batch.
 
     Args:
       samples: the batch; losses are means over its pairs, whoever sent them.
-      pairs: S, so that an aggregate counts as the samples that it stands for.
+      estimator: `pairs`, so that an aggregate counts as the samples that it stands for, and `use`.
       merged: of the batch; variances are of one pair, quantiles over coordinates.
       step: of the outer optimizer.
     """
@@ -42,14 +45,14 @@ def describe(stamp: Stamp, samples: Sequence[GradientSample], pairs: int, merged
         loss=_bounded((plus.mean() + minus.mean()) / 2),
         loss_plus=_bounded(plus.mean()),
         loss_minus=_bounded(minus.mean()),
-        samples=len(windows) // pairs,
+        samples=len(windows) // estimator.pairs,
         inner_steps=_count(s.facts.inner_steps for s in samples),
         windows=Windows(float(windows.mean()), int(windows.min()), int(windows.max())),
         staleness=Staleness(float(staleness.mean()), int(staleness.max())),
         diverged=_count(s.facts.diverged for s in samples),
         finished=_count(s.facts.finished for s in samples),
         workers_seen=len({s.worker for s in samples}),
-        rp_nonfinite=sum(not calm(s.rp) for s in samples),
+        rp_nonfinite=sum(s.rp.count > 0 and not calm(s.rp) for s in samples),
         weight_rp=Weight(float(merged.weight_rp.mean()), quantiles(merged.weight_rp)),
         var_rp=quantiles(variance(merged.rp)),
         var_es=quantiles(variance(merged.es)),
@@ -59,6 +62,7 @@ def describe(stamp: Stamp, samples: Sequence[GradientSample], pairs: int, merged
         norms=Norms(*map(_bounded, (step.gradient_norm, step.update_norm, norm(step.theta.astype(np.float64))))),
         clipped=step.clipped,
         refused=step.rejected,
+        rp_dropped=len(windows) - merged.rp.count if estimator.use == "rp" else 0,
     )
 
 

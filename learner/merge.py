@@ -6,7 +6,8 @@ The variances are those of the means: sample variances with a floor of 1e-8, eac
 An estimator whose variance is unknown (fewer than two observations) has weight 0. When neither variance is known, the
 merge equals es: a clamped loss bounds es, and nothing bounds rp. An rp that exploded (not finite, or beyond 1e15, where
 it says nothing about a gradient that clamp / sigma bounds) is an observation of infinite variance: its coordinates fall
-back to es for this batch.
+back to es for this batch. Under `estimator.use = "rp"` the gradient is the mean of rp alone, however large: workers have
+dropped or clipped what is not finite, and without any observation it is zero.
 """
 
 from collections.abc import Sequence
@@ -73,7 +74,7 @@ def merge(samples: Sequence[Estimates], rule: Rule, past_rp: np.ndarray | None =
       ([0.9], [2.3])
     """
     estimator, size = rule.estimator, len(rule.segments)
-    pairs = [(_trusted(s.rp), s.es) for s in samples]
+    pairs = [(s.rp if estimator.use == "rp" else _trusted(s.rp), s.es) for s in samples]
     rp, es = _combined(pairs, size)
     with np.errstate(over="ignore", invalid="ignore"):
         if estimator.use == "merged" and estimator.cross_fit:
@@ -133,9 +134,10 @@ def _weights(
     rp: Moments, es: Moments, rp_spread: Moments, es_spread: Moments, rule: Rule, past_rp: np.ndarray | None
 ) -> np.ndarray:
     """Weight of rp [P] for the means of `rp` and `es`, with sample variances of the `_spread` moments."""
-    if rp.count == 0 or es.count == 0 or rule.estimator.use != "merged":
-        prefers_rp = es.count == 0 or rule.estimator.use == "rp"
-        return np.where(np.isfinite(rp.mean), float(prefers_rp and rp.count > 0), 0.0)
+    if rule.estimator.use == "rp":
+        return np.ones(len(rp.mean))
+    if rp.count == 0 or es.count == 0 or rule.estimator.use == "es":
+        return np.where(np.isfinite(rp.mean), float(es.count == 0 and rp.count > 0), 0.0)
     per_pair_rp = variance(rp_spread, FLOOR) if past_rp is None else np.maximum(past_rp, FLOOR)
     per_pair_rp = np.where(np.isfinite(rp.mean), per_pair_rp, np.inf)
     of_rp = _pool(per_pair_rp, rule) / rp.count

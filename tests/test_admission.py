@@ -126,10 +126,11 @@ def test_admit_non_finite_loss_is_non_finite(field, value):
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
 def test_admit_exploding_rp_is_accepted_beside_es(value):
     assert with_rp(value) is Verdict.accepted
-    assert with_rp(value, config({"use": "rp"})) is Verdict.accepted
+    expected = Verdict.accepted if np.isfinite(value) else Verdict.non_finite
+    assert with_rp(value, config({"use": "rp"})) is expected
     alone = config({"use": "rp", "sigma": 0.0})
     made = current(es=moments.empty(SIZE), rp=moments.of(np.full((1, SIZE), value)))
-    assert judge(made, alone) is (Verdict.accepted if np.isfinite(value) else Verdict.non_finite)
+    assert judge(made, alone) is expected
 
 
 def test_admit_one_deviation_beyond_the_bound_is_malformed():
@@ -142,7 +143,24 @@ def test_admit_without_noise_needs_rp_and_no_es():
     alone = config({"use": "rp", "sigma": 0.0})
     assert judge(current(es=moments.empty(SIZE)), alone) is Verdict.accepted
     assert judge(current(), alone) is Verdict.malformed
-    assert judge(current(rp=moments.empty(SIZE)), config({"use": "rp"})) is Verdict.malformed
+    clips = config({"use": "rp", "rp_nonfinite": "clip"})
+    assert judge(current(rp=moments.empty(SIZE)), clips) is Verdict.malformed
+
+
+def test_admit_rp_alone_may_lack_dropped_pairs():
+    for sigma, es in ((0.1, sample(pairs=2).es), (0.0, moments.empty(SIZE))):
+        fewer = current(pairs=2, es=es, rp=moments.of(np.ones((1, SIZE))))
+        for policy, verdict in (("drop", Verdict.accepted), ("clip", Verdict.malformed)):
+            settings = config({"use": "rp", "sigma": sigma, "pairs": 2, "rp_nonfinite": policy})
+            assert judge(fewer, settings) is verdict
+    none = current(es=moments.empty(0), rp=moments.empty(0))
+    assert judge(none, config({"use": "rp", "sigma": 0.0})) is Verdict.accepted
+    assert judge(none, config({"use": "rp", "sigma": 0.0, "rp_nonfinite": "clip"})) is Verdict.malformed
+    assert judge(none, config()) is Verdict.malformed
+
+
+def test_admit_rp_alone_beyond_float32_is_malformed():
+    assert with_rp(1e39, config({"use": "rp"})) is Verdict.malformed
 
 
 def test_admit_repeated_name_is_duplicate():

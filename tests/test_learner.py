@@ -8,7 +8,8 @@ from helpers.learner import DIGEST, SIZE, THETA, ask, config, feed, sample, send
 
 from cluster.monitoring.metrics import LearnerMetrics, exposition
 from common import files, moments
-from common.messages import Verdict, decode_theta, pack_sample, unpack_reply
+from common.messages import Verdict, decode_theta, pack_sample, unpack_reply, unpack_sample
+from learner.aggregator import merged
 from learner.checkpoints import latest_checkpoint, load_theta
 from learner.failpoints import POINTS, FailpointReached
 from learner.history import read_history
@@ -327,3 +328,22 @@ def test_memory_is_bounded_by_the_batch(tmp_path):
     for k in range(200):
         send(learner, sample(f"w{k}", 0))
         assert learner.status().batch < 4
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.0])
+def test_rp_alone_batch_without_a_pair_has_zero_gradient(tmp_path, sigma):
+    """The first batch drops three of four pairs, the second drops all, through an aggregate or not."""
+    settings = config({"use": "rp", "sigma": sigma}, optimizer="sgd", learning_rate=1.0, clip="none")
+    learner = start(tmp_path, settings)
+    empty, es = moments.empty(SIZE), {} if sigma else {"es": moments.empty(SIZE)}
+    for k in range(4):
+        rp = moments.of(np.full((1, SIZE), 0.5)) if k == 2 else empty
+        first = send(learner, sample(sequence=k, rp=rp, **es))
+    np.testing.assert_allclose(decode_theta(first.theta), THETA - 0.5, rtol=1e-6)
+    group = [sample(sequence=k, version=1, rp=empty, **es) for k in range(4, 6)]
+    aggregate = unpack_sample(pack_sample(merged([unpack_sample(pack_sample(s)) for s in group], "a", 1)))
+    for made in (*group, aggregate):
+        second = send(learner, made)
+    assert (second.version, second.theta) == (2, first.theta)
+    assert [(r.rp_dropped, r.rp_pairs, r.empty) for r in read_history(tmp_path)] == [(3, 1, False), (4, 0, True)]
+    assert read_history(tmp_path)[1].norms.gradient == 0

@@ -115,11 +115,18 @@ def test_merge_infinite_variance_excludes_its_tensor():
     assert merged.fallback == 1
 
 
-def test_merge_rp_only_non_finite_falls_back_to_es():
-    samples = batch([[1.0, np.nan], [3.0, 2.0]], [[5.0, 6.0], [7.0, 8.0]])
+def test_merge_rp_only_takes_no_coordinate_of_es():
+    samples = batch([[1.0, 1e30], [3.0, 2.0]], [[5.0, 6.0], [7.0, 8.0]])
     merged = merge(samples, rule("rp", segments=[0, 1]))
-    np.testing.assert_array_equal(merged.gradient, [2, 7])
-    assert merged.fallback == 1
+    np.testing.assert_array_equal(merged.gradient, [2, 5e29])
+    assert merged.fallback == 0
+
+
+def test_merge_rp_only_without_observation_is_zero():
+    samples = batch([None, None], [[5.0, 6.0], [7.0, 8.0]])
+    np.testing.assert_array_equal(merge(samples, rule("rp", segments=[0, 1])).gradient, [0, 0])
+    partly = merge(batch([None, [1.0, 2.0]], [[5.0, 6.0], [7.0, 8.0]]), rule("rp", segments=[0, 1]))
+    np.testing.assert_array_equal(partly.gradient, [1, 2])
 
 
 def test_merge_fewer_than_two_observations_weigh_0():
@@ -135,7 +142,7 @@ def test_merge_fewer_than_two_observations_weigh_0():
 
 def test_merge_without_rp_is_es():
     samples = [s._replace(rp=moments.empty(SIZE)) for s in random_batch()]
-    for use in ("rp", "es", "merged"):
+    for use in ("es", "merged"):
         np.testing.assert_array_equal(merge(samples, rule(use)).gradient, merge(samples, rule("es")).es.mean)
 
 
@@ -240,7 +247,7 @@ def test_exploded_huge_deviations_count():
     m2 = np.zeros(SIZE)
     m2[1] = 1e40
     samples[0] = samples[0]._replace(rp=moments.Moments(2, np.zeros(SIZE), m2))
-    merged = merge(samples, rule("rp"))
+    merged = merge(samples, rule())
     assert merged.fallback == 1
     assert merged.gradient[1] == merged.es.mean[1]
 

@@ -21,7 +21,7 @@ from common.messages import (
     unpack_reply,
     unpack_sample,
 )
-from common.moments import Moments
+from common.moments import Moments, empty
 
 REPLY = Reply(Verdict.accepted, 2, 7, "d" * 64, b"\x00\x00\x80?", False, 0.125)
 FIELDS = ("kind", "schema", *GradientSample._fields)
@@ -145,7 +145,6 @@ HOSTILE = {
     "half a number": dict(es=[2, b"\0" * 47, b"\0" * 47]),
     "lengths differ": dict(es=[2, b"\0" * 48, b"\0" * 40]),
     "rp and es differ": dict(rp=[2, b"\0" * 40, b"\0" * 40]),
-    "both empty": dict(rp=[0, None, None], es=[0, None, None]),
     "vectors of length zero": dict(rp=[2, b"", b""], es=[2, b"", b""]),
     "seconds negative": dict(seconds=-1.0),
     "seconds not finite": dict(seconds=float("inf")),
@@ -263,3 +262,9 @@ def test_verdict_has_a_label_and_a_sentence():
     for verdict in Verdict:
         assert verdict.value == verdict.name
         assert verdict.sentence.endswith(".") and " " in verdict.sentence
+
+
+def test_sample_without_observation_survives_the_wire():
+    """All pairs of plain backpropagation were dropped: vectors of length 0, whatever the length of theta."""
+    read = unpack_sample(pack_sample(sample()._replace(rp=empty(6), es=empty(6))))
+    assert (read.rp.count, read.es.count, len(read.rp.mean)) == (0, 0, 0)

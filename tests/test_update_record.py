@@ -35,3 +35,11 @@ def test_from_json_missing_or_foreign_value_is_an_error(key: str) -> None:
 def test_from_json_unknown_key_is_ignored() -> None:
     line = json.loads(GOLDEN)
     assert UpdateRecord.from_json(line | {"of a later version": 1}) == UpdateRecord.from_json(line)
+
+
+def test_json_of_dropped_pairs_is_written_only_if_there_are_any() -> None:
+    record = UpdateRecord.from_json(json.loads(GOLDEN))
+    for pairs, empty in ((2, False), (0, True)):
+        line = record._replace(rp_dropped=3, rp_pairs=pairs).to_json()
+        assert (line["rp_dropped"], line["empty"]) == (3, empty)
+        assert UpdateRecord.from_json(line).rp_dropped == 3 and "rp_dropped" not in record.to_json()

@@ -12,6 +12,7 @@ from common.data.dataset import open_dataset
 from common.errors import UserError
 from common.messages import Reply, Verdict, encode_theta, pack_reply, pack_sample, unpack_sample
 from common.optimizer import initial_theta, make_family
+from workers.estimators import Branch, Pair, antithetic_pair, usable_rp
 from workers.trajectory import Sampler
 from workers.worker import Worker
 
@@ -215,3 +216,31 @@ def test_negative_loss_is_rejected_with_the_reason():
 def rebuilt(task, worker):
     unroll = worker.sampler.unroll
     return type(unroll)(task, make_family(worker.config.optimizer), unroll.outer_loss, unroll.segment)
+
+
+def exploding(rp):
+    """A pair with this rp."""
+    branch = Branch(1.0, None, 1.0, None)
+    return Pair(branch, branch, np.array(rp), np.zeros(2))
+
+
+def test_usable_rp_alone_drops_or_clips_what_is_not_finite():
+    pairs = [exploding(rp) for rp in ([1.0, np.nan], [2.0, 1e30], [-np.inf, 1e20], [np.inf, 3.0])]
+    for settings, expected in (
+        (EstimatorConfig(use="rp"), [[2, 1e30]]),
+        (EstimatorConfig(use="rp", rp_nonfinite="clip"), [[1, 0], [2, 1e30], [-1e15, 1e15], [1e15, 3]]),
+        (EstimatorConfig(), [[1, np.nan], [2, 1e30], [-np.inf, 1e20], [np.inf, 3]]),
+    ):
+        np.testing.assert_array_equal(usable_rp(pairs, settings), expected)
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.0])
+def test_sample_of_rp_alone_without_finite_pair_is_sent(sigma, monkeypatch):
+    def explode(*args, **kwargs):
+        return antithetic_pair(*args, **kwargs)._replace(rp=np.array([0.5, np.inf]))
+
+    monkeypatch.setattr("workers.trajectory.antithetic_pair", explode)
+    worker, learner = worker_and_script(config(use="rp", sigma=sigma))
+    worker.step(), worker.step()
+    [sample] = learner.samples
+    assert (sample.rp.count, sample.es.count) == (0, 3 if sigma else 0)

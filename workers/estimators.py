@@ -18,12 +18,16 @@ the whole problem's smoothed mean loss:
                        in Online Evolution Strategies. NeurIPS 2023, arXiv:2304.12180
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
+from common.config import EstimatorConfig
 from workers.unroll import InnerState, Problem, Unroll
+
+CLIP = 1e15  # of a coordinate of an rp that is not finite, under `estimator.rp_nonfinite = "clip"`
 
 
 class Perturbation(NamedTuple):
@@ -85,6 +89,23 @@ def antithetic_pair(unroll: Unroll, perturbation: Perturbation, truncation: Trun
     if plus.gradient is not None and minus.gradient is not None:
         rp = (plus.gradient.astype(np.float64) + minus.gradient.astype(np.float64)) / 2
     return Pair(plus, minus, rp, (plus.loss - minus.loss) * noise / (2 * sigma))
+
+
+def usable_rp(pairs: Sequence[Pair], estimator: EstimatorConfig) -> list[np.ndarray]:
+    """rp [P] of those pairs that contribute to its moments.
+
+    Under `estimator.use = "rp"` there is no es that could replace a non-finite rp, so `estimator.rp_nonfinite` applies.
+    Otherwise the learner judges each coordinate (`learner.merge`).
+    """
+    computed = [pair.rp for pair in pairs if pair.rp is not None]
+    if estimator.use != "rp":
+        return computed
+    if estimator.rp_nonfinite == "drop":
+        return [rp for rp in computed if np.isfinite(rp).all()]
+    return [
+        rp if np.isfinite(rp).all() else np.clip(np.nan_to_num(rp, nan=0.0, posinf=CLIP), -CLIP, CLIP)
+        for rp in computed
+    ]
 
 
 class Noise(NamedTuple):

@@ -18,6 +18,7 @@ from common.facts import Facts
 from common.messages import GradientSample, Reply, pack_sample, unpack_reply
 from common.optimizer import make_family
 from common.task import IMAGE_FAMILIES, make_task
+from workers.estimators import usable_rp
 from workers.trajectory import PROBES, Advance, Sampler, Trajectory
 from workers.unroll import OuterLoss, Unroll
 
@@ -110,7 +111,7 @@ class Worker:
 
     def _pack(self, advances: list[Advance], seconds: float, facts: Facts) -> GradientSample:
         size = len(self.theta) if self.theta is not None else 0
-        rp = [a.pair.rp for a in advances if a.pair.rp is not None]
+        rp = usable_rp([a.pair for a in advances], self.config.estimator)
         es = [a.es for a in advances if a.es is not None]
         return GradientSample(
             worker=self.uid,

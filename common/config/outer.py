@@ -85,6 +85,14 @@ class EstimatorConfig(Section):
             high=1,
         ),
     ] = 1.0
+    rp_nonfinite: Annotated[
+        Literal["drop", "clip"],
+        Key(
+            "Under use = 'rp', a pair whose rp is not finite: left out of the mean, or clipped to +-1e15 (nan: 0).",
+            "drop biases the mean towards calm pairs; a batch without any pair left is an update of zero gradient. "
+            "clip: such a pair decides the whole update.",
+        ),
+    ] = "drop"
 
     def __post_init__(self) -> None:
         super().__post_init__()
