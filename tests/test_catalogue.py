@@ -81,12 +81,14 @@ def test_every_figure_runs_from_jobs_to_a_picture(tiny, tmp_path):
     for name in catalogue.order(catalogue.NAMES):
         mine = complete(name, results)
         assert {result["figure"] for result in mine} == {name}
-        assert complete(name, results + mine)[0]["item"] == mine[0]["item"]
+        assert len({result["item"] for result in mine}) == len(mine)
         results += mine
     for name in catalogue.NAMES:
         outcome = catalogue.outcome(name, results)
-        assert isinstance(outcome.holds, bool) and len(outcome.sentence) > 80 and "nan" not in outcome.sentence
-        catalogue.draw(name, results).savefig(tmp_path / f"{name}.png")
+        assert len(outcome.sentence) > 80 and "nan" not in outcome.sentence
+        figure = catalogue.draw(name, results)
+        assert all(axes.has_data() for axes in figure.axes if axes.get_visible())
+        figure.savefig(tmp_path / f"{name}.png")
         assert (tmp_path / f"{name}.png").stat().st_size > 10_000
 
 
@@ -100,7 +102,7 @@ def test_picture_of_committed_results_labels_its_panels(name):
 @pytest.mark.parametrize("name", catalogue.NAMES)
 def test_paper_scale_jobs_have_names_of_their_own(name):
     listed = catalogue.jobs(name, "paper", [])
-    assert listed or catalogue.needs(name)
+    assert bool(listed) == (name not in {"fig4", "fig7"})  # all jobs of these two need a theta that fig5 learned
     assert len({job["item"] for job in listed}) == len(listed)
 
 

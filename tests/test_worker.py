@@ -1,6 +1,8 @@
 """The worker with a scripted learner: its samples, how it applies replies, and resumption from a snapshot."""
 
 import dataclasses
+import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -106,12 +108,14 @@ def test_sample_holds_statistics_of_one_pair_per_trajectory():
     assert len({s.loss_plus for s in learner.samples}) == 4 and len(set(learner.samples[0].loss_plus)) == 3
 
 
-def test_facts_are_known_and_durations_not_negative():
+def test_durations_are_those_of_tasks_unroll_and_exchange(monkeypatch):
+    """On a clock that has advanced by n seconds when it is read for the n-th time; an exchange is told by the next."""
     worker, learner = worker_and_script()
+    clock = itertools.accumulate(itertools.count(1.0))
+    monkeypatch.setattr("workers.worker.time", SimpleNamespace(perf_counter=clock.__next__))
     worker.step(), worker.step(), worker.step()
-    for sample in learner.samples:
-        assert sample.seconds > 0 and min(sample.facts.task_seconds, sample.facts.exchange_seconds) >= 0
-    assert learner.samples[0].facts.task_seconds > 0  # its first tasks
+    found = [(s.seconds, s.facts.task_seconds, s.facts.exchange_seconds) for s in learner.samples]
+    assert found == [(5.0, 4.0, 2.0), (10.0, 9.0, 7.0)]  # the first step only fetches
 
 
 def test_diverged_trajectories_are_counted_in_facts():
