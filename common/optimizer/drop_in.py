@@ -38,7 +38,10 @@ def drop_in(
         _check(gradient, w)
         g = _bounded(gradient.astype(m.dtype))[None]
         m, r = _average(m, g), _average(r, g * g)
-        inputs = _scaled_down(_inputs(g, w.astype(m.dtype)[None], m, r, momentum_features))
+        w = w.astype(m.dtype)[None]
+        # rms is at least half of g^2, and bounds momentum: no input is large where these two are not.
+        large = jnp.maximum(_peak(r), _peak(w)) > LARGEST_INPUT
+        inputs = jax.lax.cond(large, _scaled_down, lambda x: x, _inputs(g, w, m, r, momentum_features))
         time = _time(step, inputs.dtype) if time_features else None
         update = _apply([layer.astype(inputs.dtype) for layer in layers], inputs, time)
         return update.astype(gradient.dtype), m, r
@@ -92,7 +95,11 @@ def _bounded(g: jax.Array) -> jax.Array:
     return jnp.where(jnp.isfinite(g), jnp.clip(g, -LARGEST_GRADIENT, LARGEST_GRADIENT), g)
 
 
+def _peak(x: jax.Array, **reduction: Any) -> jax.Array:
+    return jnp.max(jnp.abs(x), initial=0.0, **reduction)
+
+
 def _scaled_down(inputs: jax.Array) -> jax.Array:
     """Inputs [features, ...], those of a feature divided by one number so that none exceeds LARGEST_INPUT."""
-    peak = jnp.max(jnp.abs(inputs), axis=tuple(range(1, inputs.ndim)), keepdims=True, initial=0.0)
+    peak = _peak(inputs, axis=tuple(range(1, inputs.ndim)), keepdims=True)
     return inputs / jnp.where(peak > LARGEST_INPUT, peak / LARGEST_INPUT, 1.0)
