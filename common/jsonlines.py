@@ -4,12 +4,14 @@ A crash or a full disk may leave a torn line: readers skip it, and the writer te
 """
 
 import json
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+INFINITY = "inf"  # JSON has no infinity; float("inf") reads it
 _FIRST_READ = 2**16  # bytes read first from the end of a file; a line of a history has about 1,000
 Record = dict[str, Any]
 T = TypeVar("T")
@@ -43,6 +45,11 @@ class Writer:
             os.close(descriptor)
         self._torn = False
         self._queued.clear()
+
+
+def writable(value: float | None) -> float | str | None:
+    """`value` in the form that JSON can hold: infinity as text."""
+    return INFINITY if value == math.inf else value
 
 
 def _ends_in_a_torn_line(path: Path) -> bool:

@@ -75,6 +75,19 @@ def variance(moments: Moments, floor: float = 0.0) -> np.ndarray:
     return np.where(known, np.maximum(moments.m2 / (moments.count - 1), floor), np.inf)
 
 
+def quantiles(values: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """Quantiles [levels] over all `values` [P], of which those that are not finite count as infinity.
+
+    They are `numpy.quantile`'s, and infinite where one of the two values that it would interpolate is.
+    """
+    finite = np.isfinite(values)
+    if not finite.any():
+        return np.full(levels.shape, np.inf)
+    linear = np.quantile(np.where(finite, values, values[finite].max()), levels)
+    above = np.quantile(np.where(finite, values, np.inf), levels, method="higher")
+    return np.where(np.isfinite(above), linear, np.inf)
+
+
 def variance_of_mean(moments: Moments, floor: float) -> np.ndarray:
     """Estimated variance [P] of `moments.mean`: `variance` divided by the count."""
     return variance(moments, floor) / max(moments.count, 1)

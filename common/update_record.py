@@ -4,14 +4,17 @@ A line of `history.jsonl` is the JSON of one; the metrics, the report and the fi
 `common` because the learner writes it and the figures of `workers` read it.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
+
+from common import jsonlines
 
 Json = dict[str, Any]
 
 
 class Quantiles(NamedTuple):
-    """Quantiles over the finite coordinates of a vector [P]; None where no coordinate is finite."""
+    """Quantiles over the coordinates of a vector [P], infinite where that many are not finite; None where unknown."""
 
     q05: float | None
     q25: float | None
@@ -83,6 +86,7 @@ class UpdateRecord(NamedTuple):
     clipped: float  # fraction of coordinates that clipping changed
     refused: bool  # the step left the range of float32, so that theta is unchanged
     rp_dropped: int = 0  # pairs left out of the mean under `estimator.use = "rp"`, because their rp is not finite
+    var_rp_nonfinite: float = 0.0  # fraction of coordinates whose variance of rp is infinite
 
     @property
     def empty(self) -> bool:
@@ -92,15 +96,17 @@ class UpdateRecord(NamedTuple):
     def to_json(self) -> Json:
         """A line of history.jsonl. Later fields are written only where they say something."""
         fields = self._asdict()
-        del fields["norms"], fields["clipped"], fields["refused"], fields["rp_dropped"]
-        later = {"rp_dropped": self.rp_dropped, "empty": self.empty} if self.rp_dropped else {}
+        del fields["norms"], fields["clipped"], fields["refused"], fields["rp_dropped"], fields["var_rp_nonfinite"]
+        later: Json = {"rp_dropped": self.rp_dropped, "empty": self.empty} if self.rp_dropped else {}
+        if self.var_rp_nonfinite:
+            later["var_rp_nonfinite"] = self.var_rp_nonfinite
         return fields | {
             "verdicts": dict(self.verdicts),
             "windows": self.windows._asdict(),
             "staleness": self.staleness._asdict(),
             "weight_rp": {"mean": self.weight_rp.mean, **self.weight_rp.quantiles._asdict()},
-            "var_rp": self.var_rp._asdict(),
-            "var_es": self.var_es._asdict(),
+            "var_rp": _writable(self.var_rp),
+            "var_es": _writable(self.var_es),
             "gradient_norm": self.norms.gradient,
             "clipped": self.clipped,
             "update_norm": self.norms.update,
@@ -146,6 +152,7 @@ class UpdateRecord(NamedTuple):
             clipped=_number(line, "clipped"),
             refused=bool(_value(line, "refused", bool)),
             rp_dropped=_integer(line, "rp_dropped") if "rp_dropped" in line else 0,
+            var_rp_nonfinite=_number(line, "var_rp_nonfinite") if "var_rp_nonfinite" in line else 0.0,
         )
 
 
@@ -170,4 +177,13 @@ def _mapping(line: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _quantiles(line: Mapping[str, Any]) -> Quantiles:
-    return Quantiles(*(_value(line, key, float, int, type(None)) for key in Quantiles._fields))
+    return Quantiles(
+        *(
+            math.inf if line.get(key) == jsonlines.INFINITY else _value(line, key, float, int, type(None))
+            for key in Quantiles._fields
+        )
+    )
+
+
+def _writable(quantiles: Quantiles) -> Json:
+    return {key: jsonlines.writable(value) for key, value in quantiles._asdict().items()}

@@ -8,7 +8,7 @@ import numpy as np
 
 from common.config import EstimatorConfig
 from common.messages import GradientSample
-from common.moments import variance
+from common.moments import Moments, quantiles, variance
 from common.update_record import LEVELS, UNKNOWN, Norms, Quantiles, Staleness, UpdateRecord, Weight, Windows
 from learner.merge import Merged, calm
 from learner.outer_optimizer import Step, norm
@@ -53,23 +53,27 @@ def describe(
         finished=_count(s.facts.finished for s in samples),
         workers_seen=len({s.worker for s in samples}),
         rp_nonfinite=sum(s.rp.count > 0 and not calm(s.rp) for s in samples),
-        weight_rp=Weight(float(merged.weight_rp.mean()), quantiles(merged.weight_rp)),
-        var_rp=quantiles(variance(merged.rp)),
-        var_es=quantiles(variance(merged.es)),
+        weight_rp=Weight(float(merged.weight_rp.mean()), _quantiles(merged.weight_rp)),
+        var_rp=spread(merged.rp),
+        var_es=spread(merged.es),
         rp_fallback=merged.fallback,
         rp_pairs=merged.rp.count,
         es_pairs=merged.es.count,
         norms=Norms(*map(_bounded, (step.gradient_norm, step.update_norm, norm(step.theta.astype(np.float64))))),
         clipped=step.clipped,
         refused=step.rejected,
+        var_rp_nonfinite=float(np.isinf(variance(merged.rp)).mean()) if merged.rp.count >= 2 else 0.0,
         rp_dropped=len(windows) - merged.rp.count if estimator.use == "rp" else 0,
     )
 
 
-def quantiles(values: np.ndarray) -> Quantiles:
-    """Of the finite values [P]; unknown where there is none."""
-    finite = values[np.isfinite(values)]
-    return Quantiles(*np.quantile(finite, np.array(LEVELS)).tolist()) if len(finite) else UNKNOWN
+def spread(moments: Moments) -> Quantiles:
+    """Of the variances of one pair; unknown with fewer than two observations."""
+    return _quantiles(variance(moments)) if moments.count >= 2 else UNKNOWN
+
+
+def _quantiles(values: np.ndarray) -> Quantiles:
+    return Quantiles(*quantiles(values, np.array(LEVELS)).tolist())
 
 
 def _count(values: Iterable[float | None]) -> int:

@@ -12,8 +12,8 @@ from common import moments
 from common.config import EstimatorConfig
 from common.facts import Facts
 from common.messages import GradientSample
-from common.update_record import UNKNOWN, Quantiles, Staleness, UpdateRecord, Windows
-from learner.describe import Stamp, describe, quantiles
+from common.update_record import UNKNOWN, Staleness, UpdateRecord, Windows
+from learner.describe import Stamp, describe
 from learner.merge import Rule, merge
 from learner.outer_optimizer import Step
 
@@ -95,5 +95,12 @@ def test_describe_unknown_variance_is_null() -> None:
     assert json.loads(json.dumps(made.to_json(), allow_nan=False))["var_rp"]["q50"] is None
 
 
-def test_quantiles_leave_out_what_is_not_finite() -> None:
-    assert quantiles(np.array([1.0, np.inf, 3.0, np.nan])) == Quantiles(1.1, 1.5, 2.0, 2.5, 2.9)
+def test_describe_infinite_variances_are_part_of_the_quantiles() -> None:
+    """Two of six coordinates: the median is of all, the upper quantiles are infinite, and JSON holds them."""
+    samples = [sample("a", k, rp=moments.of(np.array([[np.nan, np.inf, 1, 2, 3, 4]]) * (k + 1))) for k in range(2)]
+    made = described(samples)
+    assert made.var_rp == pytest.approx((0.875, 2.625, 6.25, math.inf, math.inf))
+    assert made.var_rp_nonfinite == pytest.approx(1 / 3)
+    line = json.loads(json.dumps(made.to_json(), allow_nan=False))
+    assert (line["var_rp"]["q50"], line["var_rp"]["q95"]) == (pytest.approx(6.25), "inf")
+    assert UpdateRecord.from_json(line) == made

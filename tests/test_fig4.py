@@ -1,5 +1,8 @@
 """Figure 4: the ratio of variances, and what counts as growth."""
 
+from dataclasses import replace
+from io import BytesIO
+
 import numpy as np
 import pytest
 from helpers.figures import result
@@ -9,11 +12,15 @@ from common.optimizer import initial_theta
 from workers.evaluation.jobs import decode, encode
 from workers.figures import fig4, fig5
 from workers.figures.fig4 import Pairs
+from workers.figures.pictures.fig4 import draw
 
 
 def training(rp, es):
     bands = {"var_rp": [[0, v, 0] for v in rp], "var_es": [[0, v, 0] for v in es]}
     return result(fig5.Training, objective="train", **bands)
+
+
+JOB = fig4.PairsJob(label="a", when="trained", window=5, pairs=16, theta="")
 
 
 def results(first, last):
@@ -50,3 +57,29 @@ def test_longer_steps_triple_both_outputs_and_nothing_else():
     longer = decode(fig4.longer_steps(encode(theta), config))
     np.testing.assert_array_equal(longer[:-8], theta[:-8])
     np.testing.assert_array_equal(longer[-8:], 3 * theta[-8:])  # output kernel [3, 2] and bias [2]
+
+
+def test_described_pairs_with_one_infinite_rp_have_infinite_variances():
+    """One of 16 pairs explodes in two of five coordinates: the others keep their variance, 10^6 times that of es."""
+    random = np.random.default_rng(0)
+    pairs = random.normal(size=(16, 2, 5)) * np.array([[1e3] * 5, [1.0] * 5])
+    calm = fig4.described(JOB, pairs)
+    pairs[3, 0, :2] = np.inf, np.nan
+    made = fig4.described(JOB, pairs)
+    assert made.rp[3:] == ["inf", "inf"] and float(made.rp[2]) < 1e8 and made.es == calm.es
+    assert (calm.rp_nonfinite, made.rp_nonfinite) == (0.0, 0.4)
+    assert float(made.log_ratio[0]) < 8 and float(made.log_ratio[1]) < float(made.log_ratio[2])
+    pairs[:, 0] = np.inf
+    exploded = fig4.described(JOB, pairs)
+    assert exploded.log_ratio[0] == "inf" and "10^inf" in fig4.outcome([*results(-4, 3)[:2], exploded]).sentence
+
+
+def test_draw_infinite_variances_leaves_a_picture():
+    one = result(Pairs, when="trained", window=5, log_ratio=(1, 0, "inf"), rp=[1, 2, 3, 4, "inf"], es=[1, 1, 1, 1, 1])
+    figure = draw(
+        [
+            replace(training([1.0, float("inf")], [1.0, 1.0]), versions=[1, 2]),
+            *[replace(one, window=w) for w in (5, 10)],
+        ]
+    )
+    figure.savefig(BytesIO(), format="png")

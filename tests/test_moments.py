@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.moments import Moments, combine, combine_all, empty, of, variance, variance_of_mean
+from common.moments import Moments, combine, combine_all, empty, of, quantiles, variance, variance_of_mean
 
 ROWS = np.random.default_rng(0).normal(size=(9, 5)) * np.array([1e-10, 1e-3, 1, 1e3, 1e10]) + 7
 
@@ -90,3 +90,13 @@ def test_moments_any_scale_gives_no_warning(scale):
     merged = combine_all(parts, 1)
     assert merged.mean[0] == 0
     assert merged.m2[0] == pytest.approx(2 * scale * scale if scale < 1e154 else np.inf)
+
+
+def test_quantiles_are_over_all_values_and_infinite_above_the_finite():
+    levels = np.array([0.0, 0.25, 0.5, 0.75, 1.0])
+    finite = np.random.default_rng(0).normal(size=9)
+    np.testing.assert_array_equal(quantiles(finite, levels), np.quantile(finite, levels))
+    mixed = np.array([np.inf, 1.0, np.nan, 3.0, 2.0])
+    np.testing.assert_array_equal(quantiles(mixed, levels), [1, 2, 3, np.inf, np.inf])
+    assert quantiles(np.array([1.0, 2.0, np.inf]), np.array([0.25, 0.6])).tolist() == [1.5, np.inf]
+    assert np.isinf(quantiles(np.full(3, np.nan), levels)).all()

@@ -23,6 +23,12 @@ def test_bootstrap_is_the_percentile_interval_of_numpy():
     assert statistics.bootstrap(samples, np.median) == pytest.approx((np.median(samples), low, high), abs=1e-12)
 
 
+def test_bootstrap_of_infinite_samples_has_an_infinite_end():
+    interval = statistics.bootstrap(np.array([1.0] * 9 + [np.inf]), np.median)
+    assert interval.value == interval.low == 1.0
+    assert statistics.bootstrap(np.array([1.0] * 4 + [np.inf] * 4), np.median).high == np.inf
+
+
 def test_bootstrap_of_one_sample_is_a_point():
     assert statistics.bootstrap(np.array([3.0])) == (3.0, 3.0, 3.0)
 

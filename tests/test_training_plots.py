@@ -1,5 +1,6 @@
 """The report's pictures of outer-training: labels, units, and values at the limits of what can be drawn."""
 
+import math
 from io import BytesIO
 
 import numpy as np
@@ -44,6 +45,14 @@ def test_plots_draw_values_up_to_the_largest_float() -> None:
         figure = draw(material(history))
         assert figure is not None
         figure.savefig(BytesIO(), format="png")
+
+
+def test_variances_infinite_leave_the_axis_to_the_finite() -> None:
+    history = run_files.history(6)
+    history[3] = history[3]._replace(var_rp=Quantiles(1.0, 2.0, 3.0, math.inf, math.inf))
+    figure = training_plots.variances(material(history))
+    assert figure is not None and figure.axes[0].get_ylim()[1] < 1e30
+    figure.savefig(BytesIO(), format="png")
 
 
 def test_smooth_ignores_outliers_and_gaps() -> None:

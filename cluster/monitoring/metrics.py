@@ -122,6 +122,9 @@ class LearnerMetrics:
         self._pairs = counter("outertrain_pairs", "Pairs in applied batches, by estimator.", ["estimator"])
         self._skipped = counter("outertrain_rp_skipped_pairs", "Pairs in applied batches that did not compute rp.")
         self._nonfinite = counter("outertrain_rp_nonfinite_pairs", "Samples in applied batches whose rp exploded.")
+        self._infinite = gauge(
+            "outertrain_rp_infinite_variance_ratio", "Fraction of coordinates whose variance of rp is infinite."
+        )
         self._dropped = counter("outertrain_rp_dropped_pairs", "Pairs left out under estimator.use = 'rp': not finite.")
         self._empty = counter("outertrain_empty_updates", "Outer updates of zero gradient: all pairs were left out.")
         self._probe = gauge("outertrain_probe_ratio", "Fraction of samples that are to compute rp.")
@@ -220,6 +223,7 @@ class LearnerMetrics:
         self._weight_mean.labels("rp").set(record.weight_rp.mean)
         self._weight_mean.labels("es").set(1 - record.weight_rp.mean)
         self._skipped.inc(max(0, record.es_pairs - record.rp_pairs - record.rp_dropped))
+        self._infinite.set(record.var_rp_nonfinite)
         self._dropped.inc(record.rp_dropped)
         self._empty.inc(record.empty)
         self._nonfinite.inc(record.rp_nonfinite)

@@ -12,6 +12,8 @@ from cluster.report.material import Material, Plot
 from common.plotting import BLUE, COLOURS, GREEN, GREY, LINE, NAMES, VERMILION, VIOLET, legend_above, single
 from common.update_record import Quantiles, UpdateRecord
 
+LARGEST: Final = 1e250  # that a logarithmic axis can show
+
 
 def outer_loss(material: Material) -> Figure | None:
     return _loss_against(material, versions(material.history), "outer updates")
@@ -43,6 +45,9 @@ def variances(material: Material) -> Figure | None:
     if not any(drawn):
         return None
     axes.set_yscale("log")
+    known = [v for band in bands.values() for q in band for v in q if v is not None and 0 < v < LARGEST]
+    if known:  # what is infinite leaves the picture at its top
+        axes.set_ylim(min(known) / 3, max(known) * 3)
     axes.yaxis.set_minor_formatter(NullFormatter())
     legend_above(axes)
     return figure
@@ -145,8 +150,8 @@ def versions(history: Sequence[UpdateRecord]) -> np.ndarray:
 
 
 def logarithmic(values: np.ndarray) -> np.ndarray:
-    """Values as a logarithmic axis can show them: NaN where not positive, limited to 1e-250 and 1e250."""
-    return np.clip(np.where(values > 0, values, np.nan), 1e-250, 1e250)
+    """Values as a logarithmic axis can show them: NaN where not positive, limited to 1 / LARGEST and LARGEST."""
+    return np.clip(np.where(values > 0, values, np.nan), 1 / LARGEST, LARGEST)
 
 
 def smooth(values: np.ndarray, fraction: float = 0.05) -> np.ndarray:
@@ -170,7 +175,7 @@ TRAINING_PLOTS: Final = (
     Plot(
         "variances",
         "Variance of the two estimators",
-        "Median over coordinates, band: 5 to 95 %. The paper's Figure 4.",
+        "Median over coordinates, band: 5 to 95 %; infinite ones leave at the top. The paper's Figure 4.",
         variances,
     ),
     Plot("weights", "Merge weight", "Of rp; es has the rest. Mean and 5 to 95 % of the coordinates.", weights),

@@ -10,8 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from common import moments
 from common.config import Config
 from common.optimizer import make_family
+from common.update_record import LEVELS
 from workers.estimators import Perturbation, Truncation, antithetic_pair
 from workers.evaluation.comparison import LEARNED
 from workers.evaluation.jobs import UnrollJob, decode, encode
@@ -46,9 +48,10 @@ class PairsJob(Job, figure="fig4", kind="pairs"):
 
 @dataclass(frozen=True, kw_only=True)
 class Pairs(PairsJob):
-    rp: Sequence[float]  # variance per coordinate: 5, 25, 50, 75 and 95 %
+    rp: Sequence[float]  # variance per coordinate: 5, 25, 50, 75 and 95 %, infinite where that many are not finite
     es: Sequence[float]
     log_ratio: tuple[float, float, float]  # value, low and high of `log_ratio`
+    rp_nonfinite: float | None = None  # fraction of coordinates whose variance of rp is infinite; None: not recorded
 
 
 KINDS = (Kind(PairsJob, Pairs),)
@@ -102,17 +105,31 @@ def perform(job: Job, train: Train) -> Job:
         truncation = Truncation(problem, state, state, job.window)
         pair = antithetic_pair(evaluator.unroll(LEARNED), perturbation, truncation, with_rp=True)
         assert pair.rp is not None and pair.es is not None
-        rp.append(np.nan_to_num(pair.rp, nan=1e30, posinf=1e30, neginf=-1e30))
+        rp.append(pair.rp)
         es.append(pair.es)
     pairs = np.stack([np.stack(rp), np.stack(es)], axis=1)  # [pairs, 2, P]
-    of_rp, of_es = (np.percentile(pairs[:, k].var(axis=0, ddof=1), [5, 25, 50, 75, 95]) for k in range(2))
-    return Pairs.of(job, rp=rounded(of_rp), es=rounded(of_es), log_ratio=rounded(bootstrap(pairs, log_ratio)))
+    return described(job, pairs)
+
+
+def described(job: Job, pairs: np.ndarray) -> Pairs:
+    """The result of a job with these pairs [n, 2, P] of rp and es."""
+    variances = variance(pairs)
+    of_rp, of_es = (rounded(moments.quantiles(of_one, np.array(LEVELS))) for of_one in variances)
+    infinite = rounded(np.isinf(variances[0]).mean())
+    return Pairs.of(job, rp=of_rp, es=of_es, log_ratio=rounded(bootstrap(pairs, log_ratio)), rp_nonfinite=infinite)
+
+
+def variance(pairs: np.ndarray) -> np.ndarray:
+    """[2, P] sample variances of pairs [n, 2, P]; infinite where a pair is not finite."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        variances = pairs.var(axis=0, ddof=1)
+    return np.where(np.isfinite(variances), variances, np.inf)
 
 
 def log_ratio(pairs: np.ndarray) -> float:
     """Median over coordinates of log10 (variance of rp / variance of es), of pairs [n, 2, P]."""
-    variances = np.maximum(pairs.var(axis=0, ddof=1), 1e-30)
-    return float(np.median(np.log10(variances[0] / variances[1])))
+    rp, es = np.maximum(variance(pairs), 1e-30)
+    return float(np.median(np.log10(rp / es)))
 
 
 def trainings(results: Results) -> list[fig5.Training]:
@@ -140,7 +157,7 @@ def outcome(results: Results) -> Outcome:
     for when in dict.fromkeys(when for when, _ in table):
         first, last = (
             f"10^{v:.1f} ({low:.1f} to {high:.1f})"
-            for v, low, high in (table[when, windows[0]], table[when, windows[-1]])
+            for v, low, high in (map(float, table[when, windows[k]]) for k in (0, -1))
         )
         parts.append(f"theta {when}: {first} times at T = {windows[0]}, {last} at T = {windows[-1]}")
     holds = bool((along[:, 0] < 0).all() and (along[:, 1] > 0).all())

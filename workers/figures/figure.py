@@ -24,7 +24,7 @@ from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 import numpy as np
 
-from common import configfile
+from common import configfile, jsonlines
 from common.config import Config, stable_tree
 from common.update_record import UpdateRecord
 from workers.evaluation.comparison import LEARNED
@@ -163,9 +163,9 @@ def learned_losses(
 
 
 def rounded(values: Any, digits: int = 5) -> Any:
-    """A number, or nested lists of them, with so many significant digits, to keep files small."""
+    """A number, or nested lists of them, with so many significant digits, to keep files small; infinity as text."""
     if isinstance(values, dict):
         return {name: rounded(value, digits) for name, value in values.items()}
     if isinstance(values, list | tuple | np.ndarray):
         return [rounded(value, digits) for value in values]
-    return float(f"{float(values):.{digits}g}")
+    return jsonlines.writable(float(f"{float(values):.{digits}g}"))

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from common import jsonlines
 from common.update_record import UpdateRecord
 from workers.evaluation.jobs import encode
 from workers.figures.figure import (
@@ -49,7 +50,7 @@ class TrainingJob(Job, figure="probing", kind="train"):
 class Training(TrainingJob):
     losses: Sequence[Sequence[float]]  # [versions, tasks] mean over the steps
     history: Sequence[float]  # [updates] outer losses
-    ratios: Sequence[float | None]  # [updates] of `log_ratio`
+    ratios: Sequence[float | str | None]  # [updates] of `log_ratio`
     skipped: float  # fraction of all pairs without rp
     seconds: float  # between outer updates
 
@@ -106,10 +107,10 @@ def perform(job: Job, train: Train) -> Job:
     )
 
 
-def log_ratio(update: UpdateRecord) -> float | None:
-    """log10 of the variance of rp over that of es, median coordinate; None where one is unknown."""
+def log_ratio(update: UpdateRecord) -> float | str | None:
+    """log10 of the variance of rp over that of es, median coordinate; None where one is unknown, infinity as text."""
     rp, es = update.var_rp.q50, update.var_es.q50
-    return float(np.log10(rp / es)) if rp and es else None
+    return jsonlines.writable(float(np.log10(rp / es))) if rp and es else None
 
 
 def skipped(history: Sequence[UpdateRecord]) -> float:
@@ -151,7 +152,7 @@ def outcome(results: Results) -> Outcome:
     same = difference.low <= 0 <= difference.high and width < CLOSE * loss
     faster = speed(results)
     always = [one.ratios for one in at_rate(results, WITH)]
-    first, last = (np.median([v for ratios in always for v in ratios[part] if v is not None]) for part in ENDS)
+    first, last = (np.median([float(v) for ratios in always for v in ratios[part] if v is not None]) for part in ENDS)
     without = np.mean([one.skipped for one in at_rate(results, WITHOUT)])
     return Outcome(
         bool(same and faster > 1),

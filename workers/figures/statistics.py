@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from common.moments import quantiles
+
 RESAMPLES = 2000
 LEVEL = 0.95
 
@@ -22,12 +24,15 @@ class Interval(NamedTuple):
 
 
 def bootstrap(samples: np.ndarray, statistic: Callable[[np.ndarray], float] = np.mean) -> Interval:
-    """Percentile interval of `statistic(samples [n, ...])`, with the n samples resampled."""
+    """Percentile interval of `statistic(samples [n, ...])`, which may be infinite, with the n samples resampled."""
     samples = np.asarray(samples, dtype=float)
     value = float(statistic(samples))
     if len(samples) < 2:
         return Interval(value, value, value)
-    return _percentile([np.arange(len(samples))], value, lambda chosen: float(statistic(samples[chosen])))
+    draws = np.random.default_rng(0).integers(len(samples), size=(RESAMPLES, len(samples)))
+    resampled = np.array([statistic(samples[draw]) for draw in draws])
+    low, high = quantiles(resampled, np.array([1 - LEVEL, 1 + LEVEL]) / 2)
+    return Interval(value, float(low), float(high))
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> Interval:

@@ -24,7 +24,7 @@ def draw(results: Results) -> Figure:
         found = sorted((one for one in pairs if one.when == when), key=lambda one: one.window)
         x = [one.window for one in found]
         for name, bands in (("rp", [one.rp for one in found]), ("es", [one.es for one in found])):
-            q, colour = np.maximum(bands, 1e-30), plotting.COLOURS[name]
+            q, colour = np.maximum(np.array(bands, float), 1e-30), plotting.COLOURS[name]
             axes.plot(x, q[:, 2], "o-", color=colour, markersize=3, label=plotting.NAMES[name])
             axes.fill_between(x, q[:, 0], q[:, 4], color=colour, alpha=0.15, linewidth=0)
         axes.set_xscale("log")

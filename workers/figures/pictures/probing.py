@@ -20,7 +20,7 @@ def draw(results: Results) -> Figure:
             panels[0].plot(versions, line, color=colour, linewidth=0.8, label=label if k == 0 else None)
             panels[2].plot(versions * per_update, line, color=colour, linewidth=0.8)
         for one in found:
-            ratios = [np.nan if v is None else 10.0**v for v in one.ratios]
+            ratios = [np.nan if v is None else 10.0 ** float(v) for v in one.ratios]
             panels[1].plot(np.arange(1, len(ratios) + 1), ratios, ".", color=colour, markersize=2)
     panels[1].set_yscale("log")
     plotting.label(panels[0], "outer updates", "mean train loss on fixed tasks")
