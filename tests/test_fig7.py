@@ -17,7 +17,7 @@ def results(valid):
     ]
 
 
-def test_outcome_holds_if_the_one_for_validation_generalises_better():
+def test_outcome_holds_if_the_one_for_valid_generalises_better():
     assert fig7.outcome(results(1.0)).holds and not fig7.outcome(results(1.15)).holds
 
 

@@ -25,7 +25,7 @@ def test_outcome_holds_if_the_curve_stays_and_updates_are_faster():
 
 
 @pytest.mark.parametrize("change", [{"shift": 0.1}, {"wobble": 0.1}, {"seconds": 3.0}], ids=lambda c: next(iter(c)))
-def test_outcome_does_not_hold_if_the_curve_or_the_speed_is_worse(change):
+def test_outcome_does_not_hold_if_curve_or_speed_is_worse(change):
     assert not probing.outcome(results(**{"shift": 0.0, **change})).holds
 
 
