@@ -49,7 +49,7 @@ def test_figure_at_paper_scale_starts_and_is_interrupted(module, data: Path, mon
     ended = threading.Event()
     watcher = threading.Thread(target=interrupt_when, args=(lambda: begun(data / "out"), ended))
     watcher.start()
-    code = main(["reproduce", name, "--scale", "paper", "-o", "out", "--workers", "1"])
+    code = main(["reproduce", name, "--scale", "paper", "--data", "data/imagenet32", "-o", "out", "--workers", "1"])
     ended.set()
     watcher.join()
     assert code == 130
