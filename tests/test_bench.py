@@ -35,9 +35,9 @@ def close(got, want, tolerance=1e-5):
 
 def test_naive_task_has_the_loss_of_the_task(tiny):
     task = tiny.unroll.task
-    batch = task.batch(tiny.problem.data, jax.random.key(0), "train")
+    batch = jax.jit(lambda data, key: task.batch(data, key, "train"))(tiny.problem.data, jax.random.key(0))
     reference = naive.naive_task(task, TINY.task, TINY.data.image_shape)
-    close(reference.loss(tiny.state.w, batch), task.loss(tiny.state.w, batch))
+    close(jax.jit(reference.loss)(tiny.state.w, batch), jax.jit(task.loss)(tiny.state.w, batch))
 
 
 def test_naive_scan_and_loop_take_the_steps_of_unroll():

@@ -12,8 +12,8 @@ from common.networks.conv import ConvSpec
 
 PAPER = ConvSpec((32, 32, 3), (32, 32, 32), (2, 1, 1), 10)
 SMALL = [
-    ConvSpec((8, 8, 3), (5, 4, 6), (2, 1, 1), 4),
-    ConvSpec((8, 8, 3), (5, 4, 6), (2, 2, 2), 4),
+    ConvSpec((8, 8, 3), (5, 4), (2, 1), 4),
+    ConvSpec((4, 4, 3), (5, 4), (2, 2), 4),  # down to one pixel
     ConvSpec((7, 9, 1), (3, 4), (1, 2), 3),
     ConvSpec((9, 8, 2), (4, 3, 5, 2), (1, 2, 1, 2), 5),
 ]

@@ -38,7 +38,7 @@ def quadratic():
 
 @pytest.fixture(scope="module")
 def images():
-    task = {"family": "mlp", "units": [4], "batch_size": 8, "inner_steps": 30}
+    task = {"family": "mlp", "units": [], "batch_size": 8, "inner_steps": 30}
     dataset = {"image_size": 8, "classes": 40, "train_images": 9, "valid_images": 5, "test_images": 5}
     return Evaluator(configuration(task=task, dataset=dataset, optimizer={"family": "mlp", "hidden": 4}))
 
