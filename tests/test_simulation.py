@@ -46,6 +46,15 @@ def test_saturated_learner_gives_one_sample_per_service() -> None:
     assert found.staleness == pytest.approx(1000 / 8, rel=0.03)
 
 
+def test_varying_updates_keep_the_rate_and_lengthen_the_waits() -> None:
+    even = simulate(Scenario(1000, 8, steady(0.1), COSTS._replace(update=0.008)))
+    varying = simulate(Scenario(1000, 8, steady(0.1), COSTS._replace(update=0.008, update_deviation=0.008)))
+    assert varying.samples_per_second == pytest.approx(even.samples_per_second, rel=0.03)
+    light = Scenario(100, 8, steady(1.0), COSTS._replace(update=0.008))
+    heavy = light._replace(costs=light.costs._replace(update_deviation=0.008))
+    assert simulate(heavy).exchange_99 > 1.5 * simulate(light).exchange_99
+
+
 def md1_wait(rho: float, quantile: float) -> float:
     """Quantile of the waiting time in a queue M/D/1, in services (Erlang 1909)."""
 

@@ -45,7 +45,8 @@ def learner_costs(config: Config) -> Costs:
                 assert unpack_reply(reply).verdict is Verdict.accepted
     recent = single[-UPDATES * batch :]
     exchange = float(np.mean(recent)) if recent else 0.0
-    return Costs(exchange + RAY_SECONDS, max(float(np.mean(filling[-UPDATES:])) - exchange, 0.0))
+    updates = np.array(filling[-UPDATES:]) - exchange
+    return Costs(exchange + RAY_SECONDS, max(float(updates.mean()), 0.0), update_deviation=float(updates.std()))
 
 
 def _sample(config: Config, size: int) -> GradientSample:

@@ -24,6 +24,7 @@ class Costs(NamedTuple):
     update: float  # the learner's, per outer update: merge, step, checkpoint
     latency: float = 0.0005  # of the network, one way
     aggregate: float = 0.0005  # an aggregator's, per exchange
+    update_deviation: float = 0.0  # standard deviation of `update`: storage and processors do not always take as long
 
 
 class Failures(NamedTuple):
@@ -81,6 +82,7 @@ class _Worker:
         self.version = 0
         self.sample: _Sample | None = None  # of the request; None: it only asks for theta
         self.sent = 0.0
+        self.began = 0.0  # when it had its last reply
 
 
 class _Aggregator:
@@ -110,7 +112,7 @@ class _Tally:
 
     def __init__(self) -> None:
         self.exchanges = self.arrived = self.rejected = self.applied = self.updates = 0
-        self.staleness = self.useful = self.busy = 0.0
+        self.staleness = self.useful = self.spent = self.busy = 0.0
         self.waits: list[float] = []
 
 
@@ -132,7 +134,9 @@ class Simulation:
             aggregator = aggregators[number % len(aggregators)] if aggregators else None
             worker = _Worker(scenario.durations(self._random), aggregator)
             worker.sample = _Sample(0, next(worker.durations))
-            self._send(worker, worker.sample.seconds * self._random.random())  # they did not start at one moment
+            arrival = worker.sample.seconds * self._random.random()  # they did not start at one moment
+            worker.began = arrival - worker.sample.seconds
+            self._send(worker, arrival)
 
     def run(self, samples: int, warm_up: int) -> Outcome:
         """Simulates `warm_up` applied samples, then `samples` that are measured."""
@@ -149,7 +153,7 @@ class Simulation:
             exchange_50=waits[len(waits) // 2],
             exchange_99=waits[int(0.99 * (len(waits) - 1))],
             learner_waits=max(0.0, 1.0 - tally.busy / seconds),
-            goodput=tally.useful / (self._scenario.workers * seconds),
+            goodput=tally.useful / tally.spent,
             rejected=tally.rejected / tally.arrived,
             group=tally.arrived / tally.exchanges,
         )
@@ -171,6 +175,10 @@ class Simulation:
     def _draw(self, mtbf: float) -> float:
         return self._random.expovariate(1.0 / mtbf) if mtbf < math.inf else math.inf
 
+    def _draw_update(self) -> float:
+        mean, deviation = self._scenario.costs.update, self._scenario.costs.update_deviation
+        return self._random.gammavariate((mean / deviation) ** 2, deviation**2 / mean) if deviation and mean else mean
+
     def _send(self, worker: _Worker, time: float) -> None:
         worker.sent = time
         samples = () if worker.sample is None else (worker.sample,)
@@ -180,6 +188,8 @@ class Simulation:
         """The worker has its reply at `time`, computes its next sample and sends it, unless it fails meanwhile."""
         if worker.sample is not None:
             self._tally.waits.append(time - worker.sent)
+        self._tally.spent += time - worker.began
+        worker.began = time
         worker.version = version
         seconds = next(worker.durations)
         failures = self._scenario.failures
@@ -243,7 +253,7 @@ class Simulation:
             return None
         fresh = [s for s in samples if limit < 0 or self._version - s.version <= limit]
         fills = bool(fresh) and len(self._held) + len(fresh) >= self._scenario.batch
-        service = costs.exchange + (costs.update if fills else 0.0)
+        service = costs.exchange + (self._draw_update() if fills else 0.0)
         self._free = max(self._now, self._free) + service
         tally.busy += service
         tally.exchanges += bool(samples)
