@@ -36,7 +36,7 @@ class WorkersConfig(Section):
         int,
         Key(
             "Samples that are merged on each machine before they are sent to the learner; 0: no aggregators.",
-            "A lost aggregator loses the samples it holds. Needed only with thousands of workers.",
+            "A lost aggregator loses the samples it holds. Of use only where the learner is saturated (`outertrain plan`).",
             low=0,
         ),
     ] = 0
