@@ -10,6 +10,7 @@ from helpers import tasks
 
 from common.config import CurriculumConfig, EstimatorConfig, TaskConfig
 from common.optimizer import make_family
+from common.streams import PROBES, PROBLEMS, TRUNCATIONS
 from common.task import TaskFamily
 from workers.estimators import Perturbation, Truncation, antithetic_pair
 from workers.trajectory import Sampler
@@ -82,12 +83,22 @@ def test_advance_depends_on_seed_worker_index_sequence(unroll, estimator):
 
 def test_noise_is_independent_standard_normal(unroll):
     draw = sampler(unroll)
-    noise = np.array([draw.random(i, n, stream=1).standard_normal(4) for i in range(4) for n in range(1000)])
+    noise = np.array([draw.random(i, n, TRUNCATIONS).standard_normal(4) for i in range(4) for n in range(1000)])
     assert np.all(np.abs(noise.mean(0)) < 4 / np.sqrt(4000))
     assert np.all(np.abs(np.cov(noise.T) - np.eye(4)) < 4 * np.sqrt(2 / 4000))
     lag = np.mean(noise[:-1] * noise[1:], axis=0)
     assert np.all(np.abs(lag) < 4 / np.sqrt(4000))
-    assert len({draw.random(i, n, s).integers(2**62) for i in range(3) for n in range(3) for s in range(3)}) == 27
+    assert (
+        len(
+            {
+                draw.random(i, n, s).integers(2**62)
+                for i in range(3)
+                for n in range(3)
+                for s in (PROBLEMS, TRUNCATIONS, PROBES)
+            }
+        )
+        == 27
+    )
 
 
 def test_advance_carries_plus_state_to_the_problems_end(unroll):
@@ -97,7 +108,7 @@ def test_advance_carries_plus_state_to_the_problems_end(unroll):
     assert second.plus is advance.pair.plus.state and second.number == 1 and second.step == 5
     assert differ(advance.pair.plus.state.w, advance.pair.minus.state.w)
     third_advance, third = draw.advance(second, THETA, 0, 1, with_rp=True)
-    noise = draw.random(0, 1, stream=1).standard_normal(2)
+    noise = draw.random(0, 1, TRUNCATIONS).standard_normal(2)
     truncation = Truncation(first.problem, second.plus, second.plus, 5)
     pair = antithetic_pair(unroll, Perturbation(THETA, noise, 0.1), truncation, with_rp=True)
     for name in ("rp", "es"):
@@ -140,7 +151,7 @@ def one_sided(unroll, **estimator):
     """A truncation in which one branch explodes and the other does not, at a theta derived from its noise."""
     draw = sampler(unroll, sigma=100.0, **estimator)
     start = draw.begin(0, 1)
-    noise = draw.random(0, 0, stream=1).standard_normal(2)
+    noise = draw.random(0, 0, TRUNCATIONS).standard_normal(2)
     return (
         draw,
         start,
@@ -196,7 +207,7 @@ def test_divergence_is_detected_at_any_float32_clamp(clamp, batches):
 def test_persistent_es_carries_both_states_and_noise_sum(unroll):
     draw = sampler(unroll, es="persistent", use="es", sigma=0.1)
     advances, trajectory = run(draw, draw.begin(0, 1), 2)
-    noise = [draw.random(0, n, stream=1).standard_normal(2) for n in range(3)]
+    noise = [draw.random(0, n, TRUNCATIONS).standard_normal(2) for n in range(3)]
     assert trajectory.plus is advances[1].pair.plus.state and trajectory.minus is advances[1].pair.minus.state
     np.testing.assert_array_equal(trajectory.noise, noise[0] + noise[1])
     last, fresh = draw.advance(trajectory, THETA, 0, 2, with_rp=False)
@@ -210,7 +221,7 @@ def test_persistent_es_carries_both_states_and_noise_sum(unroll):
 def test_noise_reuse_es_keeps_one_draw_per_problem(unroll):
     draw = sampler(unroll, es="noise_reuse", use="es", sigma=0.1)
     advances, trajectory = run(draw, draw.begin(0, 1), 2)
-    noise = draw.random(0, 0, stream=1).standard_normal(2)
+    noise = draw.random(0, 0, TRUNCATIONS).standard_normal(2)
     np.testing.assert_array_equal(trajectory.noise, noise)
     assert trajectory.minus is advances[1].pair.minus.state
     for advance, steps in zip(advances, (5, 5)):
@@ -218,7 +229,7 @@ def test_noise_reuse_es_keeps_one_draw_per_problem(unroll):
         np.testing.assert_allclose(advance.es, want, rtol=1e-12)
     _, fresh = draw.advance(trajectory, THETA, 0, 2, with_rp=False)
     later, after = draw.advance(fresh, THETA, 0, 3, with_rp=False)
-    np.testing.assert_array_equal(after.noise, draw.random(0, 3, stream=1).standard_normal(2))
+    np.testing.assert_array_equal(after.noise, draw.random(0, 3, TRUNCATIONS).standard_normal(2))
     assert later.start == 0
 
 

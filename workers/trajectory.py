@@ -8,15 +8,12 @@ from zlib import crc32
 import jax
 import numpy as np
 
+from common import streams
 from common.config import Config
 from common.task import TaskFamily
 from workers.curriculum import window
 from workers.estimators import Pair, Perturbation, Truncation, antithetic_pair, truncation_noise, whole_problem_es
 from workers.unroll import InnerState, Problem, Unroll
-
-# Streams of random numbers. The last two share one: the first end of slot 0 and whether the first sample computes
-# rp follow from the same draw, which decides nothing that is averaged.
-PROBLEMS, TRUNCATIONS, STAGGER, PROBES = 0, 1, 2, 2
 
 
 class Trajectory(NamedTuple):
@@ -64,7 +61,7 @@ class Sampler:
         return {name: call for name, call in calls.items() if name != "reverse" or self.config.estimator.use != "es"}
 
     def _problem(self, slot: int, number: int) -> tuple[Problem, jax.Array]:
-        random = self.random(slot, number, PROBLEMS)
+        random = self.random(slot, number, streams.PROBLEMS)
         data = jax.device_put(self.task.sample(random, "outer_train"))
         batches, w = (jax.random.key(int(seed)) for seed in random.integers(2**32, size=2))
         return Problem(data, batches), w
@@ -79,7 +76,7 @@ class Sampler:
           sequence: number of the sample, for its random numbers.
         """
         estimator, length = self.config.estimator, self.config.task.inner_steps
-        random = self.random(trajectory.slot, sequence, TRUNCATIONS)
+        random = self.random(trajectory.slot, sequence, streams.TRUNCATIONS)
         draw = random.standard_normal(self.theta_size)
         steps = window(self.config.curriculum, version, random.uniform(), length - trajectory.step)
         noise = truncation_noise(estimator.es, draw, trajectory.noise, first=trajectory.step == 0)
@@ -106,7 +103,7 @@ class Sampler:
         length = self.config.task.inner_steps
         if trajectory.number > 1 or not self.config.curriculum.stagger:
             return length
-        uniform = self.random(trajectory.slot, 0, STAGGER).uniform()
+        uniform = self.random(trajectory.slot, 0, streams.STAGGER).uniform()
         return max(1, round(length * ((trajectory.slot + uniform) / self.config.estimator.pairs)))
 
     def _diverged(self, pair: Pair, *, both: bool) -> bool:
@@ -119,8 +116,8 @@ class Sampler:
         clamp = self.config.estimator.clamp * (1 - 1e-6)  # a mean of clamped float32 losses may round below it
         return all(last >= clamp for last in ends)
 
-    def random(self, slot: int, number: int, stream: int) -> np.random.Generator:
-        return np.random.default_rng([self.config.seed, self._worker, stream, slot, number])
+    def random(self, slot: int, number: int, stream: streams.Stream) -> np.random.Generator:
+        return streams.generator(stream, self.config.seed, self._worker, slot, number)
 
     def dump(self, trajectories: list[Trajectory], sequence: int) -> bytes:
         """The state from which `load` resumes bit for bit; tasks are not part of it, their numbers reproduce them."""

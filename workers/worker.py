@@ -17,9 +17,10 @@ from common.exchange import Exchange
 from common.facts import Facts
 from common.messages import GradientSample, Reply, pack_sample, unpack_reply
 from common.optimizer import make_family
+from common.streams import PROBES
 from common.task import IMAGE_FAMILIES, make_task
 from workers.estimators import usable_rp
-from workers.trajectory import PROBES, Advance, Sampler, Trajectory
+from workers.trajectory import Advance, Sampler, Trajectory
 from workers.unroll import OuterLoss, Unroll
 
 

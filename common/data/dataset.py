@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
+from common import streams
 from common.config import DatasetConfig
 from common.data.class_store import ClassStore
 from common.data.procedural import Procedural
@@ -42,6 +43,6 @@ def open_dataset(config: DatasetConfig) -> Dataset:
 
 def outer_classes(dataset: Dataset, outer_split: str, seed: int) -> np.ndarray:
     """The classes of "outer_train" (seven tenths of them) or "outer_test" (the others), int `[n]`, sorted."""
-    order = np.random.default_rng([seed, dataset.classes]).permutation(dataset.classes)
+    order = streams.generator(streams.CLASS_SPLIT, seed, dataset.classes).permutation(dataset.classes)
     boundary = round(OUTER_TRAIN_FRACTION * dataset.classes)
     return np.sort({"outer_train": order[:boundary], "outer_test": order[boundary:]}[outer_split])

@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from common import streams
+
 GENERATOR_VERSION = 1  # part of the fingerprint: increase it whenever the same parameters give other images
 SPLITS = ("train", "valid", "test")
 _CANVASES = 4  # of one class
@@ -77,12 +79,12 @@ class Procedural:
     def _draw(self, cls: int, split: str) -> np.ndarray:
         size = self.image_shape[0]
         if self._shared is None:
-            rng = np.random.default_rng([self._seed, 0])
+            rng = streams.generator(streams.BACKGROUNDS, self._seed)
             each = [_canvases(rng, size, 1) for _ in range(_BACKGROUNDS)]
             self._shared = np.concatenate(each, axis=1), _blobs(rng, size)
         backgrounds, blobs = self._shared
-        canvases = _canvases(np.random.default_rng([self._seed, 1, cls]), size, _CANVASES)
-        rng = np.random.default_rng([self._seed, 2, cls, SPLITS.index(split)])
+        canvases = _canvases(streams.generator(streams.CANVASES, self._seed, cls), size, _CANVASES)
+        rng = streams.generator(streams.IMAGES, self._seed, cls, SPLITS.index(split))
         count = self._counts[split]
         sizes = [min(_BATCH, count - start) for start in range(0, count, _BATCH)]
         batches = [_render(rng, n, size, canvases, backgrounds, blobs, self._difficulty) for n in sizes]

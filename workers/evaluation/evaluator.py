@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from common import streams
 from common.config import Config
 from common.data.dataset import open_dataset
 from common.optimizer import make_family
@@ -96,7 +97,7 @@ class Evaluator:
 
     def start(self, job: UnrollJob) -> tuple[Problem, InnerState, jax.Array]:
         """The inner problem of a job, its first state, and the key of its measured batches."""
-        random = np.random.default_rng([job.task, SPLIT_SEEDS[job.outer_split], job.initialisation, 1])
+        random = streams.generator(streams.EVALUATION_START, job.task, SPLIT_SEEDS[job.outer_split], job.initialisation)
         batches, w, measured = (jax.random.key(int(seed)) for seed in random.integers(2**32, size=3))
         problem = Problem(self.data(job.task, job.outer_split), batches)
         return problem, self.unroll(job.optimizer).start(problem, w), measured
@@ -105,7 +106,7 @@ class Evaluator:
         """The images of a task, on the device."""
         key = (task, outer_split)
         if key not in self._tasks:
-            random = np.random.default_rng([task, SPLIT_SEEDS[outer_split]])
+            random = streams.generator(streams.EVALUATION_TASK, task, SPLIT_SEEDS[outer_split])
             self._tasks[key] = jax.device_put(self.task.sample(random, outer_split))
             while len(self._tasks) > 1 and sum(map(_bytes, self._tasks.values())) > CACHED_BYTES:
                 self._tasks.popitem(last=False)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from common import streams
 from workers.evaluation.jobs import encode, sha256
 
 LOSSES = ("train", "test")
@@ -112,7 +113,7 @@ class SearchResult(NamedTuple):
 def draws(plan: Plan, inner_steps: int) -> np.ndarray:
     """theta [draws, 8] of the family `adam8`, float32."""
     low, high = np.array(list(RANGES.values())).T
-    logs = np.random.default_rng(plan.seed).uniform(low, high, (plan.draws, len(RANGES)))
+    logs = streams.generator(streams.SEARCH, plan.seed).uniform(low, high, (plan.draws, len(RANGES)))
     logs[:, [name.endswith("_decay") for name in RANGES]] -= np.log10(inner_steps)
     return np.asarray(np.log(10) * logs, np.float32)
 

@@ -4,6 +4,7 @@ import hashlib
 
 import numpy as np
 
+from common import streams
 from common.errors import UserError
 
 FRACTIONS = {"train": (0.0, 0.6), "valid": (0.6, 0.8), "test": (0.8, 1.0)}  # of each class
@@ -22,7 +23,7 @@ class Digits:
                 "digits need MNIST or scikit-learn: prepare MNIST at data/mnist, or install outertrain[figures]"
             ) from None
         small, labels = load_digits(return_X_y=True)
-        order = np.random.default_rng(seed).permutation(len(labels))
+        order = streams.generator(streams.DIGITS, seed).permutation(len(labels))
         images = enlarge(small[order].reshape(-1, 8, 8) * (255 / 16), size)
         self._by_class = [images[labels[order] == digit] for digit in range(10)]
         self.image_shape = (size, size, 1)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from common import streams
 from common.optimizer import Family, hand_designed
 from common.task import TaskFamily
 from workers.figures import landscape
@@ -158,7 +159,7 @@ def momentum_on_two_minima(job: ToyJob) -> Toy:
 def neighbouring_rates(job: AdamJob) -> Adam:
     """How far apart the parameters of an MLP get under neighbouring rates, and two random projections of their paths."""
     evaluator = evaluator_of(job.settings)
-    random = np.random.default_rng([job.problem, 2])
+    random = streams.generator(streams.NEIGHBOURING_RATES, job.problem)
     problem = Problem(evaluator.data(job.problem, "outer_train"), jax.random.key(int(random.integers(2**32))))
     family = Family(lambda key: jnp.zeros(1), hand_designed.adam, ((1,),))
     rates = np.linspace(log(job.low), log(job.high), job.rates)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common import moments
+from common import moments, streams
 from common.config import Config
 from common.optimizer import make_family
 from common.update_record import LEVELS
@@ -96,7 +96,7 @@ def perform(job: Job, train: Train) -> Job:
     """Variances per coordinate over pairs of fresh problems, and their ratio."""
     assert isinstance(job, PairsJob)
     evaluator, theta = evaluator_of(job.settings), decode(job.theta)
-    sigma, random = evaluator.config.estimator.sigma, np.random.default_rng(job.window)
+    sigma, random = evaluator.config.estimator.sigma, streams.generator(streams.PAIRS, job.window)
     rp, es = [], []
     for k in range(job.pairs):
         start = UnrollJob(LEARNED, k, theta=job.theta, outer_split="outer_train")

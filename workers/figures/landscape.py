@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from common import streams
 from workers.evaluation.comparison import LEARNED
 from workers.evaluation.jobs import UnrollJob, decode
 from workers.figures.figure import Job, Results, Settings, evaluator_of, input_only, of_kind, rounded
@@ -93,7 +94,7 @@ def directions(job: LandscapeJob, unroll: Unroll, problem: Problem, state: Inner
     """Two orthonormal directions [2, P] in theta: that of the outer gradient over few steps, and a random one."""
     theta = decode(job.theta)
     gradient = unroll.losses_and_grad(jnp.asarray(theta), problem, state, job.steps[0])[1].astype(np.float64)
-    other = np.random.default_rng(0).normal(size=len(theta))
+    other = streams.generator(streams.DIRECTION).normal(size=len(theta))
     first = gradient / np.linalg.norm(gradient)
     other -= first * (first @ other)
     return np.stack([first, other / np.linalg.norm(other)])

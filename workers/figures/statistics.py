@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from common import streams
 from common.moments import quantiles
 
 RESAMPLES = 2000
@@ -29,7 +30,7 @@ def bootstrap(samples: np.ndarray, statistic: Callable[[np.ndarray], float] = np
     value = float(statistic(samples))
     if len(samples) < 2:
         return Interval(value, value, value)
-    draws = np.random.default_rng(0).integers(len(samples), size=(RESAMPLES, len(samples)))
+    draws = streams.generator(streams.RESAMPLING).integers(len(samples), size=(RESAMPLES, len(samples)))
     resampled = np.array([statistic(samples[draw]) for draw in draws])
     low, high = quantiles(resampled, np.array([1 - LEVEL, 1 + LEVEL]) / 2)
     return Interval(value, float(low), float(high))
@@ -50,7 +51,7 @@ def _percentile(data: Sequence[np.ndarray], value: float, statistic: Callable[..
         vectorized=False,
         confidence_level=LEVEL,
         method="percentile",
-        rng=np.random.default_rng(0),
+        rng=streams.generator(streams.RESAMPLING),
     )
     return Interval(value, float(done.confidence_interval.low), float(done.confidence_interval.high))
 
