@@ -44,7 +44,7 @@ DIGITS = _frozen("digits", N)  # seed
 NEIGHBOURING_RATES = _frozen("neighbouring rates", N, 2)  # problem (figure 2)
 DIRECTION = _frozen("direction", 0)  # in theta (figure 3)
 PAIRS = Stream("pairs", 1)  # window (figure 4)
-RESAMPLING = Stream("resampling", 0)  # of a bootstrap
+RESAMPLING = _frozen("resampling", 0)  # of a bootstrap
 
 STREAMS = (
     *(CLASS_SPLIT, BACKGROUNDS, CANVASES, IMAGES),

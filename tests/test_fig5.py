@@ -7,6 +7,8 @@ from helpers.figures import result
 from workers.figures import fig5
 from workers.figures.fig5 import Adam, Evaluation, Training
 
+TASKS = 5
+
 
 def results(learned, adam):
     found = []
@@ -15,11 +17,11 @@ def results(learned, adam):
             thetas = {"0": f"start {seed}", "10": f"end {seed}"}
             found.append(result(Training, objective=objective, seed=seed, thetas=thetas))
             for version, level in ((0, 2.3), (10, loss)):
-                losses = [level, level + 0.1, level + 0.05]
+                losses = [level + 0.05 * k for k in range(TASKS)]
                 more = {"objective": objective, "seed": seed, "version": version}
                 found.append(result(Evaluation, outer_train=losses, outer_test=losses, **more))
         for split in ("outer_train", "outer_test"):
-            losses = [[9.0, adam], [adam + 0.1, 9.0], [adam, adam + 0.2]]
+            losses = [[9.0, adam], [adam + 0.1, 9.0], [adam, adam + 0.2], [adam, 9.0], [adam, 9.0]]
             found.append(result(Adam, objective=objective, split=split, rates=[0.1, 1.0], losses=losses))
     return found
 
@@ -40,12 +42,14 @@ def test_best_theta_waits_for_every_evaluation():
 
 def test_tuned_adam_takes_the_best_rate_of_each_task():
     found = fig5.tuned_adam(results([1.5], adam=1.6), "train", "outer_test")
-    assert found.tolist() == pytest.approx([1.6, 1.7, 1.6])
+    assert found.tolist() == pytest.approx([1.6, 1.7, 1.6, 1.6, 1.6])
 
 
 def test_outcome_holds_if_the_best_start_beats_adam():
     assert fig5.outcome(results([1.5, 1.2, 1.4], adam=1.6)).holds
-    assert not fig5.outcome(results([1.5, 1.2], adam=1.1)).holds
+    assert fig5.outcome(results([1.5, 1.2], adam=1.1)).holds is False
+    close = fig5.outcome(results([1.5, 1.2], adam=1.3))
+    assert close.holds is None and "learns: holds, ends below Adam: undecided" in close.sentence
 
 
 def test_condensed_history_keeps_at_most_so_many_updates():

@@ -31,7 +31,10 @@ NUMBERS = {  # what the callers give; a worker's number is a checksum
 SHARED = {
     frozenset(pair)
     for group in (
-        (streams.BACKGROUNDS, streams.EVALUATION_TASK, streams.SEARCH, streams.DIGITS, streams.DIRECTION),
+        (
+            *(streams.BACKGROUNDS, streams.EVALUATION_TASK, streams.SEARCH, streams.DIGITS),
+            *(streams.DIRECTION, streams.RESAMPLING),
+        ),
         (streams.CANVASES, streams.EVALUATION_TASK),
         (streams.IMAGES, streams.NEIGHBOURING_RATES),
     )

@@ -25,7 +25,7 @@ from workers.figures.figure import (
     of_kind,
     rounded,
 )
-from workers.figures.statistics import bootstrap, paired
+from workers.figures.statistics import Decision, every, mean, paired, steadier, word
 
 CLAIM = (
     "Merged is better and steadier than rp or es alone; the growing window beats fixed ones; momentum features are "
@@ -72,6 +72,7 @@ SCALES = {
     "mini": Scale(("mini", PROBING), [6, 60, 300], (10, 150), budget=48_000, seeds=6, tasks=8),
     "paper": Scale(("paper",), [10, 100, 1000], (50, 10_000), budget=4_000_000_000, seeds=5, tasks=40),
 }
+HARDLY = 0.1  # of what momentum features are worth: an effect below it counts as hardly any
 LAST = (0.8, 0.9, 1.0)  # fractions of a training whose theta are judged, as the paper averages over its end
 
 
@@ -148,24 +149,25 @@ def scores(results: Results) -> dict[str, np.ndarray]:
 
 
 def outcome(results: Results) -> Outcome:
+    """Student's tests of paired differences over seeds; Pitman and Morgan's of their variances."""
     table = scores(results)
     merged = table.pop("merged")
     gaps = {name: paired(values, merged) for name, values in table.items()}
     alone = ("rp only", "es only")
     without_momentum, without_time = (gaps[f"no {feature}"] for feature in ("momentum", "time"))
-    parts = {
-        "merged better than rp and es alone": all(gaps[name].low > 0 for name in alone),
-        "and steadier": all(table[name].std() > merged.std() for name in alone),
-        "growing window better than fixed": all(gaps[name].low > 0 for name in table if name.startswith("window")),
-        "momentum needed": without_momentum.low > 0,
-        "time hardly": abs(without_time.value) < abs(without_momentum.value),
+    parts: dict[str, Decision] = {
+        "merged better than rp and es alone": every(gaps[name].above(0) for name in alone),
+        "and steadier": every(steadier(merged, table[name]) for name in alone),
+        "growing window better than fixed": every(gaps[name].above(0) for name in table if name.startswith("window")),
+        "momentum needed": without_momentum.above(0),
+        f"time hardly (within {HARDLY:.0%} of momentum)": without_time.within(HARDLY * abs(without_momentum.value)),
     }
-    said = "; ".join(f"{name}: {'holds' if holds else 'does not hold'}" for name, holds in parts.items())
+    said = "; ".join(f"{name}: {word(decision)}" for name, decision in parts.items())
     numbers = "; ".join(f"{name} {gap}" for name, gap in gaps.items())
     spreads = {"merged": merged, **{name: table[name] for name in alone}}
     spread = ", ".join(f"{name} {values.std(ddof=1):.2g}" for name, values in spreads.items())
     return Outcome(
-        all(parts.values()),
-        f"{said}. Mean loss at the end of training, minus that of merged ({bootstrap(merged)}; {len(merged)} seeds): "
+        every(parts.values()),
+        f"{said}. Mean loss at the end of training, minus that of merged ({mean(merged)}; {len(merged)} seeds): "
         f"{numbers}. Standard deviation over seeds: {spread}.",
     )

@@ -38,7 +38,7 @@ Settings = tuple[str, ...]  # a preset, then overrides "section.key=value"
 class Outcome(NamedTuple):
     """What the results say about a claim."""
 
-    holds: bool
+    holds: bool | None  # None: undecided
     sentence: str  # with the numbers and their uncertainty
 
 
