@@ -2,6 +2,7 @@
 
 import errno
 import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def replace(
       OSError: from the file system; `path` holds either the old content or the new one.
     """
     data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")  # process ids repeat on other hosts
     try:
         _write(temporary, data, failpoint)
         if mode is not None:

@@ -5,18 +5,18 @@ keep libraries from starting threads that would compete for that one core.
 """
 
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from common import cores
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 CACHE_VARIABLE = "OUTERTRAIN_CACHE"
 CACHE_BYTES = 2 * 2**30  # of compiled functions; a run compiles about 10 MB
-_held_cores: list["BaseFileLock"] = []  # until this process ends, in whatever way
 
 
 def cache_directory() -> Path:
@@ -41,13 +41,13 @@ def variables() -> dict[str, str]:
 def prepare(*, pin: bool = True) -> int | None:
     """Sets the variables of this process, except those that the user has set, and pins it to a core of its own.
 
-    Returns the core, or None when it is not pinned: each allowed core is taken by another process of ours.
+    Returns the core, or None when it is not pinned (`cores.pin_to_free_core`).
     """
     for name, value in variables().items():
         os.environ.setdefault(name, value)
     if "JAX_COMPILATION_CACHE_MAX_SIZE" not in os.environ:  # else JAX keeps the bound
         prune_cache(cache_directory() / "xla", CACHE_BYTES)
-    return pin_to_free_core() if pin else None
+    return cores.pin_to_free_core() if pin else None
 
 
 def prune_cache(folder: Path, most: int) -> None:
@@ -71,23 +71,6 @@ def prune_cache(folder: Path, most: int) -> None:
         with suppress(OSError):
             path.unlink()
         total -= size
-
-
-def pin_to_free_core() -> int | None:
-    """Restricts this process, its present and future threads, to the first core that no process of ours has taken."""
-    import psutil
-
-    folder = Path(tempfile.gettempdir()) / f"outertrain-cores-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    for core in sorted(os.sched_getaffinity(0)):
-        lock = _lock_now(folder / str(core))
-        if lock is None:
-            continue
-        _held_cores.append(lock)
-        for thread in psutil.Process().threads():
-            os.sched_setaffinity(thread.id, {core})
-        return core
-    return None
 
 
 def compile_in_turn(compilations: Mapping[str, Callable[[], object]]) -> None:

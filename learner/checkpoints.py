@@ -16,7 +16,7 @@ from learner.lineage import Position, contains, lineage
 
 log = logging.getLogger(__name__)
 _NAME = re.compile(r"e(\d+)-v(\d+)\.ckpt")
-_TEMPORARY = re.compile(r"\.e(\d+)-v\d+\.ckpt\.\d+\.tmp")
+_TEMPORARY = re.compile(r"\.e(\d+)-v\d+\.ckpt\.[0-9a-f]+\.tmp")
 
 
 def path_of(folder: Path, position: Position) -> Path:

@@ -8,6 +8,7 @@ one lineage that is ever read: what an older epoch wrote past its child's parent
 import json
 import os
 import re
+import secrets
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
@@ -123,7 +124,7 @@ def _read(folder: Path, number: int) -> dict[str, Any] | None:
 
 def _check_exclusive_create(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
-    probe = folder / f".probe-{socket.gethostname()}-{os.getpid()}"
+    probe = folder / f".probe-{secrets.token_hex(8)}"  # containers may agree in host name and process id
     probe.unlink(missing_ok=True)
     try:
         twice = _create(probe, "") and _create(probe, "")

@@ -24,6 +24,7 @@ from helpers.ray_environment import ray
 
 from cluster.actors.ray_errors import unwrap
 from cluster.runs import directory
+from common import cores
 from learner.history import read_history
 
 EVERY = 20.0  # seconds from fault to fault
@@ -168,7 +169,7 @@ def soak(folder: Path, minutes: float, workers: int = 8, program: str = "mixed",
     return {
         "seconds": round(time.monotonic() - began),
         "setting": {"workers": workers, "program": program, "nodes": 3, "seed": seed, "fault_every_seconds": EVERY},
-        "cores": os.cpu_count(),
+        "cores": cores.count(),
         "load": [round(x, 1) for x in load],
         **report,
         "oracle": oracle,

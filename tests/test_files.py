@@ -32,6 +32,18 @@ def test_replace_interrupted_keeps_one_complete_content(tmp_path: Path, step: st
     assert os.listdir(tmp_path) == ["a"]
 
 
+def test_replace_by_two_processes_of_one_id_do_not_collide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two containers, whose processes all have the id 1, write to one shared folder."""
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+
+    def other_writes(step: str) -> None:
+        if step == "before_rename":
+            files.replace(tmp_path / "a", "second")
+
+    files.replace(tmp_path / "a", "first", other_writes)
+    assert (tmp_path / "a").read_text() == "first" and os.listdir(tmp_path) == ["a"]
+
+
 def test_replace_reports_every_step_in_order(tmp_path: Path) -> None:
     seen: list[str] = []
     files.replace(tmp_path / "a", "x", seen.append)

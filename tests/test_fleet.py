@@ -51,7 +51,7 @@ class FakeProcesses:
         return news
 
     def start_all(self, node: str = "a") -> None:
-        self.news += [Started(uid, node) for uid in self.alive]
+        self.news += [Started(uid, node, pinned=k == 0) for k, uid in enumerate(self.alive)]
 
     def end(self, uid: str, reason: str | None, *, fatal: bool = False) -> None:
         self.alive.remove(uid)
@@ -137,7 +137,7 @@ def test_plan_failing_slot_backs_off_then_is_abandoned() -> None:
     state, now, pauses = State(1), 0.0, []
     for _ in range(LIMITS.attempts):
         assert plan(state, now, LIMITS).launch == (0,)
-        state = started(apply(state, plan(state, now, LIMITS), now), f"new-0-{now}", "a", now)
+        state = started(apply(state, plan(state, now, LIMITS), now), Started(f"new-0-{now}", "a"), now)
         state = ended(state, Ended(f"new-0-{now}", "boom"), now, LIMITS)
         pauses.append(state.failures[0].retry_at - now)
         assert plan(state, state.failures[0].retry_at - 0.01, LIMITS) == Plan()
@@ -191,7 +191,14 @@ def test_fleet_dead_worker_is_replaced_counted_and_logged(caplog: pytest.LogCapt
     fleet.tick(3)
     assert len(processes.alive) == 3
     assert fleet.status() == FleetStatus(
-        target=3, starting=1, running=2, restarts=1, nodes={"n1": 2}, last_failure="killed", grace=20.0
+        target=3,
+        starting=1,
+        running=2,
+        restarts=1,
+        nodes={"n1": 2},
+        pinned={"n1": 1},
+        last_failure="killed",
+        grace=20.0,
     )
     assert [record.getMessage() for record in caplog.records] == [f"worker {lost} exited: killed"]
 

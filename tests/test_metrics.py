@@ -162,7 +162,7 @@ def test_checkpoints_are_counted_and_timed(learner: LearnerMetrics) -> None:
 def test_fleet_publishes_its_status_and_drops_gone_nodes() -> None:
     fleet = FleetMetrics()
     fleet.observe_status(STATUS)
-    fleet.observe_status(replace(STATUS, restarts=5, nodes={"b": 3}))
+    fleet.observe_status(replace(STATUS, restarts=5, nodes={"b": 3}, pinned={"b": 1}))
     assert value(fleet, "outertrain_workers_target") == 4
     assert value(fleet, "outertrain_workers", state="running") == 2
     assert value(fleet, "outertrain_workers", state="leaving") == 5
@@ -170,6 +170,8 @@ def test_fleet_publishes_its_status_and_drops_gone_nodes() -> None:
     assert value(fleet, "outertrain_worker_restarts_total") == 5
     assert value(fleet, "outertrain_node_workers", node="a") is None
     assert value(fleet, "outertrain_node_workers", node="b") == 3
+    assert value(fleet, "outertrain_node_workers_pinned", node="a") is None
+    assert value(fleet, "outertrain_node_workers_pinned", node="b") == 1
 
 
 def test_labels_have_few_values_and_no_created_series(learner: LearnerMetrics) -> None:

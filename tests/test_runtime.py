@@ -1,6 +1,5 @@
-"""One core and one thread for each computing process, seen from outside."""
+"""The environment of a computing process: its variables, and its cache of compiled functions."""
 
-import json
 import os
 import subprocess
 import sys
@@ -9,50 +8,6 @@ from pathlib import Path
 import pytest
 
 from common import runtime
-
-PROGRAM = """
-import json, os, threading
-from common import runtime
-gate = threading.Event()
-threading.Thread(target=gate.wait).start()  # a thread from before is restricted too
-core = runtime.prepare()
-cores = [sorted(os.sched_getaffinity(int(t))) for t in os.listdir("/proc/self/task")]
-print(json.dumps([core, cores, os.environ["XLA_FLAGS"]]), flush=True)
-input()
-gate.set()
-"""
-
-
-def start(environment: dict[str, str]) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **environment},
-    )
-
-
-def test_prepare_pins_each_process_to_its_own_core(tmp_path: Path) -> None:
-    """The folder of locks is this test's own; a killed process gives its core back."""
-    mine = sorted(os.sched_getaffinity(0))
-    environment = {"TMPDIR": str(tmp_path)}
-    processes = [start(environment) for _ in range(len(mine) + 1)]
-    try:
-        told = [json.loads(p.stdout.readline()) for p in processes]
-        given = [core for core, _, _ in told]
-        assert sorted(core for core in given if core is not None) == mine and given.count(None) == 1
-        for core, affinities, _ in told:
-            assert all(a == ([core] if core is not None else mine) for a in affinities) and len(affinities) >= 2
-        victim = next(k for k, core in enumerate(given) if core is not None)
-        processes[victim].kill()
-        processes[victim].wait()
-        processes.append(start(environment))
-        assert json.loads(processes[-1].stdout.readline())[0] == given[victim]
-    finally:
-        for p in processes:
-            p.kill()
-            p.communicate()
 
 
 def test_prepare_keeps_the_users_variables(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,9 @@ def test_learner_in_reads_what_the_metrics_publish(tmp_path: Path) -> None:
 
 
 def test_fleet_in_gives_the_status_that_was_published() -> None:
-    status = FleetStatus(target=9, starting=1, running=5, draining=2, abandoned=1, nodes={"a": 2, "b": 3})
+    status = FleetStatus(
+        target=9, starting=1, running=5, draining=2, abandoned=1, nodes={"a": 2, "b": 3}, pinned={"a": 2, "b": 0}
+    )
     metrics = FleetMetrics()
     metrics.observe_status(status)
     assert fleet_in(scraped(metrics)) == FleetSnapshot(True, True, status)

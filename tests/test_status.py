@@ -17,7 +17,7 @@ from cluster.runs.directory import RunDirectory
 from common import jsonlines
 from common.config import Config, OuterConfig
 
-FLEET = FleetStatus(target=4, starting=1, running=3, restarts=2, nodes={"10.0.0.1": 3})
+FLEET = FleetStatus(target=4, starting=1, running=3, restarts=2, nodes={"10.0.0.1": 3}, pinned={"10.0.0.1": 2})
 
 
 @pytest.fixture
@@ -59,7 +59,12 @@ def test_status_of_a_running_run_has_the_scraped_numbers(run: RunDirectory, runn
     run.save_failure("Traceback\nValueError: no data here")
     shown = text(status_of(run))
     assert "last worker failure: ValueError: no data here" in shown
-    for part in ("4 requested, 1 starting, 3 running", "10.0.0.1: 3", "1 stale", "checkpoint: version 31"):
+    for part in (
+        "4 requested, 1 starting, 3 running",
+        "10.0.0.1: 3, 2 pinned to a core each",
+        "1 stale",
+        "checkpoint: version 31",
+    ):
         assert part in shown
 
 
@@ -67,11 +72,21 @@ def test_status_json_has_the_keys_that_scripts_read(run: RunDirectory, running: 
     found = json.loads(json.dumps(status_of(run).to_json()))
     assert found.keys() == {
         *("run", "path", "state", "version", "target", "loss", "weight_rp", "staleness", "samples_per_second"),
-        *("steps_per_second", "workers", "workers_wanted", "seconds_left", "epoch", "verdicts", "fleet", "nodes"),
+        *(
+            "steps_per_second",
+            "workers",
+            "workers_wanted",
+            "seconds_left",
+            "epoch",
+            "verdicts",
+            "fleet",
+            "nodes",
+            "pinned",
+        ),
         *("last_failure", "checkpoint_version", "checkpoint_age", "checkpoint_failures"),
     }
     assert found["fleet"] == {"target": 4, "starting": 1, "running": 3, "leaving": 0, "given_up": 0}
-    assert found["nodes"] == {"10.0.0.1": 3}
+    assert found["nodes"] == {"10.0.0.1": 3} and found["pinned"] == {"10.0.0.1": 2}
 
 
 def test_status_of_a_long_run_parses_the_end_of_its_history(run: RunDirectory, parsed: list) -> None:

@@ -34,6 +34,7 @@ class Member(NamedTuple):
     phase: Phase
     node: str  # "" until it is known
     since: float  # when this phase began, in seconds of the injected clock
+    pinned: bool = False  # whether it has a core of its own
 
 
 class Failure(NamedTuple):
@@ -66,6 +67,7 @@ class Started(NamedTuple):
 
     uid: str
     node: str
+    pinned: bool = False  # to a core of its own
 
 
 class Ended(NamedTuple):
@@ -122,12 +124,17 @@ def _may_start(failure: Failure | None, now: float, limits: Limits) -> bool:
     return failure is None or (failure.attempts < limits.attempts and now >= failure.retry_at)
 
 
-def started(state: State, uid: str, node: str, now: float) -> State:
+def started(state: State, event: Started, now: float) -> State:
     """The state after a process has reported itself. One that is draining stays so."""
     phase = {Phase.STARTING: Phase.RUNNING}
     members = tuple(
-        m._replace(phase=phase.get(m.phase, m.phase), node=node, since=now if m.phase in phase else m.since)
-        if m.uid == uid
+        m._replace(
+            phase=phase.get(m.phase, m.phase),
+            node=event.node,
+            since=now if m.phase in phase else m.since,
+            pinned=event.pinned,
+        )
+        if m.uid == event.uid
         else m
         for m in state.members
     )
@@ -209,7 +216,7 @@ class Fleet:
 
     def _apply(self, event: Started | Ended, now: float) -> None:
         if isinstance(event, Started):
-            self.state = started(self.state, event.uid, event.node, now)
+            self.state = started(self.state, event, now)
             return
         unexpected = event.reason is not None and any(
             m.uid == event.uid and m.phase is not Phase.DRAINING and not overdue(m, now, self._limits)
@@ -227,6 +234,7 @@ class Fleet:
     def status(self) -> FleetStatus:
         phases = Counter(m.phase for m in self.state.members)
         failures = self.state.failures.values()
+        running = [m for m in self.state.members if m.phase is Phase.RUNNING]
         return FleetStatus(
             target=self.state.target,
             starting=phases[Phase.STARTING],
@@ -234,7 +242,8 @@ class Fleet:
             draining=phases[Phase.DRAINING],
             abandoned=sum(failure.attempts >= self._limits.attempts for failure in failures),
             restarts=self.restarts,
-            nodes=dict(Counter(m.node for m in self.state.members if m.phase is Phase.RUNNING)),
+            nodes=dict(Counter(m.node for m in running)),
+            pinned=dict(Counter(m.node for m in running if m.pinned)),
             last_failure=max(failures, key=lambda failure: failure.retry_at).reason if failures else None,
             grace=self._limits.grace,
         )

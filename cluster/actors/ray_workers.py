@@ -15,7 +15,7 @@ class WorkerProcess(NamedTuple):
     """One worker actor and its pending calls."""
 
     actor: Any
-    node: Any  # reference to the node's address; None once it has arrived
+    node: Any  # reference to the node's address and whether it is pinned; None once it has arrived
     run: Any  # reference to the one long call: when it completes, for whatever reason, the worker is gone
 
 
@@ -76,7 +76,7 @@ class RayWorkers:
         if reference == worker.run:
             return self._end(uid, None)
         self._workers[uid] = worker._replace(node=None)
-        return Started(uid, value)
+        return Started(uid, *value)
 
     def _end(self, uid: str, reason: str | None, *, fatal: bool = False) -> Ended:
         ray.kill(self._workers.pop(uid).actor)

@@ -20,15 +20,15 @@ class WorkerActor:
 
     def __init__(self, program: str, config: str, uid: str):
         """Arguments as those of `load_program`."""
-        runtime.prepare()
+        self._pinned = runtime.prepare() is not None
         os.nice(5)  # lower priority than the learner of the same machine
         self._program, self._config, self._uid = program, config, uid
         self._loop = WorkerLoop()
 
     @ray.method(concurrency_group="control")
-    def node(self) -> str:
-        """The address of this node: the first reply of a worker that has started."""
-        return str(ray.util.get_node_ip_address())
+    def node(self) -> tuple[str, bool]:
+        """The address of this node, and whether this process is pinned: the first reply of a worker that has started."""
+        return str(ray.util.get_node_ip_address()), self._pinned
 
     @ray.method(concurrency_group="control")
     def pid(self) -> int:

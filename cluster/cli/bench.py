@@ -15,6 +15,7 @@ import click
 
 from cluster.cli import console, options
 from cluster.report.table import aligned
+from common import cores
 from common.errors import UserError
 from workers.bench.catalogue import FIGURES as ENGINE
 from workers.bench.figure import Figure, Outcome
@@ -112,7 +113,7 @@ def machine() -> dict[str, Any]:
     """The machine that the figures come from."""
     return {
         "processor": processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores.count(),
         "load": os.getloadavg(),
         "python": platform.python_version(),
     }

@@ -1,6 +1,5 @@
 """`outertrain reproduce`: recomputes figures of the paper."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ from cluster.cli import console
 from cluster.cli.interrupt import Interrupt
 from cluster.jobs.figures import Setting, reproduce
 from cluster.jobs.job import Pool
+from common import cores
 from common.data.class_store import read_header
 from common.errors import UserError
 from workers.figures import catalogue
@@ -88,7 +88,7 @@ def figure_pool(computers: Computers, output: Path, say: Callable[[str], None]) 
     if not computers.cluster:
         from cluster.launchers.process_pool import LocalPool
 
-        with LocalPool(computers.workers or os.cpu_count() or 1, output) as local:
+        with LocalPool(computers.workers or cores.count(), output) as local:
             yield local
         return
     from cluster.launchers import ray_cluster

@@ -17,6 +17,7 @@ class FleetStatus:
     abandoned: int = 0  # slots that failed too often to be retried
     restarts: int = 0  # workers that exited unexpectedly, since the fleet started
     nodes: Mapping[str, int] = field(default_factory=dict)  # running workers by node
+    pinned: Mapping[str, int] = field(default_factory=dict)  # those of them that have a core of their own, by node
     last_failure: str | None = None  # the last traceback
     grace: float = 0.0  # seconds that a worker gets to shut down
 

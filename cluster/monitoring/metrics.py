@@ -247,6 +247,9 @@ class FleetMetrics:
         self._target = Gauge("outertrain_workers_target", "Number of workers requested.", registry=r)
         self._workers = Gauge("outertrain_workers", "Workers, by state.", ["state"], registry=r)
         self._nodes = Gauge("outertrain_node_workers", "Running workers, by node.", ["node"], registry=r)
+        self._pinned = Gauge(
+            "outertrain_node_workers_pinned", "Running workers with a core of their own, by node.", ["node"], registry=r
+        )
         self._restarts = Counter("outertrain_worker_restarts", "Workers that exited unexpectedly.", registry=r)
         self._restarts_before = 0
 
@@ -261,8 +264,10 @@ class FleetMetrics:
         ):
             self._workers.labels(label).set(count)
         self._nodes.clear()
+        self._pinned.clear()
         for node, count in status.nodes.items():
             self._nodes.labels(node).set(count)
+            self._pinned.labels(node).set(status.pinned.get(node, 0))
         self._restarts.inc(max(0, status.restarts - self._restarts_before))
         self._restarts_before = status.restarts
 

@@ -91,6 +91,7 @@ def fleet_in(scraped: Scrape) -> FleetSnapshot:
         draining=states.get("leaving", 0),
         abandoned=states.get("given_up", 0),
         nodes=_counts(scraped, "outertrain_node_workers", "node"),
+        pinned=_counts(scraped, "outertrain_node_workers_pinned", "node"),
     )
     return FleetSnapshot(scraped.announced, scraped.samples is not None, status)
 

@@ -39,6 +39,7 @@ class Status(NamedTuple):
         }
         workers = {"target": fleet.target, **(states if self.fleet.responding else {})}
         json: dict[str, Any] = fields | progress._asdict() | {"fleet": workers, "nodes": dict(fleet.nodes)}
+        json["pinned"] = dict(fleet.pinned)
         return json
 
 
@@ -78,7 +79,10 @@ def text(status: Status) -> str:
     lines += [
         f"  {rates}, {duration(progress.seconds_left)} left",
         f"  workers: {fleet.target} requested, {worker_counts(fleet, ', ') or 'none running'}",
-        *(f"    {node}: {count}" for node, count in sorted(fleet.nodes.items())),
+        *(
+            f"    {node}: {count}, {fleet.pinned.get(node, 0)} pinned to a core each"
+            for node, count in sorted(fleet.nodes.items())
+        ),
         f"  samples: {samples or 'none'}",
         f"  checkpoint: version {number(status.checkpoint_version)}, {duration(status.checkpoint_age)} old, "
         f"{number(status.checkpoint_failures)} failures",
