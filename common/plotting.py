@@ -11,28 +11,58 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 BLUE, VERMILION, GREEN, PURPLE, SKY, ORANGE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"
 VIOLET, BROWN, GREY = "#6639ba", "#8A6D00", "#57606a"  # the line above is Okabe and Ito's: safe for colour blindness
 PALETTE: Final = (BLUE, VERMILION, GREEN, PURPLE, BROWN, SKY, VIOLET, GREY, "#000000", ORANGE)
-COLOURS: Final = {
-    "learned": BLUE,
-    "learned (train)": BLUE,
-    "learned (valid)": SKY,
-    "small-conv-train": VIOLET,
-    "small-conv-valid": ORANGE,
-    "adam": VERMILION,
-    "rmsprop": GREEN,
-    "sgd": PURPLE,
-    "adam8": BROWN,
-    "rp": VERMILION,
-    "es": BLUE,
-}
-NAMES: Final = {
-    "learned": "learned",
-    "adam": "Adam",
-    "rmsprop": "RMSProp",
-    "sgd": "SGD + momentum",
-    "adam8": "Adam + reg + decay",
-    "rp": "reparameterization",
-    "es": "evolution strategies",
-}
+
+
+class Colours(dict[str, str]):
+    """Colours by name; other names get one of the palette, always the same."""
+
+    def __missing__(self, name: str) -> str:
+        return PALETTE[sum(name.encode()) % len(PALETTE)]
+
+
+class Names(dict[str, str]):
+    """Display names; others are shown as they are."""
+
+    def __missing__(self, name: str) -> str:
+        return name
+
+
+COLOURS: Final = Colours(
+    {
+        "learned": BLUE,
+        "learned (train)": BLUE,
+        "learned (valid)": SKY,
+        "small-conv-train": VIOLET,
+        "small-conv-valid": ORANGE,
+        "adam": VERMILION,
+        "rmsprop": GREEN,
+        "sgd": PURPLE,
+        "adam8": BROWN,
+        "rp": VERMILION,
+        "es": BLUE,
+        "adamw": "#000000",
+        "nadamw": GREY,
+        "muon": ORANGE,
+        "schedule_free_adamw": SKY,
+        "lion": VIOLET,
+    }
+)
+NAMES: Final = Names(
+    {
+        "learned": "learned",
+        "adam": "Adam",
+        "rmsprop": "RMSProp",
+        "sgd": "SGD + momentum",
+        "adam8": "Adam + reg + decay",
+        "rp": "reparameterization",
+        "es": "evolution strategies",
+        "adamw": "AdamW",
+        "nadamw": "NAdamW",
+        "muon": "Muon",
+        "schedule_free_adamw": "Schedule-Free AdamW",
+        "lion": "Lion",
+    }
+)
 INK, LINE, FAINT = "#24292f", "#8c959f", "#d8dee4"  # of text, of axes, of the grid
 
 

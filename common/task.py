@@ -1,9 +1,6 @@
 """Task families: what an inner problem trains. The interface, the families that are included, and those of users."""
 
-import importlib
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +11,7 @@ from common.config import Config, TaskConfig
 from common.data.dataset import Dataset, outer_classes
 from common.errors import UserError
 from common.networks import conv, dense
+from common.user_code import load_function
 
 
 class TaskFamily(NamedTuple):
@@ -166,32 +164,13 @@ def quadratic(config: TaskConfig) -> TaskFamily:
     )
 
 
-PACKAGES = ("common", "learner", "workers", "cluster")  # ours
-
-
 def user_family(config: Config) -> TaskFamily:
     """Calls the function that `task.family = "module:function"` names with the configuration; returns its TaskFamily.
 
-    The current directory is appended to the import path.
-
     Raises:
-      UserError: the module cannot be imported or has the name of one of our packages, the function does not exist, or
-        it returns something else.
+      UserError: the function cannot be loaded, or returns something else.
     """
-    module_name, _, function_name = config.task.family.partition(":")
-    if module_name.split(".")[0] in PACKAGES:
-        raise UserError(f"task.family: the module {module_name!r} would shadow ours: give it another name")
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)  # appended, not prepended: a user's file must not shadow a library
-    try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError) as error:
-        raise UserError(
-            f"task.family = {config.task.family!r} cannot be loaded ({error}): run where {module_name}.py is, or install it"
-        ) from error
-    if not callable(function):
-        raise UserError(f"task.family: {config.task.family} is not a function: name one that returns a TaskFamily")
-    family = function(config)
+    family = load_function("task.family", config.task.family, "a TaskFamily")(config)
     if not isinstance(family, TaskFamily):
         raise UserError(
             f"task.family: {config.task.family} returned {type(family).__name__}, not a common.task.TaskFamily"

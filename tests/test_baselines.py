@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from workers.evaluation import baselines
-from workers.evaluation.tuning import TUNED
+from workers.evaluation.tuning import TUNED, Setting
 
 
 @pytest.mark.parametrize("name", TUNED)
@@ -18,12 +18,12 @@ def test_theta_scales_the_first_step_by_the_rate(name):
 
 
 def step(name, rate, gradient, w):
-    optimizer = baselines.family(name).transform(jnp.asarray(baselines.theta(name, rate)))
+    optimizer = baselines.family(name).transform(jnp.asarray(baselines.theta(name, Setting(rate))))
     return optimizer.update(gradient, optimizer.init(w), w)[0]["w"]
 
 
 def test_sgd_accumulates_momentum():
     gradient, w = {"w": jnp.ones(1)}, {"w": jnp.zeros(1)}
-    optimizer = baselines.family("sgd").transform(jnp.asarray(baselines.theta("sgd", 0.1)))
+    optimizer = baselines.family("sgd").transform(jnp.asarray(baselines.theta("sgd", Setting(0.1))))
     _, state = optimizer.update(gradient, optimizer.init(w), w)
     np.testing.assert_allclose(optimizer.update(gradient, state, w)[0]["w"], [-0.19], rtol=1e-6)

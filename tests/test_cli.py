@@ -124,7 +124,7 @@ def test_evaluate_theta_files_of_one_name_are_told_apart(folder: Path, capsys: p
         assert main(["evaluate", "my.theta", "--config", "small.toml", "--in-process", "--json"]) == 0
         out, err = capsys.readouterr()
         mean = f"{json.loads(out)['learned_mean']:.4f}"
-        [line] = [line for line in err.splitlines() if line.startswith("learned ")]
+        line = next(line for line in err.splitlines() if line.startswith("learned "))
         assert line.split() == ["learned", mean]
         assert mean in (folder / "runs/my-on-small/report/index.html").read_text()
         return mean

@@ -84,7 +84,7 @@ IMPOSSIBLE = [
     (EvaluationConfig, {"tasks": -1}, "evaluation.tasks = -1: must be at least 0"),
     (EvaluationConfig, {"every": -1}, "evaluation.every = -1: must be at least 0"),
     (EvaluationConfig, {"initialisations": 0}, "at least 1"),
-    (EvaluationConfig, {"baselines": ("adam", "lion")}, "adam, rmsprop, sgd"),
+    (EvaluationConfig, {"baselines": ("adam", "adan")}, "adam, rmsprop, sgd, adamw"),
     (EvaluationConfig, {"rate_low": 0.0}, "more than 0"),
     (EvaluationConfig, {"rate_low": 1.0, "rate_high": 0.1}, "rate_low < rate_high"),
     (EvaluationConfig, {"rate_count": 1}, "at least 2"),
@@ -227,7 +227,8 @@ class LaterConfig(Config):
 def of_the_format():
     """The defaults of the keys that existed when the format was defined."""
     tree = asdict(Config())
-    del tree["estimator"]["rp_nonfinite"]
+    for section, key in (("estimator", "rp_nonfinite"), ("evaluation", "weight_decays"), ("evaluation", "rejection")):
+        del tree[section][key]
     return tree
 
 

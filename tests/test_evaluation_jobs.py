@@ -10,7 +10,7 @@ from helpers import run_files
 from common.config import Config
 from common.configfile import from_dict
 from workers.evaluation import jobs
-from workers.evaluation.jobs import TimingJob, UnrollJob
+from workers.evaluation.jobs import Learned, TimingJob, UnrollJob
 
 THETA = np.array([0.3, 0.5], np.float32)
 RATES = (1e-4, 0.0316228, 10.0)
@@ -34,15 +34,15 @@ def first_results():
 
 def test_job_names_identify_the_result() -> None:
     config = configuration("adam", "sgd")
-    listed = jobs.first_stage(config, THETA, 5)
+    listed = jobs.first_stage(config, [Learned(THETA, 5)])
     names = [job.name for job in listed]
     assert len(set(names)) == len(names) == 2 * (1 + 2 * 3) + 1
-    assert names == [job.name for job in jobs.first_stage(config, THETA, 6)]
-    assert not set(names) & {job.name for job in jobs.learned_jobs(config, THETA + 1)}
+    assert names == [job.name for job in jobs.first_stage(config, [Learned(THETA, 6)])]
+    assert not set(names) & {job.name for job in jobs.learned_jobs(config, Learned(THETA + 1))}
 
 
 @pytest.mark.parametrize(
-    "job", [*jobs.first_stage(configuration("adam"), THETA, 5), TimingJob("AAAA", ("sgd",), "BBBB")]
+    "job", [*jobs.first_stage(configuration("adam"), [Learned(THETA, 5)]), TimingJob("AAAA", ("sgd",), "BBBB")]
 )
 def test_job_survives_json(job: jobs.Job) -> None:
     record = json.loads(json.dumps(job.to_json()))
@@ -56,7 +56,7 @@ def test_name_of_an_unroll_is_the_one_on_disk() -> None:
 
 
 def test_first_stage_groups_jobs_by_task() -> None:
-    listed = jobs.first_stage(configuration("adam"), THETA)
+    listed = jobs.first_stage(configuration("adam"), [Learned(THETA)])
     tasks = [job.task for job in listed if isinstance(job, UnrollJob)]
     assert tasks == sorted(tasks) and set(tasks) == {1000, 1001}
     assert isinstance(listed[-1], TimingJob)
@@ -76,7 +76,7 @@ def test_fine_jobs_are_bounded_by_the_best_of_the_grid() -> None:
 
 
 def test_band_jobs_take_each_tasks_best_rate() -> None:
-    listed = jobs.band_jobs(configuration("adam"), first_results(), THETA)
+    listed = jobs.band_jobs(configuration("adam"), first_results(), [Learned(THETA, 5)])
     adam = [(job.task, job.initialisation, job.rate) for job in listed if job.optimizer == "adam"]
     assert adam == [(1000, 1, 0.0316228), (1000, 2, 0.0316228), (1001, 1, 10.0), (1001, 2, 10.0)]
     learned = [job for job in listed if job.optimizer == "learned"]
@@ -84,5 +84,73 @@ def test_band_jobs_take_each_tasks_best_rate() -> None:
 
 
 def test_second_stage_groups_jobs_by_task() -> None:
-    tasks = [job.task for job in jobs.second_stage(configuration("adam"), first_results(), THETA)]
+    tasks = [job.task for job in jobs.second_stage(configuration("adam"), first_results(), [Learned(THETA, 5)])]
     assert tasks == sorted(tasks) and len(tasks) == 4 + 8
+
+
+def strong(**evaluation) -> Config:
+    evaluation = {"tasks": 10, "baselines": ["adamw"], "rate_count": 4, "weight_decays": [0.0, 0.1], **evaluation}
+    task = {"family": "quadratic", "inner_steps": 40}
+    return from_dict({"task": task, "curriculum": {"start": 10, "end": 20}, "evaluation": evaluation})
+
+
+def complete(listed: list[UnrollJob], best: float) -> list:
+    """Results whose loss grows with the distance from a rate, with decay and with a schedule."""
+    return [
+        run_files.constant_result(
+            job.optimizer,
+            job.task,
+            abs(np.log10(job.rate / best)) + job.decay + (job.schedule != "constant"),
+            rate=job.rate,
+            decay=job.decay,
+            schedule=job.schedule,
+        )
+        for job in listed
+    ]
+
+
+def settings_by_task(listed: list[UnrollJob]) -> list[int]:
+    return [len([job for job in listed if job.task == task]) for task in range(1000, 1010)]
+
+
+def test_strong_baseline_crosses_rate_decay_and_schedule() -> None:
+    listed = jobs.baseline_jobs(strong(rejection=False))
+    assert settings_by_task(listed) == [4 * 2 * 2] * 10
+    assert len({job.name for job in listed}) == 160
+    assert listed[3].name == "outer_test-1000-0-adamw-0.0001-0.1-cosine"
+    free = jobs.baseline_jobs(strong(rejection=False, baselines=["schedule_free_adamw"]))
+    assert settings_by_task(free) == [8] * 10 and {job.schedule for job in free} == {"warm-up"}
+
+
+def test_poor_settings_are_rejected_rung_by_rung() -> None:
+    config, done = strong(), []
+    counts = []
+    for _ in range(4):
+        listed = jobs.baseline_jobs(config, done)
+        counts.append(settings_by_task(listed))
+        done = complete(listed, 0.05)
+    assert counts[0] == [16, 16] + [0] * 8
+    assert counts[1] == [16, 16, 4, 4, 4] + [0] * 5
+    assert counts[2] == counts[3] == [16, 16, 4, 4, 4] + [2] * 5
+    last = [(job.rate, job.decay, job.schedule) for job in listed if job.task == 1009]
+    assert last == [(0.215443, 0.0, "constant"), (0.215443, 0.1, "constant")]
+    assert jobs.fine_jobs(config, done) == []
+
+
+def test_best_setting_of_a_single_task_is_not_rejected() -> None:
+    config = strong()
+    done = complete(jobs.baseline_jobs(config), 0.05)
+    best = ("adamw", 1001, 10.0, 0.0, "constant")
+    odd = [
+        run_files.constant_result("adamw", 1001, -1.0, rate=10.0)
+        if (r.optimizer, r.task, r.rate, r.decay, r.schedule) == best
+        else r
+        for r in done
+    ]
+    kept = {(job.rate, job.decay) for job in jobs.baseline_jobs(config, odd) if job.task == 1002}
+    assert (10.0, 0.0) in kept
+
+
+def test_groups_of_baselines_are_expanded_once() -> None:
+    names = strong(baselines=["adam", "paper", "muon", "strong"]).evaluation.optimizers
+    assert names == ("adam", "rmsprop", "sgd", "muon", "adamw", "nadamw", "schedule_free_adamw", "lion")

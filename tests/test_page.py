@@ -10,8 +10,9 @@ from helpers import run_files
 
 from cluster.report.evaluation_plots import EVALUATION_PLOTS
 from cluster.report.material import gather
-from cluster.report.page import training_seconds, write_report
+from cluster.report.page import write_report
 from cluster.report.training_plots import TRAINING_PLOTS
+from cluster.runs.cost import training_seconds
 from common.config import Config
 from common.errors import UserError
 from common.update_record import UNKNOWN

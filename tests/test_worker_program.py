@@ -14,7 +14,7 @@ from cluster.actors.worker_program import JOBS, TRAINING, JobProgram, TrainingPr
 from common.config import Config, CurriculumConfig, EstimatorConfig, EvaluationConfig, OptimizerConfig
 from common.configfile import dump
 from common.messages import Reply, pack_reply
-from workers.evaluation.jobs import learned_jobs
+from workers.evaluation.jobs import Learned, learned_jobs
 
 CONFIG = replace(
     Config(),
@@ -58,7 +58,7 @@ def test_program_compiles_everything_once_before_a_sample(use: str, reversed: in
 
 
 def test_program_computes_jobs_with_and_without_training() -> None:
-    job = learned_jobs(CONFIG, np.array([0.01, 0.9], np.float32))[0].to_json()
+    job = learned_jobs(CONFIG, Learned(np.array([0.01, 0.9], np.float32)))[0].to_json()
     results = [program.perform(job) for program in (TrainingProgram(CONFIG, "w0", Learner()), JobProgram(CONFIG))]
     assert results[0]["train"] == results[1]["train"] and not JobProgram(CONFIG).step()
 

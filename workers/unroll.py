@@ -100,8 +100,8 @@ class Unroll:
     >>> problem = Problem(task.sample(np.random.default_rng(0), "outer_train"), jax.random.key(0))
     >>> state, theta = unroll.start(problem, jax.random.key(1)), family.init(jax.random.key(2))
     >>> losses, state = unroll.forward(theta, problem, state, steps=25)
-    >>> losses.shape, int(state.step), bool(losses[-1] < losses[0])
-    ((25,), 25, True)
+    >>> losses.shape, bool(losses[-1] < losses[0])
+    ((25,), True)
     >>> losses, gradient, state = unroll.losses_and_grad(theta, problem, state, steps=5)
     >>> gradient.shape, int(state.step)
     ((2,), 30)
@@ -114,6 +114,7 @@ class Unroll:
         theta = jax.ShapeDtypeStruct((family.size,), jnp.float32)
         init_optimizer = lambda w: family.transform(_zeros(theta)).init(w)  # noqa: E731
         self.start = jax.jit(partial(start, task, init_optimizer, outer_loss.clamp))
+        self.reported = jax.jit(family.reported)
         self._forward = jax.jit(partial(forward_segment, step, segment))
         self._reverse = jax.jit(partial(reverse_segment, step, family.transform))
 
@@ -197,10 +198,14 @@ def make_step(task: TaskFamily, family: Family, outer_loss: OuterLoss) -> Callab
     def step(theta: jax.Array, problem: Problem, state: InnerState) -> tuple[InnerState, jax.Array]:
         updates, optimizer = family.transform(theta).update(state.gradient, state.optimizer, state.w)
         w = jax.tree.map(jnp.add, state.w, updates)
-        loss, gradient = inner(w, inner_batch(task, problem, state.step + 1))
+        batch = inner_batch(task, problem, state.step + 1)
+        loss, gradient = inner(w, batch)
+        shown = family.reported(optimizer, w)
         if count:
             fresh = (outer_batch(task, problem, state.step, k, split) for k in range(count))
-            loss = sum(outer(w, batch) for batch in fresh) / count
+            loss = sum(outer(shown, batch) for batch in fresh) / count
+        elif family.evaluated is not None:
+            loss = outer(shown, batch)
         return InnerState(w, optimizer, gradient, state.step + 1), loss
 
     return step

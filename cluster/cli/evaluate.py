@@ -12,14 +12,15 @@ from cluster.cli.console import counter
 from cluster.cli.interrupt import Interrupt
 from cluster.cli.options import Place
 from cluster.cli.subject import Request, Subject, find_learned, make_pool
-from cluster.jobs.evaluation import Learned, evaluate, summary_of
+from cluster.jobs.evaluation import evaluate, summary_of
 from cluster.jobs.job import Pool, Progress
 from cluster.report.page import write_report
 from cluster.report.table import final_table
+from cluster.runs.cost import outer_training_cost
 from cluster.runs.directory import EVALUATION, exclusive
 from common.errors import UserError
 from workers.evaluation.comparison import read_evaluation
-from workers.evaluation.jobs import digest_of
+from workers.evaluation.jobs import Learned, digest_of
 
 Compute = Callable[[Subject, Pool, Progress], None]
 
@@ -39,7 +40,7 @@ def command(target: str, config: str | None, overrides: tuple[str, ...], place: 
 
     def compute(subject: Subject, pool: Pool, progress: Progress) -> None:
         assert subject.theta is not None
-        evaluate(subject.run, subject.config, Learned(subject.theta, subject.version), pool, progress)
+        evaluate(subject.run, subject.config, [Learned(subject.theta, subject.version)], pool, progress)
 
     facts = assess(find_learned(request), place, compute, "evaluating")
     if as_json:
@@ -72,6 +73,6 @@ def assess(subject: Subject, place: Place, compute: Compute, activity: str) -> d
         if subject.theta is not None and subject.version is None:
             run.write_summary(facts)  # of several theta files, `report` shows this one
         page = write_report(run.path, evaluation)
-        show.say(final_table(evaluation.comparison, run.name))
+        show.say(final_table(evaluation.comparison, run.name, outer_training_cost(run.path, config)))
         show.say(f"report: {page}")
     return facts

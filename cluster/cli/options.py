@@ -24,7 +24,7 @@ SHORT_FORMS = {
     "updates": ShortForm("outer.updates", int, "N", "Outer updates of the whole run (outer.updates)."),
     "tasks": ShortForm("evaluation.tasks", int, "N", "Unseen tasks (evaluation.tasks)."),
     "baselines": ShortForm(
-        "evaluation.baselines", str, "NAME ...", "Any of adam, rmsprop, sgd (evaluation.baselines).", multiple=True
+        "evaluation.baselines", str, "NAME ...", "Names, or paper or strong (evaluation.baselines).", multiple=True
     ),
 }
 

@@ -87,12 +87,13 @@ def held(run: RunDirectory, mode: Mode, config: Config) -> Iterator[None]:
 def work(run: RunDirectory, config: Config, mode: Mode, interrupt: Interrupt, show: console.Display) -> None:
     """Trains and evaluates. Raises Interrupted."""
     with make_host(run, config, in_process=mode.in_process) as host:
-        from cluster.jobs.evaluation import InterimEvaluation, Learned, evaluate
+        from cluster.jobs.evaluation import InterimEvaluation, evaluate
+        from workers.evaluation.jobs import Learned
 
         interim = InterimEvaluation(run, config, host.pool())
         follow(host, config, interim, interrupt, show)
         if mode.evaluate and config.evaluation.tasks > 0:
-            evaluate(run, config, Learned(*load_theta(run)), host.pool(), counter("evaluating", interrupt, show))
+            evaluate(run, config, [Learned(*load_theta(run))], host.pool(), counter("evaluating", interrupt, show))
 
 
 def make_host(run: RunDirectory, config: Config, *, in_process: bool) -> RunHost:
@@ -132,6 +133,7 @@ def conclude(run: RunDirectory, config: Config, show: console.Display) -> dict[s
     from cluster.jobs.evaluation import summary_of
     from cluster.report.page import write_report
     from cluster.report.table import final_table
+    from cluster.runs.cost import outer_training_cost
     from workers.evaluation.comparison import read_evaluation
     from workers.evaluation.jobs import digest_of
 
@@ -147,7 +149,7 @@ def conclude(run: RunDirectory, config: Config, show: console.Display) -> dict[s
         "report": str(page),
     }
     run.write_summary(facts)
-    show.say(final_table(evaluation.comparison, run.name))
+    show.say(final_table(evaluation.comparison, run.name, outer_training_cost(run.path, config)))
     show.say(f"report: {page}")
     return facts
 

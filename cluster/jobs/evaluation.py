@@ -1,7 +1,7 @@
 """The evaluation of a run as jobs: the learned optimizer and its baselines on unseen tasks."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -11,47 +11,46 @@ from cluster.runs.directory import RunDirectory, load_theta
 from common.config import Config
 from workers.evaluation import jobs
 from workers.evaluation.comparison import Comparison, summarise
-from workers.evaluation.jobs import digest_of
+from workers.evaluation.jobs import Learned, digest_of
 from workers.evaluation.results import FILE, UnrollResult, parse
+from workers.evaluation.scores import NO_SCORES
 
 NUMBERS = ("tasks", "learned_mean", "baseline_mean", "baseline_per_task_mean", "ratio", "wins")
 
 
-class Learned(NamedTuple):
-    """A learned optimizer that is evaluated."""
-
-    theta: np.ndarray  # [P] float32
-    version: int | None  # None: not from a run
-
-
-def evaluate(run: RunDirectory, config: Config, learned: Learned, pool: Pool, progress: Progress) -> None:
-    """Computes all missing unrolls of the learned optimizer and the baselines."""
-    _two_stages(
-        run,
-        jobs.first_stage(config, *learned),
-        lambda done: jobs.second_stage(config, done, learned.theta),
-        pool,
-        progress,
+def evaluate(run: RunDirectory, config: Config, subjects: Sequence[Learned], pool: Pool, progress: Progress) -> None:
+    """Computes all missing unrolls of the learned optimizers and the baselines."""
+    _staged(
+        Results(run.evaluation / FILE),
+        lambda done: jobs.first_stage(config, subjects, done),
+        lambda done: jobs.second_stage(config, done, subjects),
+        lambda listed, results: job.run(listed, results, pool, progress),
     )
 
 
 def tune(run: RunDirectory, config: Config, pool: Pool, progress: Progress) -> None:
     """Computes all missing unrolls of the baselines."""
-    _two_stages(run, jobs.baseline_jobs(config), lambda done: jobs.fine_jobs(config, done), pool, progress)
+    _staged(
+        Results(run.evaluation / FILE),
+        lambda done: jobs.baseline_jobs(config, done),
+        lambda done: jobs.fine_jobs(config, done),
+        lambda listed, results: job.run(listed, results, pool, progress),
+    )
 
 
-def _two_stages(
-    run: RunDirectory,
-    first: Sequence[jobs.Job],
+def _staged(
+    results: Results,
+    first: Callable[[list[UnrollResult]], Iterable[jobs.Job]],
     second: Callable[[list[UnrollResult]], Iterable[jobs.Job]],
-    pool: Pool,
-    progress: Progress,
+    run: Callable[[list[Job], Results], None],
 ) -> None:
-    """The second stage depends on the results of the first: which learning rate is the best of each task."""
-    results = Results(run.evaluation / FILE)
-    listed = _listed(first)
-    job.run(listed, results, pool, progress)
-    job.run(_listed(second(parse(results.of(listed)))), results, pool, progress)
+    """The first stage grows with its own results, rung by rung; the second depends on the best settings of the first."""
+    done: list[UnrollResult] = []
+    complete: list[Job] = []
+    while (listed := _listed(first(done))) != complete:
+        run(listed, results)
+        complete, done = listed, parse(results.of(listed))
+    run(_listed(second(done)), results)
 
 
 def _listed(typed: Iterable[jobs.Job]) -> list[Job]:
@@ -70,7 +69,7 @@ class InterimEvaluation:
         every = self._config.evaluation.every
         if every and version >= self._due:
             theta, newest = load_theta(self._run)
-            self._queue.add(_listed(jobs.learned_jobs(self._config, theta, newest)))
+            self._queue.add(_listed(jobs.learned_jobs(self._config, Learned(theta, newest))))
             self._due = (newest // every + 1) * every
         if not self._queue.finished:
             self._queue.step()
@@ -81,6 +80,7 @@ def summary_of(comparison: Comparison | None, config: Config, theta: np.ndarray 
     digest = None if theta is None else digest_of(theta)
     numbers: dict[str, Any] = {"theta_sha256": digest}
     if comparison is not None and comparison.theta_sha256 == digest:
-        summary = summarise(comparison, config.evaluation.baselines[0])
+        summary = summarise(comparison, config.evaluation.optimizers[0])
         numbers = numbers if summary is None else summary.to_json()
-    return {**dict.fromkeys(NUMBERS), **numbers}
+        numbers |= {} if comparison.scores is None else comparison.scores.to_json()
+    return {**dict.fromkeys((*NUMBERS, *NO_SCORES)), **numbers}

@@ -9,8 +9,9 @@ from matplotlib.ticker import MaxNLocator
 
 from cluster.report.material import Material, Plot
 from common.plotting import COLOURS, INK, NAMES, legend_above, log_if_wide, single
-from workers.evaluation.comparison import LEARNED
-from workers.evaluation.curves import best_unrolls, mean_curves
+from workers.evaluation.comparison import LEARNED, of_theta
+from workers.evaluation.curves import best_unrolls, final_unrolls, mean_curves, trailing_curve
+from workers.evaluation.statistics import TAU, profile
 
 
 def evaluations(material: Material) -> Figure | None:
@@ -68,6 +69,67 @@ def differences(material: Material) -> Figure | None:
     return figure
 
 
+def profiles(material: Material) -> Figure | None:
+    """Share of the tasks that each optimizer solves within tau times the best time (seconds)."""
+    scores = None if material.comparison is None else material.comparison.scores
+    if scores is None:
+        return None
+    figure, axes = single("tau: seconds / those of the fastest", "fraction of tasks solved")
+    tau = np.linspace(1.0, TAU, 301)
+    for side in scores.sides:
+        label = f"{NAMES[side.optimizer]} ({side.score:.2f})"
+        share = profile(scores.ratios[side.optimizer], tau)
+        axes.step(tau, share, where="post", color=COLOURS[side.optimizer], label=label)
+    axes.set_xlim(1.0, TAU)
+    axes.set_ylim(-0.03, 1.03)
+    legend_above(axes)
+    return figure
+
+
+def speedups(material: Material) -> Figure | None:
+    """Speedup of each task in seconds, sorted."""
+    scores = None if material.comparison is None else material.comparison.scores
+    if scores is None:
+        return None
+    figure, axes = single("tasks, sorted", "speedup in seconds")
+    for name, (whole, *_) in scores.by_baseline.items():
+        axes.plot(
+            np.arange(1, len(whole.seconds) + 1),
+            np.sort(whole.seconds),
+            "o-",
+            color=COLOURS[name],
+            markersize=3,
+            linewidth=1,
+            label=NAMES[name],
+        )
+    axes.axhline(1, color=INK, linewidth=1)
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    legend_above(axes)
+    return figure
+
+
+def final_curves(axis: str) -> Callable[[Material], Figure | None]:
+    """Trailing mean loss to the end over inner "steps" or "seconds", each optimizer at its best final loss."""
+
+    def draw(material: Material) -> Figure | None:
+        comparison = material.comparison
+        if comparison is None or comparison.scores is None:
+            return None
+        label = {"steps": "inner steps", "seconds": "seconds"}[axis]
+        figure, axes = single(label, f"{comparison.objective} loss, trailing mean (nats)")
+        shown = of_theta(material.unrolls, comparison.theta_sha256)
+        for side in comparison.scores.sides:
+            x, losses = trailing_curve(final_unrolls(shown, side.optimizer, comparison.scores), axis)
+            axes.plot(x, losses, color=COLOURS[side.optimizer], label=NAMES[side.optimizer])
+        axes.set_xlim(left=0)
+        log_if_wide(axes)
+        legend_above(axes)
+        return figure
+
+    return draw
+
+
 def _wins(name: str, gap: np.ndarray) -> str:
     return f"{NAMES[name]} ({int((gap > 0).sum())} of {len(gap)} won)"
 
@@ -84,7 +146,26 @@ _BAND = (
     "25 to 75 % over initialisations."
 )
 
+_FINAL = (
+    "Mean over 5 % of the steps and over all tasks, each optimizer at its setting of the least final loss of the task."
+)
+
 EVALUATION_PLOTS: Final = (
+    Plot(
+        "profiles",
+        "Performance profile",
+        "Tasks whose target, the final loss of their best baseline, is reached within tau times the seconds of the fastest "
+        "optimizer; in brackets: AlgoPerf's score, the area up to tau = 4.",
+        profiles,
+    ),
+    Plot(
+        "speedups",
+        "Speedup by task",
+        "Seconds of a baseline to its own final loss over those of the learned optimizer; 0: never reached.",
+        speedups,
+    ),
+    Plot("final_steps", "To the end, over steps", _FINAL, final_curves("steps")),
+    Plot("final_seconds", "To the end, over time", _FINAL, final_curves("seconds")),
     Plot("train_steps", "Training loss over steps", _BAND, learning_curves("train", "steps")),
     Plot("train_seconds", "Training loss over time", _BAND, learning_curves("train", "seconds")),
     Plot("valid_steps", "Validation loss over steps", _BAND, learning_curves("valid", "steps")),

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from cluster.runs.cost import outer_training_cost
 from common.config import Config
 from common.update_record import UpdateRecord
 from learner.history import read_history
@@ -21,6 +22,8 @@ class Material(NamedTuple):
     unrolls: Sequence[UnrollResult]
     comparison: Comparison | None
     objective: str  # of the run: "train" or "valid"
+    others: Sequence[tuple[str, Comparison]] = ()  # as in `Evaluation`
+    cost: float | None = None  # of outer-training, core seconds; None: unknown
 
 
 class Plot(NamedTuple):
@@ -34,5 +37,6 @@ class Plot(NamedTuple):
 
 def gather(run_dir: Path, config: Config, evaluation: Evaluation | None = None) -> Material:
     """Args: evaluation: of the run; by default read from its directory."""
-    unrolls, comparison = evaluation or read_evaluation(run_dir / "evaluation", config)
-    return Material(read_history(run_dir), unrolls, comparison, config.estimator.objective)
+    unrolls, comparison, others = evaluation or read_evaluation(run_dir / "evaluation", config)
+    cost = outer_training_cost(run_dir, config)
+    return Material(read_history(run_dir), unrolls, comparison, config.estimator.objective, others, cost)

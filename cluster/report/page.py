@@ -13,7 +13,9 @@ import numpy as np
 
 from cluster.report.evaluation_plots import EVALUATION_PLOTS
 from cluster.report.material import Material, Plot, gather
+from cluster.report.score_table import named, score_notes, score_rows, score_title
 from cluster.report.training_plots import TRAINING_PLOTS
+from cluster.runs.cost import training_seconds
 from common import configfile
 from common.config import Config
 from common.errors import UserError
@@ -78,7 +80,7 @@ def render(plots: Sequence[Plot], material: Material) -> list[Picture]:
 def html_page(
     name: str, config: Config, material: Material, evaluated: Sequence[Picture], trained: Sequence[Picture]
 ) -> str:
-    tables = "" if material.comparison is None else _comparison_tables(material.comparison)
+    tables = "" if material.comparison is None else _comparison_tables(material.comparison) + _scores(material)
     parts = [
         f"<header><h1>{escape(name)}</h1>{_lead(config, material)}{_tiles(material)}</header>",
         _section("On unseen tasks", tables, evaluated),
@@ -128,14 +130,6 @@ def _tiles(material: Material) -> str:
     return f"<div class=tiles>{cells}</div>"
 
 
-def training_seconds(history: Sequence[UpdateRecord]) -> float:
-    """Seconds of all incarnations of the learner, each up to its last recorded update."""
-    longest: dict[int, float] = {}
-    for record in history:
-        longest[record.epoch] = max(longest.get(record.epoch, 0.0), record.seconds)
-    return sum(longest.values())
-
-
 def _duration(seconds: float) -> str:
     if seconds >= 5400:
         return f"{seconds / 3600:.1f} h"
@@ -162,6 +156,15 @@ def _comparison_tables(comparison: Comparison) -> str:
         summary = escape(f"Every task against {NAMES[baseline.optimizer]}")
         tables += f"<details><summary>{summary}</summary>{_task_table(baseline, comparison)}</details>"
     return tables
+
+
+def _scores(material: Material) -> str:
+    shown = named(material.comparison, material.others)
+    if not shown:
+        return ""
+    head, *rows = score_rows(shown)
+    notes = "".join(f"<p>{escape(note)}</p>" for note in score_notes(shown, material.cost))
+    return f"<h3>{escape(score_title(shown))}</h3>{_table(head, rows)}{notes}"
 
 
 def _ways(baseline: Baseline) -> list[tuple[str, np.ndarray]]:

@@ -6,13 +6,26 @@ from io import StringIO
 from rich.console import Console
 from rich.table import Table
 
+from cluster.report.score_table import Scored, named, score_notes, score_rows, score_title
 from cluster.runs.directory import shell_command
 from workers.evaluation.comparison import LEARNED, Comparison, wins
 
 
-def final_table(comparison: Comparison | None, run: str) -> str:
-    """The learned optimizer against every baseline on unseen tasks, or the command that compares them."""
-    return f"not evaluated yet: {shell_command('evaluate', run)}" if comparison is None else table(comparison)
+def final_table(comparison: Comparison | None, run: str, cost: float | None = None) -> str:
+    """The learned optimizer against every baseline on unseen tasks, or the command that compares them.
+
+    Args:
+      cost: of the outer-training, core seconds; None: unknown.
+    """
+    if comparison is None:
+        return f"not evaluated yet: {shell_command('evaluate', run)}"
+    shown = named(comparison)
+    return table(comparison) + ("\n\n" + score_table(shown, cost) if shown else "")
+
+
+def score_table(shown: Sequence[Scored], cost: float | None = None) -> str:
+    """A line per optimizer: what it was given, its final loss, and the speedups of the learned ones."""
+    return "\n".join([score_title(shown), *aligned(score_rows(shown)), *score_notes(shown, cost)])
 
 
 def table(comparison: Comparison) -> str:

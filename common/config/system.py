@@ -1,9 +1,14 @@
 """Workers, evaluation and metrics: sections that do not change the meaning of a sample."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
+from common.config.inner import names_function
 from common.config.key import Key, Section, require
+
+PAPER = ("adam", "rmsprop", "sgd")  # the paper's baselines, at constant learning rates
+STRONG = ("adamw", "nadamw", "muon", "schedule_free_adamw", "lion")  # tuned by rate, weight decay and schedule
+GROUPS = {"paper": PAPER, "strong": STRONG}
 
 
 @dataclass(frozen=True)
@@ -69,14 +74,33 @@ class EvaluationConfig(Section):
         ),
     ] = 5
     baselines: Annotated[
-        tuple[Literal["adam", "rmsprop", "sgd"], ...],
-        Key("Hand-designed optimizers to compare with.", "Each is tuned: rate_count unrolls per task and more."),
+        tuple[str, ...],
+        Key(
+            "Hand-designed optimizers to compare with.",
+            "Each is tuned: rate_count unrolls per task, and for those of strong several times as many.",
+            form=f"any of {', '.join((*PAPER, *STRONG))}; paper or strong for a group; module:function of your own",
+        ),
     ] = ("adam",)
     rate_low: Annotated[float, Key("Lowest learning rate of the logarithmic grid.", above=0)] = 1e-4
     rate_high: Annotated[float, Key("Highest learning rate of the grid.", above=0)] = 10.0
     rate_count: Annotated[
         int, Key("Learning rates of the grid.", "Each is one more unroll per task and baseline.", low=2)
     ] = 11
+    weight_decays: Annotated[
+        tuple[float, ...],
+        Key(
+            "Decoupled weight decays of the grid of the strong baselines.",
+            "Each multiplies the settings of these baselines.",
+            low=0,
+        ),
+    ] = (0.0, 0.01, 0.1)
+    rejection: Annotated[
+        bool,
+        Key(
+            "Rejects poor settings of the strong baselines after a fifth and after half of the tasks.",
+            "false: about four times as many unrolls.",
+        ),
+    ] = True
     seed: Annotated[
         int, Key("Seed of the unseen tasks.", "Results with different seeds are results on different tasks.", low=0)
     ] = 1000
@@ -86,10 +110,25 @@ class EvaluationConfig(Section):
         require(
             self.tasks == 0 or len(self.baselines) > 0, "evaluation.baselines is empty: name at least one, such as adam"
         )
+        for name in self.baselines:
+            require(
+                name in (*PAPER, *STRONG, *GROUPS) or names_function(name),
+                f"evaluation.baselines = {name!r} is not a choice: use one of {', '.join((*PAPER, *STRONG, *GROUPS))}, or "
+                "'module:function' of your own, which returns an optax transformation for a learning rate",
+            )
+        require(
+            len(self.weight_decays) > 0,
+            "evaluation.weight_decays is empty: give at least one, such as 0.0 for no decay",
+        )
         require(
             self.rate_low < self.rate_high,
             f"evaluation.rate_low = {self.rate_low}, evaluation.rate_high = {self.rate_high}: rate_low < rate_high is expected",
         )
+
+    @property
+    def optimizers(self) -> tuple[str, ...]:
+        """The baselines one by one, without duplicates."""
+        return tuple(dict.fromkeys(one for name in self.baselines for one in GROUPS.get(name, (name,))))
 
 
 @dataclass(frozen=True)

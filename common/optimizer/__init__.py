@@ -20,6 +20,7 @@ class Family(NamedTuple):
     init: Callable[[jax.Array], jax.Array]  # key -> initial theta
     transform: Callable[[jax.Array], optax.GradientTransformation]  # theta -> optimizer
     layout: tuple[tuple[int, ...], ...]  # shapes of theta's tensors, in order
+    evaluated: Callable[[Any, Any], Any] | None = None  # (state, w) -> weights whose losses are reported; None: w
 
     @property
     def size(self) -> int:
@@ -29,6 +30,10 @@ class Family(NamedTuple):
     def segments(self) -> np.ndarray:
         """[P] int: for each coordinate of theta the number of its tensor."""
         return np.repeat(np.arange(len(self.layout)), [int(np.prod(shape)) for shape in self.layout])
+
+    def reported(self, state: Any, w: Any) -> Any:
+        """The weights whose losses are reported: w, except for optimizers that evaluate at another point."""
+        return w if self.evaluated is None else self.evaluated(state, w)
 
 
 def make_family(config: OptimizerConfig) -> Family:

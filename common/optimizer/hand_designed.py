@@ -19,7 +19,7 @@ EPSILON_ROOT = 1e-20
 ADAM8 = ("learning_rate", "beta1", "beta2", "epsilon", "exponential_decay", "linear_decay", "l1", "l2")
 
 
-def _in_float32(make: Callable[[jax.Array], optax.GradientTransformation]) -> Callable:
+def in_float32(make: Callable[[jax.Array], optax.GradientTransformation]) -> Callable:
     """Computes updates and states in float32 or wider; updates have the dtype of their weights."""
 
     def wider(x: Any) -> Any:
@@ -42,25 +42,25 @@ def _in_float32(make: Callable[[jax.Array], optax.GradientTransformation]) -> Ca
     return made
 
 
-@_in_float32
+@in_float32
 def adam(theta: jax.Array) -> optax.GradientTransformation:
     """theta = [log learning rate]."""
     return optax.adam(jnp.exp(theta[0]), eps_root=EPSILON_ROOT)
 
 
-@_in_float32
+@in_float32
 def rmsprop(theta: jax.Array) -> optax.GradientTransformation:
     """theta = [log learning rate]; decay 0.9, as in optax."""
     return optax.rmsprop(jnp.exp(theta[0]))
 
 
-@_in_float32
+@in_float32
 def sgd(theta: jax.Array) -> optax.GradientTransformation:
     """theta = [learning rate, momentum]."""
     return optax.chain(optax.trace(decay=theta[1]), optax.scale(-theta[0]))
 
 
-@_in_float32
+@in_float32
 def adam8(theta: jax.Array) -> optax.GradientTransformation:
     """Adam with regularisation and learning rate decay (section 4.4), theta [8] in the order of `ADAM8`.
 

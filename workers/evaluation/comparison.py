@@ -16,9 +16,10 @@ import numpy as np
 from common.config import Config, EvaluationConfig
 from workers.evaluation import results
 from workers.evaluation.results import UnrollResult
+from workers.evaluation.scores import LEARNED as LEARNED
+from workers.evaluation.scores import Scores, score, setting_of
 from workers.evaluation.tuning import LossTable, Setting, grid_rates
 
-LEARNED = "learned"
 SUMMARY = "summary.json"  # of the last evaluation or training
 Losses = dict[int, UnrollResult]  # by task
 
@@ -55,6 +56,7 @@ class Comparison(NamedTuple):
     tasks: tuple[int, ...]
     learned: np.ndarray  # [tasks]
     baselines: tuple[Baseline, ...]
+    scores: Scores | None = None  # None: an optimizer has no complete unroll of a task
 
     def baseline(self, name: str) -> Baseline | None:
         return next((b for b in self.baselines if b.optimizer == name), None)
@@ -70,6 +72,7 @@ class Evaluation(NamedTuple):
 
     unrolls: Sequence[UnrollResult]
     comparison: Comparison | None  # None: there is nothing to compare yet
+    others: tuple[tuple[str, Comparison], ...] = ()  # of more learned optimizers on the same tasks, with their names
 
 
 def read_evaluation(folder: Path, config: Config, theta_sha256: str | None = None) -> Evaluation:
@@ -111,7 +114,8 @@ def compare(
     Args:
       theta: digest of the learned theta.
     """
-    first = [u for u in of_theta(unrolls, theta) if u.outer_split == "outer_test" and u.initialisation == 0]
+    own_unrolls = of_theta(unrolls, theta)
+    first = [u for u in own_unrolls if u.outer_split == "outer_test" and u.initialisation == 0]
     learned = [u for u in first if u.optimizer == LEARNED]
     tables = {name: _by_setting(first, name) for name in {u.optimizer for u in first}}
     if theta is None or not learned or len(tables) < 2:
@@ -122,16 +126,13 @@ def compare(
     own = _table(tables.pop(LEARNED), tasks, objective)
     rates = set(grid_rates(grid))
     baselines = tuple(_baseline(name, _table(tables[name], tasks, objective), rates) for name in sorted(tables))
-    return Comparison(objective, learned[0].version, theta, tasks, own.losses[0], baselines)
+    scores = score(own_unrolls, tasks, objective)
+    return Comparison(objective, learned[0].version, theta, tasks, own.losses[0], baselines, scores)
 
 
 def of_theta(unrolls: Iterable[UnrollResult], theta_sha256: str | None) -> list[UnrollResult]:
     """The unrolls of the baselines, and those of one learned theta."""
     return [u for u in unrolls if u.optimizer != LEARNED or u.theta_sha256 == theta_sha256]
-
-
-def setting_of(unroll: UnrollResult) -> Setting:
-    return Setting(unroll.rate, unroll.theta_sha256)
 
 
 def _by_setting(unrolls: Iterable[UnrollResult], name: str) -> dict[Setting, Losses]:
@@ -154,7 +155,7 @@ def _tasks_of_complete_settings(table: dict[Setting, Losses]) -> set[int]:
 def _table(by_setting: dict[Setting, Losses], tasks: Sequence[int], objective: str) -> LossTable:
     """The settings that ran all of the tasks."""
     complete = [setting for setting, losses in by_setting.items() if losses.keys() >= set(tasks)]
-    settings = tuple(sorted(complete, key=lambda s: (s.rate or 0.0, s.theta_sha256 or "")))
+    settings = tuple(sorted(complete, key=lambda s: (s.rate or 0.0, s.theta_sha256 or "", s.decay, s.schedule)))
     losses = [[by_setting[setting][task].mean(objective) for task in tasks] for setting in settings]
     return LossTable(settings, np.array(losses))
 

@@ -4,6 +4,7 @@ The inner problem of a job follows from its task and its initialisation alone, s
 classes, the same initial w and the same batches. The unroll is the one of outer-training.
 """
 
+import json
 import time
 from collections import OrderedDict
 from functools import partial
@@ -15,13 +16,14 @@ import numpy as np
 
 from common import streams
 from common.config import Config
+from common.configfile import from_dict
 from common.data.dataset import open_dataset
-from common.optimizer import make_family
+from common.optimizer import Family, make_family
 from common.task import IMAGE_FAMILIES, TaskFamily, make_task
 from workers.evaluation import baselines, timing
 from workers.evaluation.comparison import LEARNED
 from workers.evaluation.jobs import TimingJob, UnrollJob, decode, encode, sha256
-from workers.evaluation.results import SPLITS, BySplit, TimingResult, UnrollResult
+from workers.evaluation.results import SPLITS, BySplit, TimingResult, UnrollResult, block_ends
 from workers.unroll import InnerState, OuterLoss, Problem, Unroll
 
 SPLIT_SEEDS = {"outer_train": 0, "outer_test": 1}
@@ -40,20 +42,21 @@ class Evaluator:
         needs_images = task is None and config.task.family in IMAGE_FAMILIES
         self.task = task or make_task(config, open_dataset(config.dataset) if needs_images else None)
         self._measure = jax.jit(partial(measure, self.task, config.estimator.clamp))
-        self._unrolls: dict[str, Unroll] = {}
+        self._unrolls: dict[tuple[str, str | None, bool], Unroll] = {}
         self._tasks: OrderedDict[tuple[int, str], Any] = OrderedDict()
 
     def run(self, job: UnrollJob) -> UnrollResult:
         """One unroll."""
         problem, state, key = self.start(job)
-        unroll, theta = self.unroll(job.optimizer), jnp.asarray(parameters(job))
+        unroll, theta = self.unroll(job.optimizer, job.family), jnp.asarray(parameters(job))
         boundaries, losses, points, seconds = self.boundaries(), [], [], 0.0
         for begin, end in zip([0, *boundaries], boundaries):
             before = time.perf_counter()
             chunk, state = unroll.forward(theta, problem, state, end - begin)
             seconds += time.perf_counter() - before
             losses.append(chunk)
-            points.append(self._measure(state.w, problem.data, jax.random.fold_in(key, end)))
+            weights = unroll.reported(state.optimizer, state.w)
+            points.append(self._measure(weights, problem.data, jax.random.fold_in(key, end)))
             if job.bound is not None and sum(c.sum(dtype=np.float64) for c in losses) > job.bound * boundaries[-1]:
                 break
         curves = curves_of(self.objective, boundaries, losses, points)
@@ -74,19 +77,27 @@ class Evaluator:
             final_test_accuracy=curves.final_test_accuracy,
             seconds_per_step=seconds / last,
             stopped=last if last < boundaries[-1] else None,
+            decay=job.decay,
+            schedule=job.schedule,
+            blocks=blocks_of(np.concatenate(losses)) if last == boundaries[-1] else (),
         )
 
     def time(self, job: TimingJob) -> TimingResult:
         """The timing protocol on the first task of the evaluation."""
         thetas = {LEARNED: decode(job.theta)}
-        thetas |= {name: baselines.theta(name, baselines.TIMED_RATE) for name in job.baselines}
+        thetas |= {name: baselines.theta(name, baselines.TIMED) for name in job.baselines}
         if job.adam8 is not None:
             thetas["adam8"] = decode(job.adam8)
         cases = {}
         for name, theta in thetas.items():
-            problem, state, _ = self.start(UnrollJob(name, self.config.evaluation.seed, theta=encode(theta)))
+            family = job.family if name == LEARNED else None
+            problem, state, _ = self.start(
+                UnrollJob(name, self.config.evaluation.seed, theta=encode(theta), family=family)
+            )
             steps = min(timing.STEPS, self.config.task.inner_steps)
-            cases[name] = partial(self.unroll(name).forward, jnp.asarray(theta), problem, state, steps)
+            cases[name] = partial(
+                self.unroll(name, family, timed=True).forward, jnp.asarray(theta), problem, state, steps
+            )
         seconds = timing.interleaved(cases, timing.ROUNDS, time.perf_counter)
         return timing.summarise(job.name, {name: [s / steps for s in spent] for name, spent in seconds.items()})
 
@@ -100,7 +111,7 @@ class Evaluator:
         random = streams.generator(streams.EVALUATION_START, job.task, SPLIT_SEEDS[job.outer_split], job.initialisation)
         batches, w, measured = (jax.random.key(int(seed)) for seed in random.integers(2**32, size=3))
         problem = Problem(self.data(job.task, job.outer_split), batches)
-        return problem, self.unroll(job.optimizer).start(problem, w), measured
+        return problem, self.unroll(job.optimizer, job.family).start(problem, w), measured
 
     def data(self, task: int, outer_split: str) -> Any:
         """The images of a task, on the device."""
@@ -112,13 +123,27 @@ class Evaluator:
                 self._tasks.popitem(last=False)
         return self._tasks[key]
 
-    def unroll(self, optimizer: str) -> Unroll:
-        """The compiled unroll of "learned" or of a baseline."""
-        if optimizer not in self._unrolls:
-            family = make_family(self.config.optimizer) if optimizer == LEARNED else baselines.family(optimizer)
+    def unroll(self, optimizer: str, other: str | None = None, *, timed: bool = False) -> Unroll:
+        """The compiled unroll of "learned" or of a baseline.
+
+        Args:
+          other: [optimizer] of the learned one, as `UnrollJob.family`.
+          timed: whether it is only timed, which leaves out losses that are not part of the training.
+        """
+        family = self._family(optimizer, other)
+        separate = timed and family.evaluated is not None
+        key = (optimizer, other, separate)
+        if key not in self._unrolls:
+            family = family._replace(evaluated=None) if separate else family
             outer_loss = OuterLoss(self.objective, int(self.objective == "valid"), self.config.estimator.clamp)
-            self._unrolls[optimizer] = Unroll(self.task, family, outer_loss, self.config.workers.segment)
-        return self._unrolls[optimizer]
+            self._unrolls[key] = Unroll(self.task, family, outer_loss, self.config.workers.segment)
+        return self._unrolls[key]
+
+    def _family(self, optimizer: str, other: str | None) -> Family:
+        if optimizer != LEARNED:
+            return baselines.family(optimizer, self.config.task.inner_steps)
+        own = self.config.optimizer
+        return make_family(own if other is None else from_dict({"optimizer": json.loads(other)}).optimizer)
 
 
 def _bytes(data: Any) -> int:
@@ -129,9 +154,14 @@ def parameters(job: UnrollJob) -> np.ndarray:
     """theta [P] of a job's optimizer."""
     if job.theta is not None:
         return decode(job.theta)
-    if job.rate is None:
-        raise ValueError(f"{job.optimizer}: a job needs a theta or a rate")
-    return baselines.theta(job.optimizer, job.rate)
+    return baselines.theta(job.optimizer, job.setting)
+
+
+def blocks_of(losses: np.ndarray) -> tuple[float, ...]:
+    """Means [blocks] of the losses [steps] of an unroll, with five digits: they are many."""
+    ends = block_ends(len(losses))
+    sums = np.add.reduceat(losses.astype(np.float64), np.concatenate([[0], ends[:-1]]))
+    return tuple(float(f"{mean:.5g}") for mean in sums / np.diff(ends, prepend=0))
 
 
 def measure(task: TaskFamily, clamp: float, w: Any, data: Any, key: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -1,20 +1,20 @@
 """The jobs of an evaluation: independent unrolls with a name each, listed in two stages.
 
-First every optimizer at every setting on every task; then, from the results of these, what depends on them: the grid
+First every optimizer at every setting that is not rejected on every task; then, from the results of these, what depends on them: the grid
 twice as fine, and more initialisations at the best rate of each task. A name identifies the result: two jobs of the
 same name have the same result.
 """
 
 import hashlib
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from common.config import Config
 from workers.evaluation.results import UnrollResult
-from workers.evaluation.tuning import FINE, LossTable, grid_rates, rates_between
+from workers.evaluation.tuning import CONSTANT, FINE, LossTable, Setting, grid, rates_between, rungs, survivors
 
 Json = dict[str, Any]
 BAND_TASKS = 4  # tasks whose curves get a percentile band over initialisations
@@ -31,10 +31,19 @@ class UnrollJob(NamedTuple):
     version: int | None = None  # of a learned theta that comes from a run
     outer_split: str = "outer_test"
     bound: float | None = None  # stop as soon as the mean loss cannot end below it
+    decay: float = 0.0  # of a baseline, as in `Setting`
+    schedule: str = CONSTANT
+    family: str | None = None  # [optimizer] of theta as JSON, where it is another one than the configuration's
+
+    @property
+    def setting(self) -> Setting:
+        return Setting(self.rate, None, self.decay, self.schedule)
 
     @property
     def name(self) -> str:
         setting = f"{self.rate:.6g}" if self.theta is None else sha256(self.theta)[:16]
+        setting += f"-{self.decay:g}" if self.decay else ""
+        setting += f"-{self.schedule}" if self.schedule != CONSTANT else ""
         bounded = "" if self.bound is None else "-bounded"
         return f"{self.outer_split}-{self.task}-{self.initialisation}-{self.optimizer}-{setting}{bounded}"
 
@@ -43,7 +52,7 @@ class UnrollJob(NamedTuple):
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
-        return cls(**{key: record[key] for key in cls._fields})
+        return cls(**{key: record[key] for key in cls._fields if key in record})
 
 
 class TimingJob(NamedTuple):
@@ -52,6 +61,7 @@ class TimingJob(NamedTuple):
     theta: str  # of the learned optimizer, as in `UnrollJob`
     baselines: tuple[str, ...]
     adam8: str | None = None  # theta of Adam with all eight hyper-parameters; None: not timed
+    family: str | None = None  # as in `UnrollJob`
 
     @property
     def name(self) -> str:
@@ -59,11 +69,12 @@ class TimingJob(NamedTuple):
 
     def to_json(self) -> Json:
         record = {"item": self.name, "kind": "timing", "theta": self.theta, "baselines": list(self.baselines)}
-        return record if self.adam8 is None else {**record, "adam8": self.adam8}
+        later = {"adam8": self.adam8, "family": self.family}
+        return record | {key: value for key, value in later.items() if value is not None}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
-        return cls(record["theta"], tuple(record["baselines"]), record.get("adam8"))
+        return cls(record["theta"], tuple(record["baselines"]), record.get("adam8"), record.get("family"))
 
 
 Job = UnrollJob | TimingJob
@@ -91,34 +102,72 @@ def tasks_of(config: Config) -> range:
     return range(config.evaluation.seed, config.evaluation.seed + config.evaluation.tasks)
 
 
-def learned_jobs(config: Config, theta: np.ndarray, version: int | None = None) -> list[UnrollJob]:
-    """The learned optimizer theta [P] on every task of the evaluation."""
-    text = encode(theta)
-    return [UnrollJob("learned", task, theta=text, version=version) for task in tasks_of(config)]
+class Learned(NamedTuple):
+    """A learned optimizer that is evaluated."""
+
+    theta: np.ndarray  # [P] float32
+    version: int | None = None  # None: not from a run
+    family: str | None = None  # as in `UnrollJob`
+
+    @property
+    def text(self) -> str:
+        return encode(self.theta)
 
 
-def baseline_jobs(config: Config) -> list[UnrollJob]:
-    """Every baseline at every rate of the grid, task by task."""
-    rates = grid_rates(config.evaluation)
-    names = config.evaluation.baselines
-    return [UnrollJob(name, task, rate=rate) for task in tasks_of(config) for name in names for rate in rates]
+def learned_jobs(config: Config, subject: Learned) -> list[UnrollJob]:
+    """The learned optimizer on every task of the evaluation."""
+    return [_learned(subject, task) for task in tasks_of(config)]
 
 
-def first_stage(config: Config, theta: np.ndarray, version: int | None = None) -> list[Job]:
+def _learned(subject: Learned, task: int, start: int = 0) -> UnrollJob:
+    return UnrollJob("learned", task, start, theta=subject.text, version=subject.version, family=subject.family)
+
+
+def _baseline(name: str, task: int, setting: Setting, start: int = 0, bound: float | None = None) -> UnrollJob:
+    return UnrollJob(name, task, start, rate=setting.rate, bound=bound, decay=setting.decay, schedule=setting.schedule)
+
+
+def baseline_jobs(config: Config, results: Sequence[UnrollResult] = ()) -> list[UnrollJob]:
+    """The jobs of all baselines known so far, task by task; complete when results add no more."""
+    listed = [job for name in config.evaluation.optimizers for job in _rung_jobs(config, name, results)]
+    return sorted(listed, key=lambda job: job.task)
+
+
+def _rung_jobs(config: Config, name: str, results: Sequence[UnrollResult]) -> list[UnrollJob]:
+    """A baseline at every setting that is not rejected, rung by rung. Rejection looks at the objective's loss only."""
+    settings, tasks, begin, listed = grid(config.evaluation, name), tasks_of(config), 0, []
+    objective, steps = config.estimator.objective, rungs(config.evaluation, name)
+    found = _by_setting(results, name)
+    for rung in steps:
+        listed += [_baseline(name, task, setting) for task in tasks[begin : rung.tasks] for setting in settings]
+        so_far = tasks[: rung.tasks]
+        if rung is steps[-1] or any((setting, task) not in found for setting in settings for task in so_far):
+            break
+        rows = [[found[setting, task] for task in so_far] for setting in settings]
+        means = LossTable(tuple(settings), np.array([[result.mean(objective) for result in row] for row in rows]))
+        finals = LossTable(tuple(settings), np.array([[result.final(objective) for result in row] for row in rows]))
+        alive = survivors((means, finals), rung.keep)
+        settings, begin = [setting for setting in settings if setting in alive], rung.tasks
+    return listed
+
+
+def first_stage(config: Config, subjects: Sequence[Learned], results: Sequence[UnrollResult] = ()) -> list[Job]:
     """The jobs of one task stand together, so that a worker draws each task once; the timing comes last."""
-    unrolls = sorted(learned_jobs(config, theta, version) + baseline_jobs(config), key=lambda job: job.task)
-    return [*unrolls, TimingJob(encode(theta), tuple(config.evaluation.baselines))]
+    own = [job for subject in subjects for job in learned_jobs(config, subject)]
+    unrolls = sorted(own + baseline_jobs(config, results), key=lambda job: job.task)
+    names = config.evaluation.optimizers
+    return [*unrolls, *(TimingJob(subject.text, names, family=subject.family) for subject in subjects)]
 
 
-def second_stage(config: Config, results: Sequence[UnrollResult], theta: np.ndarray) -> list[UnrollJob]:
+def second_stage(config: Config, results: Sequence[UnrollResult], subjects: Sequence[Learned]) -> list[UnrollJob]:
     """Args: results: those of the first stage."""
-    return sorted(fine_jobs(config, results) + band_jobs(config, results, theta), key=lambda job: job.task)
+    return sorted(fine_jobs(config, results) + band_jobs(config, results, subjects), key=lambda job: job.task)
 
 
 def fine_jobs(config: Config, results: Sequence[UnrollResult]) -> list[UnrollJob]:
     """The rates between those of the grid. One that cannot beat the grid's best of its task is cut short."""
     jobs = []
-    for name in (name for name in config.evaluation.baselines if name in FINE):
+    for name in (name for name in config.evaluation.optimizers if name in FINE):
         bounds = grid_table(config, results, name).best().tolist()
         for task, bound in zip(tasks_of(config), bounds, strict=True):
             rates = rates_between(config.evaluation)
@@ -126,21 +175,41 @@ def fine_jobs(config: Config, results: Sequence[UnrollResult]) -> list[UnrollJob
     return jobs
 
 
-def band_jobs(config: Config, results: Sequence[UnrollResult], theta: np.ndarray) -> list[UnrollJob]:
-    """More initialisations on a few tasks: the learned optimizer, and each baseline at its best rate of the task."""
-    text = encode(theta)
-    version = next((r.version for r in results if r.theta_sha256 == sha256(text)), None)
-    best = {n: grid_table(config, results, n).best_settings() for n in config.evaluation.baselines}
-    jobs = []
+def band_jobs(config: Config, results: Sequence[UnrollResult], subjects: Sequence[Learned]) -> list[UnrollJob]:
+    """More initialisations on a few tasks: the learned optimizers, and each baseline at its best settings of the task,
+    by the mean loss and by the final loss."""
+    objective, jobs = config.estimator.objective, []
+    tables = {
+        name: [grid_table(config, results, name), grid_table(config, results, name, lambda r: r.final(objective))]
+        for name in config.evaluation.optimizers
+    }
     for index, task in enumerate(tasks_of(config)[:BAND_TASKS]):
         for start in range(1, config.evaluation.initialisations):
-            jobs.append(UnrollJob("learned", task, start, theta=text, version=version))
-            jobs += [UnrollJob(name, task, start, rate=settings[index].rate) for name, settings in best.items()]
+            jobs += [_learned(subject, task, start) for subject in subjects]
+            for name, both in tables.items():
+                best = dict.fromkeys(table.best_settings()[index] for table in both)
+                jobs += [_baseline(name, task, setting, start) for setting in best]
     return jobs
 
 
-def grid_table(config: Config, results: Iterable[UnrollResult], name: str) -> LossTable:
-    """Losses of a baseline on the grid and on the tasks of the evaluation, from the first initialisation."""
-    cells = {(r.rate, r.task): r.mean(config.estimator.objective) for r in results if r.optimizer == name}
-    rates = grid_rates(config.evaluation)
-    return LossTable.of_rates(rates, np.array([[cells[rate, task] for task in tasks_of(config)] for rate in rates]))
+def _by_setting(results: Iterable[UnrollResult], name: str) -> dict[tuple[Setting, int], UnrollResult]:
+    """The results of a baseline from the first initialisation by setting and task."""
+    own = (r for r in results if r.optimizer == name and r.initialisation == 0)
+    return {(Setting(r.rate, None, r.decay, r.schedule), r.task): r for r in own}
+
+
+def grid_table(
+    config: Config,
+    results: Iterable[UnrollResult],
+    name: str,
+    loss: Callable[[UnrollResult], float] | None = None,
+) -> LossTable:
+    """Losses of a baseline on the tasks of the evaluation, from the first initialisation, at the settings that ran all.
+
+    Args:
+      loss: by default, the mean loss of the objective.
+    """
+    loss = loss or (lambda result: result.mean(config.estimator.objective))
+    cells, tasks = _by_setting(results, name), tasks_of(config)
+    settings = [s for s in grid(config.evaluation, name) if all((s, task) in cells for task in tasks)]
+    return LossTable(tuple(settings), np.array([[loss(cells[s, task]) for task in tasks] for s in settings]))

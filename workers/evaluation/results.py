@@ -1,14 +1,18 @@
 """The results of an evaluation: typed records of the lines of evaluation/unrolls.jsonl."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, Self, TypeVar
+
+import numpy as np
 
 from common import jsonlines
 from common.errors import UserError
 
 FILE = "unrolls.jsonl"
+BLOCKS = 200  # of the losses of an unroll
+TRAILING = 0.05  # fraction of the steps that a trailing mean covers
 Json = dict[str, Any]
 T = TypeVar("T")
 
@@ -27,6 +31,11 @@ class BySplit(NamedTuple, Generic[T]):
 
 
 SPLITS = BySplit._fields
+
+
+def block_ends(steps: int) -> np.ndarray:
+    """The step after which each block of an unroll ends: 200 blocks, or one for each step of a shorter unroll."""
+    return np.unique(np.round(np.linspace(0, steps, min(steps, BLOCKS) + 1)).astype(int))[1:]
 
 
 @dataclass(frozen=True)
@@ -52,10 +61,34 @@ class UnrollResult:
     final_test_accuracy: float | None
     seconds_per_step: float
     stopped: int | None = None  # the step after which it was cut short, as its mean could not end below the bound
+    decay: float = 0.0  # of a baseline, as in `tuning.Setting`
+    schedule: str = "constant"
+    blocks: tuple[float, ...] = ()  # means of the objective's loss over equal parts of the unroll, see `block_ends`
 
     def mean(self, split: str) -> float:
         """The mean loss over the steps."""
         return self.means.of(split)
+
+    def trailing(self) -> tuple[np.ndarray, np.ndarray]:
+        """Steps [n], and the mean loss [n] of the objective over the last 5 % of all steps before each of them.
+
+        Results of older versions have no `blocks`: their means are those of the curve, over 4 % of the steps.
+        """
+        if not self.blocks:
+            return np.asarray(self.steps), np.asarray(self.curves.of(self.objective))
+        ends = block_ends(self.steps[-1])
+        sums = np.concatenate([[0.0], np.cumsum(np.diff(ends, prepend=0) * np.asarray(self.blocks))])
+        edges, window = np.concatenate([[0], ends]), max(1, round(TRAILING * len(ends)))
+        return ends[window - 1 :], (sums[window:] - sums[:-window]) / (edges[window:] - edges[:-window])
+
+    def final(self, split: str) -> float:
+        """The mean loss over the last 5 % of the steps; infinite for an unroll that was cut short."""
+        if self.stopped is not None:
+            return np.inf
+        if split == self.objective:
+            return float(self.trailing()[1][-1])
+        measured = zip(self.steps, self.curves.of(split))
+        return float(np.mean([loss for step, loss in measured if step > (1 - TRAILING) * self.steps[-1]]))
 
     def to_json(self) -> Json:
         """A line of the file."""
@@ -75,6 +108,9 @@ class UnrollResult:
             "final_test_accuracy": self.final_test_accuracy,
             "seconds_per_step": self.seconds_per_step,
             "stopped": self.stopped,
+            **({"decay": self.decay} if self.decay else {}),
+            **({"schedule": self.schedule} if self.schedule != "constant" else {}),
+            **({"losses": list(self.blocks)} if self.blocks else {}),
         }
 
     @classmethod
@@ -96,6 +132,9 @@ class UnrollResult:
             final_test_accuracy=line["final_test_accuracy"],
             seconds_per_step=line["seconds_per_step"],
             stopped=line.get("stopped"),
+            decay=line.get("decay", 0.0),
+            schedule=line.get("schedule", "constant"),
+            blocks=tuple(line.get("losses", ())),
         )
 
 
@@ -130,10 +169,24 @@ def parse(lines: Iterable[Mapping[str, Any]]) -> list[UnrollResult]:
     Seconds that an unroll measured itself depend on what else the machine was doing.
     """
     lines = list(lines)
-    timing = next((TimingResult.from_json(line) for line in lines if line["optimizer"] == "timing"), None)
-    seconds = {} if timing is None else timing.seconds
-    unrolls = (UnrollResult.from_json(line) for line in lines if line["optimizer"] != "timing")
-    return [replace(u, seconds_per_step=seconds.get(u.optimizer, u.seconds_per_step)) for u in unrolls]
+    timings = [TimingResult.from_json(line) for line in lines if line["optimizer"] == "timing"]
+    unrolls = [UnrollResult.from_json(line) for line in lines if line["optimizer"] != "timing"]
+    return [replace(u, seconds_per_step=_seconds(u, timings)) for u in unrolls] if timings else unrolls
+
+
+def _seconds(unroll: UnrollResult, timings: Sequence[TimingResult]) -> float:
+    """Seconds per step: of the first timing that has the optimizer, for a learned theta that of its own.
+
+    Timings of several thetas are brought to the speed of the machine during the first by what they have in common.
+    """
+    digest = unroll.theta_sha256
+    own = [t for t in timings if digest is not None and t.name == f"timing-{digest[:16]}"]
+    timing = next((t for t in (*own, *timings) if unroll.optimizer in t.seconds), None)
+    if timing is None:
+        return unroll.seconds_per_step
+    common = [name for name in timing.seconds if name in timings[0].seconds and name != unroll.optimizer]
+    pace = [timings[0].seconds[name] / timing.seconds[name] for name in common if timing is not timings[0]]
+    return timing.seconds[unroll.optimizer] * (float(np.median(pace)) if pace else 1.0)
 
 
 def read(folder: Path) -> list[UnrollResult]:

@@ -1,0 +1,39 @@
+"""Functions of the user's own, which a configuration names as `module:function`."""
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from common.errors import UserError
+
+PACKAGES = ("common", "learner", "workers", "cluster")  # ours
+
+
+def load_function(key: str, reference: str, returned: str) -> Callable[..., Any]:
+    """The function that a key of the configuration names. The current directory is appended to the import path.
+
+    Args:
+      key: of the configuration, for errors.
+      reference: "module:function".
+      returned: what the function should return, for errors.
+
+    Raises:
+      UserError: the module cannot be imported or has the name of one of our packages, or the function does not exist.
+    """
+    module_name, _, function_name = reference.partition(":")
+    if module_name.split(".")[0] in PACKAGES:
+        raise UserError(f"{key}: the module {module_name!r} would shadow ours: give it another name")
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)  # appended, not prepended: a user's file must not shadow a library
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError) as error:
+        raise UserError(
+            f"{key} = {reference!r} cannot be loaded ({error}): run where {module_name}.py is, or install it"
+        ) from error
+    if not callable(function):
+        raise UserError(f"{key}: {reference} is not a function: name one that returns {returned}")
+    loaded: Callable[..., Any] = function
+    return loaded
