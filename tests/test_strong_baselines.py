@@ -14,7 +14,8 @@ from common.errors import UserError
 from workers.clamp import clamped_gradient
 from workers.evaluation import baselines
 from workers.evaluation.tuning import CONSTANT, COSINE, WARM_UP, Setting
-from workers.unroll import OuterLoss, Unroll, inner_batch
+from workers.inner_step import OuterLoss, inner_batch
+from workers.unroll import Unroll
 
 STEPS, RATE, DECAY = 50, 0.003, 0.1
 KERNEL = MuonDimensionNumbers((0, 1, 2), 3)

@@ -13,6 +13,7 @@ from helpers import tasks
 from common.config import OptimizerConfig
 from common.optimizer import Family, make_family
 from common.task import TaskFamily
+from workers import segment
 from workers import unroll as engine
 from workers.unroll import InnerState, OuterLoss, Problem, Unroll
 
@@ -189,8 +190,8 @@ def test_two_windows_end_in_the_state_of_one(subject, x64):
 @only("the learned optimizer", "adam")
 def test_dropped_tapes_are_recomputed_to_the_same_bits(subject, x64, monkeypatch):
     arguments, calls = (subject.theta, subject.problem, subject.state, 11), []
-    compiled = subject.unroll._forward
-    monkeypatch.setattr(subject.unroll, "_forward", lambda *a: calls.append(a) or compiled(*a))
+    compiled = subject.unroll._on_tape
+    monkeypatch.setattr(subject.unroll, "_on_tape", lambda *a: calls.append(a) or compiled(*a))
     losses, gradient, _ = subject.unroll.losses_and_grad(*arguments)
     assert len(calls) == 3
     monkeypatch.setattr(engine, "KEPT_BYTES", 1)
@@ -198,6 +199,29 @@ def test_dropped_tapes_are_recomputed_to_the_same_bits(subject, x64, monkeypatch
     assert len(calls) == 3 + 3 + 2  # the newest tape is kept
     np.testing.assert_array_equal(losses, again)
     np.testing.assert_array_equal(gradient, same)
+
+
+@pytest.mark.parametrize("task", ["conv", "mlp"])
+def test_kept_activations_give_the_gradient_of_recomputed(task, monkeypatch):
+    gradients = {}
+    for most in (engine.ACTIVATION_BYTES, 0):
+        monkeypatch.setattr(engine, "ACTIVATION_BYTES", most)
+        unroll, problem = Unroll(tasks.task(task), family_of("mlp"), OuterLoss(), SEGMENT), tasks.problem(task)
+        state, theta = unroll.start(problem, jax.random.key(0)), 5 * family_of("mlp").init(jax.random.key(5))
+        _, gradients[most], _ = unroll.losses_and_grad(theta, problem, state, LONGEST)
+        assert bool(unroll._blank[0].activations) == bool(most)
+    kept, recomputed = gradients.values()
+    assert np.any(kept)
+    assert_near(kept, recomputed, 1e-4)
+
+
+def test_conv_keeps_outputs_and_cotangents_of_its_layers(monkeypatch):
+    monkeypatch.setattr(segment, "SMALL", 0)
+    unroll, problem = Unroll(tasks.task("conv"), family_of("sgd"), OuterLoss(), SEGMENT), tasks.problem("conv")
+    state = unroll.start(problem, jax.random.key(0))
+    shapes = [x.shape for x in segment.activation_shapes(unroll.step, problem, state)]
+    first, second = (1, 3, 4, 4, 4), (1, 4, 4, 4, 4)  # [pieces, C, H, W, b]; no derivative reads the first's cotangent
+    assert sorted(s for s in shapes if len(s) == 5) == [first, second, second]
 
 
 @only("divergence beyond the clamp")
@@ -226,7 +250,7 @@ def test_twenty_windows_on_new_problems_compile_once():
         losses, gradient, state = single.losses_and_grad(theta, problem, state, window)
         assert losses.dtype == gradient.dtype == np.float32
         single.forward(theta * 1.1, problem, state, 21 - window)
-    assert [f._cache_size() for f in (single.start, single._forward, single._reverse)] == [1, 1, 1]
+    assert [f._cache_size() for f in (single.start, single._forward, single._on_tape, single._reverse)] == [1, 1, 1, 1]
 
 
 def test_unroll_over_non_finite_losses_stays_finite():

@@ -14,28 +14,11 @@ from common.errors import UserError
 
 
 def clamped_gradient(loss: Callable, clamp: float) -> Callable:
-    """(w, batch) -> min(loss, clamp) and its gradient, with a forward-over-reverse rule for reverse mode.
+    """(w, batch) -> min(loss, clamp) and its gradient, which can be differentiated in forward mode.
 
     The inner `where` keeps NaN out of the derivative, the outer one out of the value.
     """
-
-    value = partial(_clamped, loss, clamp)
-
-    @jax.custom_vjp
-    def function(w: Any, batch: Any) -> tuple[jax.Array, Any]:
-        return value(w, batch)
-
-    def forward(w: Any, batch: Any) -> tuple[tuple[jax.Array, Any], tuple[Any, Any]]:
-        return value(w, batch), (w, batch)
-
-    def backward(residuals: tuple[Any, Any], cotangents: tuple[jax.Array, Any]) -> tuple[Any, None]:
-        (w, batch), (loss_cotangent, gradient_cotangent) = residuals, cotangents
-        gradient_of = lambda w: value(w, batch)[1]  # noqa: E731
-        gradient, product = jax.jvp(gradient_of, (w,), (gradient_cotangent,))
-        return jax.tree.map(lambda g, h: (loss_cotangent * g + h).astype(g.dtype), gradient, product), None
-
-    function.defvjp(forward, backward)
-    return function
+    return partial(_clamped, loss, clamp)
 
 
 def clamped_loss(loss: Callable, clamp: float) -> Callable:
@@ -69,5 +52,5 @@ def _wide_scalar(loss: Callable, w: Any, batch: Any) -> jax.Array:
 def _clamped(loss: Callable, clamp: float, w: Any, batch: Any) -> tuple[jax.Array, Any]:
     raw, gradient = jax.value_and_grad(partial(_wide_scalar, loss))(w, batch)
     inside = jnp.isfinite(raw) & (raw < clamp)
-    zeroed = jax.tree.map(lambda g: jnp.where(inside, g, jnp.zeros_like(g)), gradient)
+    zeroed = jax.tree.map(lambda g: jax.lax.select(inside, g, jnp.zeros_like(g)), gradient)
     return jnp.where(inside, raw, jnp.asarray(clamp, raw.dtype)), zeroed

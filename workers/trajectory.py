@@ -58,7 +58,8 @@ class Sampler:
     def compilations(self) -> dict[str, Callable[[], Any]]:
         """The compiled functions of a sample by name, as calls without arguments; a call compiles the function."""
         calls = self.unroll.compilations(self.theta_size, *self._problem(0, 1))
-        return {name: call for name, call in calls.items() if name != "reverse" or self.config.estimator.use != "es"}
+        unused = ("reverse", "on_tape") if self.config.estimator.use == "es" else ()
+        return {name: call for name, call in calls.items() if name not in unused}
 
     def _problem(self, slot: int, number: int) -> tuple[Problem, jax.Array]:
         random = self.random(slot, number, streams.PROBLEMS)

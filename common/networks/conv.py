@@ -4,8 +4,8 @@ Activations are channels first, batch last, `[C, H, W, b]`: the long axis is con
 The batch is processed in pieces of b images, so that the output of one layer is still in the cache when the next layer
 reads it. XLA's CPU convolution is avoided: inside `lax.scan` it is 40 to 60 times slower than outside.
 
-`loss` supports `jax.grad` and `jax.jvp(jax.grad(loss), ...)`. It has a custom reverse rule, so `jax.jvp` of `loss`
-itself raises TypeError. Computations use the precision of the parameters.
+`loss` supports `jax.grad`, and `jax.jvp` and `jax.linearize` of its gradient. It has a custom reverse rule, so `jax.jvp`
+of `loss` itself raises TypeError. Computations use the precision of the parameters.
 """
 
 from functools import partial
@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 Weights = dict[str, jax.Array]
 
@@ -24,6 +25,7 @@ Weights = dict[str, jax.Array]
 # b = 4, 8, 16, 32, 64, 128: 0.76, 0.74, 0.70, 0.67, 0.49, 0.35 of the best matrix product; 4 is worse for small layers.
 PIECE_BYTES = 3 * 2**18
 MIN_PIECE = 4
+KEPT = "activation"  # name of what the derivative of the gradient reads: each layer's output and its cotangent
 TRUNCATED_NORMAL_STD = 0.87962566  # of a standard normal truncated at two standard deviations
 
 
@@ -46,9 +48,7 @@ def init(spec: ConvSpec, key: jax.Array) -> Weights:
         "linear": (fans[-1], spec.classes)
     }
     boundaries = np.cumsum([np.prod(shape) for shape in shapes.values()])
-    draw = jax.random.truncated_normal(
-        key, -2, 2, (int(boundaries[-1]),)
-    )  # one draw: each takes most of a second to compile
+    draw = jax.random.truncated_normal(key, -2, 2, (int(boundaries[-1]),))  # one: each takes a second to compile
     w: Weights = {}
     for (layer, shape), part in zip(shapes.items(), jnp.split(draw, boundaries[:-1])):
         std = np.float32(1 / (TRUNCATED_NORMAL_STD * np.sqrt(np.prod(shape[:-1]))))
@@ -70,7 +70,10 @@ def loss(spec: ConvSpec, w: Weights, images: jax.Array, labels: jax.Array) -> ja
 
 def _loss_and_gradient(spec, w, images, labels):
     # Each piece is differentiated separately, so that only its gradient is kept.
-    return _mean_over_pieces(spec, jax.value_and_grad(_summed_loss, argnums=1), w, images, labels)
+    policy = jax.checkpoint_policies.save_only_these_names(KEPT)  # what `jax.linearize` keeps of the gradient
+    gradient = jax.value_and_grad(_summed_loss, argnums=1)
+    gradient = jax.checkpoint(gradient, policy=policy, prevent_cse=False, static_argnums=(0,))
+    return _mean_over_pieces(spec, gradient, w, images, labels)
 
 
 def _scale_gradient(spec, gradient, cotangent):
@@ -119,7 +122,7 @@ def _scores(spec: ConvSpec, w: Weights, images: jax.Array) -> jax.Array:
     x = x.astype(w["linear/bias"].dtype) / 127.5 - 1
     for i, stride in enumerate(spec.strides):
         convolve = _split_convolution if stride == 1 and i > 0 else partial(_column_convolution, stride)
-        x = jax.nn.relu(convolve(x, w[f"conv{i}/kernel"]) + w[f"conv{i}/bias"][:, None, None, None])
+        x = _relu(convolve(x, w[f"conv{i}/kernel"]) + w[f"conv{i}/bias"][:, None, None, None])
     return _product(w["linear/kernel"], x.mean((1, 2))) + w["linear/bias"][:, None]
 
 
@@ -149,6 +152,31 @@ def _column_convolution(stride: int, x: jax.Array, kernel: jax.Array) -> jax.Arr
     ]
     columns = jnp.concatenate(taps).reshape(9 * c, oh * ow * b)
     return _product(kernel.reshape(9 * c, -1), columns).reshape(-1, oh, ow, b)
+
+
+@jax.custom_jvp
+def _rectified(y: jax.Array) -> jax.Array:
+    return jnp.maximum(y, 0)
+
+
+@_rectified.defjvp
+def _rectified_derivative(primals, tangents):
+    x = checkpoint_name(jnp.maximum(primals[0], 0), KEPT)
+    return x, jnp.where(x > 0, tangents[0], 0)
+
+
+@jax.custom_vjp
+def _relu(y: jax.Array) -> jax.Array:
+    """max(y, 0), whose derivatives read its output: that and the cotangent of y are all that a layer keeps."""
+    return _rectified(y)
+
+
+def _relu_forward(y):
+    x = _rectified(y)
+    return x, x
+
+
+_relu.defvjp(_relu_forward, lambda x, dx: (checkpoint_name(jnp.where(x > 0, dx, 0), KEPT),))
 
 
 @jax.custom_vjp

@@ -11,7 +11,7 @@ import optax
 from common.config import TaskConfig
 from common.optimizer import Family
 from common.task import TaskFamily
-from workers.unroll import Problem, inner_batch
+from workers.inner_step import Problem, inner_batch
 
 
 def loss(strides: tuple[int, ...], image_shape: tuple[int, int, int], w: dict[str, jax.Array], batch: Any) -> jax.Array:

@@ -12,7 +12,9 @@ from workers.bench.figure import Measured, cpu, divided, medians, ratio
 from workers.bench.problems import PAPER, QUICKSTART, Case, Subject, learned, subject, widened
 from workers.estimators import Perturbation, antithetic_pair
 from workers.evaluation import timing
-from workers.unroll import InnerState, Problem, Unroll, inner_batch
+from workers.inner_step import InnerState, Problem, inner_batch
+from workers.segment import Tape
+from workers.unroll import Unroll
 
 SIGMA = 0.1
 ERROR_STEPS = 50
@@ -22,7 +24,7 @@ REFERENCE_STEPS = 50
 class OneTape(Unroll):
     """Keeps the tape of one segment only, as if no more fitted into memory."""
 
-    def _tapes_kept(self, state: InnerState, boundaries: int) -> int:
+    def _tapes_kept(self, state: InnerState, tape: Tape, boundaries: int) -> int:
         return 1
 
 

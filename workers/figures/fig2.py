@@ -32,7 +32,8 @@ from workers.figures.figure import (
 )
 from workers.figures.landscape import Grid, LandscapeJob, Plane, PlaneJob, Slice, SliceJob
 from workers.figures.statistics import Interval, bootstrap
-from workers.unroll import OuterLoss, Problem, Unroll, forward_segment, make_step
+from workers.inner_step import InnerStep, OuterLoss, Problem
+from workers.segment import forward_on_tape, zero_tape
 
 CLAIM = "With more inner steps the outer loss gets near-discontinuous, for hand-designed and learned optimizers alike."
 NEEDS = ("fig5",)
@@ -126,12 +127,12 @@ class Inner(NamedTuple):
 
 def unrolled(inner: Inner, thetas: jax.Array, steps: int) -> tuple[jax.Array, jax.Array]:
     """Unrolls at many theta [K, P] from one w: the path of w [K, steps + 1, N], unclamped losses [K, steps]."""
-    outer_loss = OuterLoss(clamp=float("inf"))
-    state = Unroll(inner.task, inner.family, outer_loss, steps).start(inner.problem, inner.key)
-    segment = partial(forward_segment, make_step(inner.task, inner.family, outer_loss), steps)
-    last, losses, tape = jax.jit(jax.vmap(segment, in_axes=(0, None, None, None)))(thetas, inner.problem, state, steps)
-    flat = jax.vmap(lambda w: jnp.concatenate([x.ravel() for x in jax.tree.leaves(w)]))(last.w)
-    return jnp.concatenate([tape.w, flat[:, None]], axis=1), losses
+    step = InnerStep(inner.task, inner.family, OuterLoss(clamp=float("inf")))
+    state = jax.jit(step.start)(inner.problem, inner.key)
+    tape = zero_tape(step, steps, inner.problem, state, activations=False)
+    unroll = jax.vmap(partial(forward_on_tape, step), in_axes=(0, None, None, None, None))
+    _, losses, tape = jax.jit(unroll)(thetas, inner.problem, state, steps, tape)
+    return tape.w, losses
 
 
 def two_minima() -> TaskFamily:

@@ -1,0 +1,111 @@
+"""The inner training step, and what it reads and writes.
+
+One step updates w with the gradient from the state, then computes loss and gradient at the new w on the next batch:
+
+    w' = w + transform(theta).update(gradient)      loss', gradient' = inner loss at w' on batch t + 1
+
+so a truncation of T steps costs T gradients, its outer losses are those *after* each update, on batches that w' has not
+been trained on, and the gradient is part of the state that passes from one truncation to the next.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from common.config import EstimatorConfig
+from common.optimizer import Family
+from common.task import TaskFamily
+from workers.clamp import clamped_gradient, clamped_loss
+
+
+class Problem(NamedTuple):
+    """One inner problem."""
+
+    data: Any  # one task, as `TaskFamily.sample` returns it
+    key: jax.Array  # random key of all its batches
+
+
+class InnerState(NamedTuple):
+    """The state of an inner problem between two steps."""
+
+    w: Any
+    optimizer: Any  # state of the optax transformation
+    gradient: Any  # of the inner loss at w, on batch `step`
+    step: jax.Array  # [] int32, updates made so far
+
+
+class OuterLoss(NamedTuple):
+    """The outer loss after each inner step (paper section 2.1), by the keys of `EstimatorConfig`."""
+
+    objective: str = "train"  # split of the inner problem's images: "train" or "valid"
+    outer_batches: int = 0  # fresh minibatches averaged; 0: the next inner batch's own loss, at no extra cost
+    clamp: float = 10.0
+
+    @classmethod
+    def of(cls, config: EstimatorConfig) -> "OuterLoss":
+        return cls(config.objective, config.outer_batches, config.clamp)
+
+
+class InnerStep(NamedTuple):
+    """The inner training step of one task family under one family of optimizers, and the parts of its derivative."""
+
+    task: TaskFamily
+    family: Family
+    outer_loss: OuterLoss
+
+    def start(self, problem: Problem, key: jax.Array) -> InnerState:
+        """The initial state of an inner problem: a w drawn from `key`, and the gradient on its first batch."""
+        w = self.task.init(key)
+        _, gradient = self.gradient(problem, w, jnp.int32(0))
+        theta = jnp.zeros(self.family.size, jnp.float32)  # an optimizer's initial state does not depend on theta
+        return InnerState(w, self.family.transform(theta).init(w), gradient, jnp.int32(0))
+
+    def __call__(self, theta: jax.Array, problem: Problem, state: InnerState) -> tuple[InnerState, jax.Array]:
+        """The next state, and the outer loss [] there."""
+        w, optimizer = self.update(theta, state.w, state.optimizer, state.gradient)
+        loss, gradient = self.gradient(problem, w, state.step + 1)
+        if self.family.evaluated is None:
+            return InnerState(w, optimizer, gradient, state.step + 1), self.outer(loss, problem, w, state.step)
+        shown = self.family.evaluated(optimizer, w)  # hand-designed optimizers only: no reverse pass goes through here
+        there = clamped_loss(self.task.loss, self.outer_loss.clamp)(
+            shown, inner_batch(self.task, problem, state.step + 1)
+        )
+        return InnerState(w, optimizer, gradient, state.step + 1), self.outer(there, problem, shown, state.step)
+
+    def update(self, theta: jax.Array, w: Any, optimizer: Any, gradient: Any) -> tuple[Any, Any]:
+        """w and the optimizer's state after an update."""
+        updates, optimizer = self.family.transform(theta).update(gradient, optimizer, w)
+        return jax.tree.map(jnp.add, w, updates), optimizer
+
+    def gradient(self, problem: Problem, w: Any, step: jax.Array) -> tuple[jax.Array, Any]:
+        """The clamped inner loss [] at w on the batch of a step, and its gradient."""
+        return self.on_batch(problem, step)(w)
+
+    def on_batch(self, problem: Problem, step: jax.Array) -> Callable[[Any], tuple[jax.Array, Any]]:
+        """`gradient` as a function of w; it can be differentiated in forward mode."""
+        return partial(
+            clamped_gradient(self.task.loss, self.outer_loss.clamp), batch=inner_batch(self.task, problem, step)
+        )
+
+    def outer(self, inner: jax.Array, problem: Problem, w: Any, step: jax.Array) -> jax.Array:
+        """The outer loss [] at w after update `step`; without fresh batches it is the next step's inner loss."""
+        return self.fresh(problem, w, step) if self.outer_loss.outer_batches else inner
+
+    def fresh(self, problem: Problem, w: Any, step: jax.Array) -> jax.Array:
+        """The mean clamped loss [] at w on the fresh outer batches of a step."""
+        count, split = self.outer_loss.outer_batches, self.outer_loss.objective
+        loss = clamped_loss(self.task.loss, self.outer_loss.clamp)
+        return sum(loss(w, outer_batch(self.task, problem, step, k, split)) for k in range(count)) / count
+
+
+def inner_batch(task: TaskFamily, problem: Problem, step: jax.Array) -> Any:
+    """The training batch of one step; the same for every theta, so + and - share their random numbers."""
+    return task.batch(problem.data, jax.random.fold_in(problem.key, 2 * step), "train")
+
+
+def outer_batch(task: TaskFamily, problem: Problem, step: jax.Array, k: int, split: str) -> Any:
+    """Minibatch k of the outer loss after one step; likewise the same for every theta."""
+    return task.batch(problem.data, jax.random.fold_in(jax.random.fold_in(problem.key, 2 * step + 1), k), split)
