@@ -11,14 +11,17 @@ import pytest
 
 from cluster.cli import console
 from cluster.cli.interrupt import Interrupt
+from cluster.cli.main import main
 from cluster.cli.train import follow
 from cluster.jobs.evaluation import FILE, InterimEvaluation
 from cluster.launchers.in_process import InProcessRun, open_training, train_for_figure
-from cluster.runs import directory
+from cluster.monitoring.status import status_of, text
+from cluster.runs import best, directory
 from cluster.runs.directory import load_theta
-from common import jsonlines
+from common import jsonlines, pretrained
 from common.config import Config
 from common.configfile import from_dict
+from learner import checkpoints
 from learner.history import read_history
 
 UPDATES = 12
@@ -123,6 +126,29 @@ def test_run_evaluated_during_training_is_unchanged() -> None:
         ("learned", version, task) for version in (0, 5, 10) for task in (1000, 1001)
     }
     assert load_theta(run)[0].tobytes() == load_theta(train("plain", config()))[0].tobytes()
+
+
+def test_best_evaluated_version_is_kept_and_exported(tmp_path: Path) -> None:
+    wanted = config(evaluation={"every": 3, "tasks": 2}, outer={"keep_checkpoints": 2, "learning_rate": 0.5})
+    run = directory.create("watched", wanted)
+    with InProcessRun(run, wanted) as host:
+        interim = InterimEvaluation(run, wanted, host.pool())
+        follow(host, wanted, interim, Interrupt(), console.PlainDisplay())
+        interim.conclude(newest=False)
+    losses: dict[int, list[float]] = {}
+    for row in jsonlines.read(run.evaluation / FILE):
+        losses.setdefault(row["version"], []).append(row["mean_train"])
+    losses = {version: known for version, known in losses.items() if len(known) == 2}
+    least = min(losses, key=lambda version: np.mean(losses[version]))
+    found = best.read(run)
+    assert found is not None and (found.version, found.tasks, found.evaluated) == (least, 2, len(losses))
+    assert found.loss == pytest.approx(np.mean(losses[least])) and len(losses) >= 4
+    assert [p.version for p in checkpoints.positions(run.evaluated) if p.version in losses] == [least]
+    assert main(["export", "watched", "--version", "best", "-o", str(tmp_path / "best.theta")]) == 0
+    exported = pretrained.load(tmp_path / "best.theta")
+    assert exported.origin.endswith(f"outer update {least}")
+    assert exported.theta.tobytes() == load_theta(run, least)[0].tobytes()
+    assert f"best: version {least}, mean train loss" in text(status_of(run))
 
 
 SMALL = from_dict(

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from cluster.report.export import find, write
+from cluster.runs.best import BEST
 from common.errors import printable
 
 
@@ -19,8 +20,13 @@ from common.errors import printable
     metavar="FILE",
     help="FILE.py: a module that needs only jax and optax; any other suffix: a theta file.",
 )
-@click.option("--version", type=int, metavar="V", help="Outer update to export (default: the newest).")
-def command(target: str, output: Path, version: int | None) -> None:
+@click.option(
+    "--version",
+    metavar="V",
+    callback=lambda context, parameter, value: version_in(value),
+    help="Outer update to export (default: the newest); best: the best of those evaluated (evaluation.every).",
+)
+def command(target: str, output: Path, version: int | str | None) -> None:
     """Save a learned optimizer as a Python module or a theta file.
 
     RUN|THETA is a run, a theta file, or the name of an included optimizer.
@@ -28,3 +34,12 @@ def command(target: str, output: Path, version: int | None) -> None:
     learned = find(target, version)
     write(learned, output)
     print(printable(f"{output}: {len(learned.theta)} parameters {learned.origin}"), file=sys.stderr)
+
+
+def version_in(text: str | None) -> int | str | None:
+    """The version that a text names: a number, or `BEST`."""
+    if text is None or text == BEST:
+        return text
+    if not (text.isascii() and text.isdigit()):
+        raise click.BadParameter(f"{text!r} is neither the number of an outer update nor {BEST!r}")
+    return int(text)

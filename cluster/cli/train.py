@@ -15,7 +15,8 @@ from cluster.cli.interrupt import Interrupt, Interrupted
 from cluster.launchers.host import RunHost
 from cluster.monitoring import progress
 from cluster.monitoring.run_status import RunStatus
-from cluster.runs.directory import EVALUATION, RunDirectory, exclusive, load_theta
+from cluster.runs.best import read as read_best
+from cluster.runs.directory import EVALUATION, RunDirectory, exclusive, load_theta, shell_command
 from cluster.runs.open import Request, open_run
 from common.config import Config
 from common.errors import UserError
@@ -92,8 +93,10 @@ def work(run: RunDirectory, config: Config, mode: Mode, interrupt: Interrupt, sh
 
         interim = InterimEvaluation(run, config, host.pool())
         follow(host, config, interim, interrupt, show)
-        if mode.evaluate and config.evaluation.tasks > 0:
+        judged = mode.evaluate and config.evaluation.tasks > 0
+        if judged:
             evaluate(run, config, [Learned(*load_theta(run))], host.pool(), counter("evaluating", interrupt, show))
+        interim.conclude(newest=judged)
 
 
 def make_host(run: RunDirectory, config: Config, *, in_process: bool) -> RunHost:
@@ -139,17 +142,22 @@ def conclude(run: RunDirectory, config: Config, show: console.Display) -> dict[s
 
     theta, version = load_theta(run)
     evaluation = read_evaluation(run.evaluation, config, digest_of(theta))
-    page = write_report(run.path, evaluation)
+    page, best = write_report(run.path, evaluation), read_best(run)
     facts = {
         "run": run.name,
         "version": version,
         "seconds_to_first_update": first_update(run, STARTED),
         "seconds_total": time.time() - STARTED,
         **summary_of(evaluation.comparison, config, theta),
+        "best": None if best is None else best.to_json(),
         "report": str(page),
     }
     run.write_summary(facts)
     show.say(final_table(evaluation.comparison, run.name, outer_training_cost(run.path, config)))
+    if best is not None:
+        show.say(
+            f"best: {best.sentence()}; `{shell_command('export', run.name, '--version', 'best')} -o FILE` takes it"
+        )
     show.say(f"report: {page}")
     return facts
 

@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from cluster.jobs import job
+from cluster.jobs import candidates, job
 from cluster.jobs.job import Job, JobQueue, Pool, Progress, Results
-from cluster.runs.directory import RunDirectory, load_theta
+from cluster.runs.directory import RunDirectory
 from common.config import Config
+from learner.checkpoints import latest_checkpoint, load_theta
 from workers.evaluation import jobs
 from workers.evaluation.comparison import Comparison, summarise
 from workers.evaluation.jobs import Learned, digest_of
@@ -62,17 +63,30 @@ class InterimEvaluation:
 
     def __init__(self, run: RunDirectory, config: Config, pool: Pool):
         self._run, self._config, self._due = run, config, 0
-        self._queue = JobQueue([], Results(run.evaluation / FILE), pool)
+        self._results = Results(run.evaluation / FILE)
+        started = candidates.jobs_of(run, config) if config.evaluation.every else ()
+        self._queue = JobQueue([job for _, own in started for job in _listed(own)], self._results, pool)
 
     def step(self, version: int) -> None:
         """Submits and stores what it can; takes a moment. To be called repeatedly with the version of the learner."""
         every = self._config.evaluation.every
         if every and version >= self._due:
-            theta, newest = load_theta(self._run)
-            self._queue.add(_listed(jobs.learned_jobs(self._config, Learned(theta, newest))))
-            self._due = (newest // every + 1) * every
+            kept = candidates.add(self._run, latest_checkpoint(self._run.path))
+            if kept is not None:  # else the learner has newer ones
+                newest = int(kept.stem.rpartition("-v")[2])
+                self._queue.add(_listed(jobs.learned_jobs(self._config, Learned(load_theta(kept), newest))))
+                self._due = (newest // every + 1) * every
         if not self._queue.finished:
             self._queue.step()
+            if self._queue.finished:
+                candidates.settle(self._run, self._config, self._results.by_name)
+
+    def conclude(self, *, newest: bool) -> None:
+        """Names the best version at the end of the training; `newest`: the last one has been evaluated too."""
+        if self._config.evaluation.every:
+            if newest:
+                candidates.add(self._run, latest_checkpoint(self._run.path))
+            candidates.settle(self._run, self._config, Results(self._run.evaluation / FILE).by_name)
 
 
 def summary_of(comparison: Comparison | None, config: Config, theta: np.ndarray | None) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 from cluster.monitoring.progress import Progress, duration, number, summarise, worker_counts
 from cluster.monitoring.snapshot import FleetSnapshot, take_snapshot
+from cluster.runs import best
+from cluster.runs.best import Best
 from cluster.runs.directory import RunDirectory
 from common.errors import last_line
 from learner.history import read_newest
@@ -26,6 +28,7 @@ class Status(NamedTuple):
     checkpoint_version: float | None
     checkpoint_age: float | None
     checkpoint_failures: float | None
+    best: Best | None  # of the versions that were evaluated during training
 
     def to_json(self) -> dict[str, Any]:
         """For `--json`; states of workers have the labels of the metric."""
@@ -38,6 +41,7 @@ class Status(NamedTuple):
             "given_up": fleet.abandoned,
         }
         workers = {"target": fleet.target, **(states if self.fleet.responding else {})}
+        fields["best"] = None if self.best is None else self.best.to_json()
         json: dict[str, Any] = fields | progress._asdict() | {"fleet": workers, "nodes": dict(fleet.nodes)}
         json["pinned"] = dict(fleet.pinned)
         return json
@@ -60,6 +64,7 @@ def status_of(run: RunDirectory) -> Status:
         checkpoint_version=learner.checkpoint_version,
         checkpoint_age=None if saved is None else snapshot.now - saved,
         checkpoint_failures=learner.checkpoint_failures,
+        best=best.read(run),
     )
 
 
@@ -70,6 +75,7 @@ def text(status: Status) -> str:
         f"{status.run}: {status.state}, update {progress.version} of {progress.target}, epoch {status.epoch or '?'}",
         f"  loss {number(progress.loss)}, weight of rp {number(progress.weight_rp)}, "
         f"staleness {number(progress.staleness)}",
+        *([] if status.best is None else [f"  best: {status.best.sentence()}"]),
         f"  directory {status.path}",
     ]
     if status.state != "running":

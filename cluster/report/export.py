@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cluster.runs import directory
+from cluster.runs import best, directory
 from cluster.runs.directory import load_theta
 from common import pretrained
 from common.config import OptimizerConfig
@@ -72,8 +72,11 @@ HAND_DESIGNED_NOTES = """
     Computes in float32 or wider; updates have the dtype of the gradients."""
 
 
-def find(target: str, version: int | None = None) -> Pretrained:
+def find(target: str, version: int | str | None = None) -> Pretrained:
     """Returns theta of a run at an outer update (default: the newest), of a theta file, or of an included optimizer.
+
+    Args:
+      version: an outer update; "best": the best of the evaluated ones.
 
     Raises:
       UserError: `target` is none of these.
@@ -81,8 +84,9 @@ def find(target: str, version: int | None = None) -> Pretrained:
     path = pretrained.find(target)
     if path is None or target in directory.names():
         run = directory.find(target)
-        theta, version = load_theta(run, version)
-        return Pretrained(theta, run.config().optimizer, f"from run {run.name}, outer update {version}")
+        chosen = best.version_of(run) if isinstance(version, str) else version
+        theta, found = load_theta(run, chosen)
+        return Pretrained(theta, run.config().optimizer, f"from run {run.name}, outer update {found}")
     if version is not None:
         raise UserError(f"--version selects a checkpoint of a run, and {target} is not a run: omit it")
     return pretrained.load(path)

@@ -4,7 +4,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from cluster.runs import best
+from cluster.runs.best import Best
 from cluster.runs.cost import outer_training_cost
+from cluster.runs.directory import RunDirectory
 from common.config import Config
 from common.update_record import UpdateRecord
 from learner.history import read_history
@@ -22,6 +25,7 @@ class Material(NamedTuple):
     unrolls: Sequence[UnrollResult]
     comparison: Comparison | None
     objective: str  # of the run: "train" or "valid"
+    best: Best | None = None  # of the versions that were evaluated during training
     others: Sequence[tuple[str, Comparison]] = ()  # as in `Evaluation`
     cost: float | None = None  # of outer-training, core seconds; None: unknown
 
@@ -38,5 +42,12 @@ class Plot(NamedTuple):
 def gather(run_dir: Path, config: Config, evaluation: Evaluation | None = None) -> Material:
     """Args: evaluation: of the run; by default read from its directory."""
     unrolls, comparison, others = evaluation or read_evaluation(run_dir / "evaluation", config)
-    cost = outer_training_cost(run_dir, config)
-    return Material(read_history(run_dir), unrolls, comparison, config.estimator.objective, others, cost)
+    return Material(
+        history=read_history(run_dir),
+        unrolls=unrolls,
+        comparison=comparison,
+        objective=config.estimator.objective,
+        best=best.read(RunDirectory(run_dir)),
+        others=others,
+        cost=outer_training_cost(run_dir, config),
+    )

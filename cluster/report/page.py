@@ -111,6 +111,8 @@ def _lead(config: Config, material: Material) -> str:
         sentence += " No outer update has been recorded yet."
     if material.comparison is None:
         sentence += " It has not been compared with a baseline yet: run <code>outertrain evaluate</code>."
+    if material.best is not None:
+        sentence += f" Best: {escape(material.best.sentence())} (<code>export --version best</code>)."
     return f"<p>{sentence}</p>"
 
 

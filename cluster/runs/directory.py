@@ -73,6 +73,10 @@ class RunDirectory:
         self.journal = path / "journal"  # the applied payloads, if outer.journal is on
         self.evaluation = path / "evaluation"
         self.summary = self.evaluation / "summary.json"
+        self.best_file = self.evaluation / "best.json"
+        self.evaluated = (
+            path / "evaluated"
+        )  # checkpoints that are candidates for the best version (cluster.jobs.candidates)
         self.report = path / "report"
         self.page = self.report / "index.html"
         self.log_file = path / "log.txt"
@@ -228,7 +232,8 @@ def load_theta(run: RunDirectory, version: int | None = None) -> tuple[np.ndarra
 
     Raises UserError when there is no such checkpoint.
     """
-    kept = dict(checkpoints.versions(run.path))
+    evaluated = {p.version: checkpoints.path_of(run.evaluated, p) for p in checkpoints.positions(run.evaluated)}
+    kept = evaluated | dict(checkpoints.versions(run.path))
     if version is None:
         path = checkpoints.latest_checkpoint(run.path)
     elif version in kept:

@@ -1,0 +1,56 @@
+"""The best version of a run: which of those that were evaluated during training has the least mean loss."""
+
+import json
+from typing import Any, NamedTuple
+
+from cluster.runs.directory import RunDirectory
+from common import files
+from common.errors import UserError
+
+BEST = "best"  # as a version, of `export`
+
+
+class Best(NamedTuple):
+    """The best of the evaluated versions."""
+
+    version: int
+    epoch: int
+    loss: float  # mean over the tasks and the steps
+    objective: str  # "train" or "valid"
+    tasks: int  # unseen ones
+    evaluated: int  # versions that were compared
+
+    def to_json(self) -> dict[str, Any]:
+        return self._asdict()
+
+    def sentence(self) -> str:
+        return (
+            f"version {self.version}, mean {self.objective} loss {self.loss:.4g} on {self.tasks} unseen tasks, "
+            f"of {self.evaluated} evaluated versions"
+        )
+
+
+def write(run: RunDirectory, best: Best) -> None:
+    files.replace(run.best_file, json.dumps(best.to_json()) + "\n")
+
+
+def read(run: RunDirectory) -> Best | None:
+    """The best version so far; None while no version has been evaluated. Raises UserError for a corrupt file."""
+    try:
+        return Best(**json.loads(run.best_file.read_text()))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"{run.best_file} is corrupt ({error}): delete it; the next evaluation writes it again"
+        ) from None
+
+
+def version_of(run: RunDirectory) -> int:
+    """The best version. Raises UserError when none has been evaluated."""
+    best = read(run)
+    if best is None:
+        raise UserError(
+            f"the run {run.name!r} has no best version: set evaluation.every, so that versions are evaluated during training"
+        )
+    return best.version

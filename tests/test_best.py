@@ -1,0 +1,40 @@
+"""The best version of a run, as a file says it."""
+
+from pathlib import Path
+
+import pytest
+
+from cluster.cli.main import main
+from cluster.runs import best, directory
+from cluster.runs.best import Best
+from common.config import Config
+from common.errors import UserError
+
+FOUND = Best(version=40, epoch=2, loss=1.23456, objective="valid", tasks=20, evaluated=5)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> directory.RunDirectory:
+    monkeypatch.setenv("OUTERTRAIN_RUNS", str(tmp_path))
+    return directory.create("a", Config())
+
+
+def test_best_is_read_as_it_was_written(run: directory.RunDirectory) -> None:
+    assert best.read(run) is None
+    best.write(run, FOUND)
+    assert best.read(run) == FOUND and best.version_of(run) == 40
+    assert FOUND.sentence() == "version 40, mean valid loss 1.235 on 20 unseen tasks, of 5 evaluated versions"
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"version": 3}', "null"])
+def test_read_corrupt_file_says_what_to_do(run: directory.RunDirectory, content: str) -> None:
+    run.best_file.write_text(content)
+    with pytest.raises(UserError, match=r"best\.json is corrupt.*delete it"):
+        best.read(run)
+
+
+def test_export_best_of_a_run_without_says_why(run: directory.RunDirectory, capsys: pytest.CaptureFixture) -> None:
+    assert main(["export", "a", "--version", "best", "-o", "x.theta"]) == 2
+    assert "set evaluation.every" in capsys.readouterr().err
+    assert main(["export", "a", "--version", "newest", "-o", "x.theta"]) == 2
+    assert "neither the number of an outer update nor 'best'" in capsys.readouterr().err
