@@ -15,6 +15,7 @@ import heapq
 import json
 import os
 import random
+import secrets
 import sys
 import tempfile
 import time
@@ -36,6 +37,7 @@ from learner.recovery import open_learner
 BATCH = 128
 CONFIG = Config(outer=OuterConfig(batch_samples=BATCH, updates=10**9), workers=WorkersConfig(aggregate=32))
 SPREAD = 0.25  # sample times are uniform in (1 - SPREAD, 1 + SPREAD) times their mean
+CHUNKS = 16
 CYCLES = 4  # samples of each worker that are measured; half as many before
 SAMPLE = sample("w0", 1, DIGEST)
 Exchange = Callable[[bytes | None, int, int], bytes]
@@ -52,18 +54,19 @@ class Point(NamedTuple):
 
 POINTS = (
     Point(1000, 0.5),
-    Point(1000, 0.9),
+    Point(1000, 0.8),
+    Point(1000, 1.5),
     Point(3000, 0.5),
-    Point(3000, 0.9),
+    Point(3000, 0.8),
     Point(3000, 1.5),
     Point(10_000, 0.5),
-    Point(10_000, 0.9),
+    Point(10_000, 0.8),
     Point(10_000, 1.5),
     Point(1000, 0.4, 31, 32),
     Point(10_000, 0.4, 312, 32),
 )
 
-RAY_POINTS = tuple(Point(workers, load) for workers in (1000, 3000, 10_000) for load in (0.5, 0.9))
+RAY_POINTS = tuple(Point(workers, 0.6) for workers in (1000, 3000, 10_000))
 
 
 class Measured(NamedTuple):
@@ -71,7 +74,7 @@ class Measured(NamedTuple):
     staleness: float
     exchange_50: float
     exchange_99: float
-    learner_waits: float
+    learner_waits: float | None  # not known over Ray
     group: float
     megabytes: float  # of resident memory that the point added
 
@@ -90,19 +93,18 @@ class Stub:
     def __init__(self, uid: str, seconds: Iterator[float]):
         self.uid, self.seconds = uid, seconds
         self.epoch = self.version = -1
-        self.sequence = 0
+        self.digest, self.sequence = "", 0
 
     def payload(self) -> bytes | None:
         if self.version < 0:
             return None
         self.sequence += 1
-        return pack_sample(
-            SAMPLE._replace(worker=self.uid, sequence=self.sequence, epoch=self.epoch, version=self.version)
-        )
+        known = {"epoch": self.epoch, "version": self.version, "digest": self.digest}
+        return pack_sample(SAMPLE._replace(worker=self.uid, sequence=self.sequence, **known))
 
     def take(self, reply: bytes) -> Verdict | None:
         answer = unpack_reply(reply)
-        self.epoch, self.version = answer.epoch, answer.version
+        self.epoch, self.version, self.digest = answer.epoch, answer.version, answer.digest
         return answer.verdict
 
 
@@ -154,19 +156,25 @@ class OneProcess:
             heapq.heappush(self._due, (self._now + next(stub.seconds), k))
         return self._now - began, busy, waits
 
-    def measure(self, memory: float) -> Measured:
+    def measure(self, memory: float, between: Callable[[], None]) -> Measured:
+        """Measures in chunks of a few batches, and calls `between` after each."""
         size = len(self._stubs)
         self.go(CYCLES // 2 * size)
         first, self._calls = self.learner.status().version, 0
-        seconds, busy, waits = self.go(CYCLES * size)
+        seconds = busy = 0.0
+        waits: list[float] = []
+        for _ in range(CHUNKS):
+            passed, computed, waited = self.go(CYCLES * size // CHUNKS)
+            seconds, busy, waits = seconds + passed, busy + computed, waits + waited
+            between()
         lines = [line for line in read_lines(self._run) if line["version"] > first]
         return Measured(
-            CYCLES * size / seconds,
+            len(waits) / seconds,
             float(np.mean([line["staleness"]["mean"] for line in lines])),
             float(np.median(waits)),
             float(np.percentile(waits, 99)),
             1 - busy / seconds,
-            CYCLES * size / self._calls,
+            len(waits) / self._calls,
             resident() - memory,
         )
 
@@ -175,19 +183,29 @@ def read_lines(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
 
 
-def calibrate(workers: int) -> Costs:
-    """Processor seconds of an exchange and of an update, means over 40 batches of a learner that knows so many workers."""
-    with tempfile.TemporaryDirectory() as folder:
-        place = OneProcess(folder, Point(workers, 0), 0.0)
-        place.go(workers)
-        single: list[float] = []
-        filling: list[float] = []
-        for _ in range(40 * BATCH):
-            before = place.learner.status().version
-            spent = place.go(1)[1]
-            (filling if place.learner.status().version > before else single).append(spent)
-    exchange = float(np.mean(single))
-    return Costs(exchange, float(np.mean(filling)) - exchange, latency=0.0)
+class Calibration:
+    """Processor seconds of an exchange and of an update: means over a learner that knows so many workers.
+
+    Taken in turns with the measurement, so that what disturbs the machine disturbs both.
+    """
+
+    def __init__(self, folder: str, workers: int):
+        self._place = OneProcess(folder, Point(workers, 0), 1e-4 * workers)  # busy, and in a random order
+        self._place.go(2 * workers)
+        self._single: list[float] = []
+        self._filling: list[float] = []
+
+    def go(self, batches: int = 4) -> None:
+        for _ in range(batches * BATCH):
+            before = self._place.learner.status().version
+            spent = self._place.go(1)[1]
+            (self._filling if self._place.learner.status().version > before else self._single).append(spent)
+
+    def costs(self) -> Costs:
+        exchange = float(np.mean(self._single))
+        low, high = np.percentile(self._filling, [25, 75])  # not the deviation itself: other programs cause outliers
+        update, deviation = float(np.mean(self._filling)) - exchange, float(high - low) / 1.349
+        return Costs(exchange, update, latency=0.0, update_deviation=deviation)
 
 
 def calibrate_aggregator(group: int) -> float:
@@ -231,23 +249,24 @@ def simulate(point: Point, costs: Costs, mean: float) -> Outcome:
 
 def compared(point: Point, mean: float, measured: Measured, simulated: Outcome) -> dict[str, Any]:
     """A row of the validation table."""
-    quantities = ("samples_per_second", "staleness", "exchange_50", "exchange_99", "learner_waits", "group")
+    quantities = ("samples_per_second", "staleness", "exchange_50", "exchange_99", "learner_waits")
     row: dict[str, Any] = {**point._asdict(), "sample_seconds": mean, "megabytes": measured.megabytes}
     for name in quantities:
         row[name] = {"measured": getattr(measured, name), "simulated": getattr(simulated, name)}
+    row["samples_per_exchange"] = {"measured": measured.group, "simulated": simulated.group}
     return row
 
 
 def in_one_process(points: tuple[Point, ...]) -> list[dict[str, Any]]:
     rows = []
     for point in points:
-        before = calibrate(point.workers)
-        mean = point.workers / (point.load * capacity(before))
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as other:
+            calibration = Calibration(other, point.aggregators or point.workers)  # as many as the learner knows
+            calibration.go()
+            mean = point.workers / (point.load * capacity(calibration.costs()))
             memory = resident()
-            measured = OneProcess(folder, point, mean).measure(memory)
-        after = calibrate(point.workers)
-        costs = Costs((before.exchange + after.exchange) / 2, (before.update + after.update) / 2, latency=0.0)
+            measured = OneProcess(folder, point, mean).measure(memory, calibration.go)
+            costs = calibration.costs()
         if point.aggregators:
             costs = costs._replace(aggregate=calibrate_aggregator(point.group))
         rows.append(compared(point, mean, measured, simulate(point, costs, mean)) | {"costs": costs._asdict()})
@@ -260,7 +279,7 @@ class OverRay:
 
     def __init__(self, learner: Any, run: Path, workers: int):
         self._learner, self._run = learner, run
-        self._stubs = [Stub(f"w{workers}-{k}", iter(())) for k in range(workers)]
+        self._stubs = [Stub(f"{secrets.token_hex(3)}-{k}", iter(())) for k in range(workers)]
         self._source = random.Random(1)
         self._mean = 0.0
         self._waits: list[tuple[float, float]] = []  # when the request left, seconds until the reply
@@ -271,7 +290,7 @@ class OverRay:
         while time.perf_counter() < end:
             began = time.perf_counter()
             reply = await self._learner.exchange.remote(stub.payload(), stub.epoch, stub.version)
-            stub.take(reply)
+            assert stub.take(reply) in (Verdict.accepted, None)
             self._waits.append((began, time.perf_counter() - began))
             await asyncio.sleep(self._mean * self._source.uniform(1 - SPREAD, 1 + SPREAD))
 
@@ -292,7 +311,7 @@ class OverRay:
             float(np.mean(staleness)),
             float(np.median(waits)),
             float(np.percentile(waits, 99)),
-            float("nan"),
+            None,
             1.0,
             memory,
         )
@@ -301,20 +320,25 @@ class OverRay:
 def over_ray(points: tuple[Point, ...]) -> list[dict[str, Any]]:
     """The cost of an exchange is that of 64 workers without pauses; the latency is what one worker waits beyond it."""
     from cluster.actors import ray_session
-    from cluster.actors.learner_actor import start_learner
     from cluster.runs import directory
 
     rows = []
     with temporary_runs(), ray_session.local(2, "scale", CONFIG):
+        from cluster.actors.learner_actor import start_learner
+
         run = directory.create("scale", CONFIG)
         learner = start_learner(run.path)
         ready = asyncio.run(await_reference(learner.ready.remote()))
         assert ready is None
-        update = calibrate(1000).update
+        with tempfile.TemporaryDirectory() as folder:
+            calibration = Calibration(folder, 1000)
+            calibration.go(16)
+            alone = calibration.costs()
         busy = asyncio.run(OverRay(learner, run.path, 64).run(0.0, 12.0))
-        alone = asyncio.run(OverRay(learner, run.path, 1).run(0.0, 4.0))
-        exchange = 1 / busy.samples_per_second - update / BATCH
-        costs = Costs(exchange, update, latency=max(0.0, alone.exchange_50 - exchange) / 2)
+        single = asyncio.run(OverRay(learner, run.path, 1).run(0.0, 4.0))
+        exchange = 1 / busy.samples_per_second - alone.update / BATCH
+        latency = max(0.0, single.exchange_50 - exchange) / 2
+        costs = alone._replace(exchange=exchange, latency=latency)
         for point in points:
             mean = point.workers / (point.load * capacity(costs))
             seconds = max(20.0, 8 * mean)
@@ -328,6 +352,23 @@ async def await_reference(reference: Any) -> Any:
     return await reference
 
 
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows of docs/scale.md: measured, and simulated over measured."""
+    lines = []
+    for row in rows:
+
+        def cell(name: str, factor: float = 1.0, row: dict[str, Any] = row) -> str:
+            measured, simulated = row[name]["measured"] or 0.0, row[name]["simulated"]
+            return f"{factor * measured:.3g}" + (f" ({simulated / measured:.2f})" if factor * measured > 0.01 else "")
+
+        place = f"{row['workers']:,}" + (f", {row['aggregators']} aggregators" if row["aggregators"] else "")
+        cells = [place, f"{row['sample_seconds']:.3g} s", cell("samples_per_second"), cell("staleness")]
+        cells += [cell("exchange_50", 1e3), cell("exchange_99", 1e3), cell("learner_waits", 100)]
+        cells += [cell("samples_per_exchange"), f"{row['megabytes']:.0f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--output")
@@ -336,6 +377,7 @@ def main() -> int:
     rows = over_ray(RAY_POINTS) if arguments.ray else in_one_process(POINTS)
     if arguments.output:
         Path(arguments.output).write_text(json.dumps(rows, indent=1) + "\n")
+    print(table(rows))
     return 0
 
 

@@ -73,7 +73,7 @@ def test_durations_add_up_to_whole_inner_problems() -> None:
 
 
 def test_learner_costs_are_the_rays_call_and_its_own_work() -> None:
-    costs = learner_costs(config())
+    costs = learner_costs(config(), 40)
     assert RAY_SECONDS < costs.exchange < RAY_SECONDS + 0.01
     assert 0 < costs.update < 1
 

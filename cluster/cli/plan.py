@@ -1,12 +1,12 @@
 """`outertrain plan`: time and cost of a run before it is started."""
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
 from cluster.cli import console, options
-from cluster.planning.plan import Basis, Plan, make_plan
+from cluster.planning.plan import Basis, Plan, aggregators_of, make_plan
 from cluster.planning.simulation import Failures
 from cluster.report.table import aligned
 from cluster.runs.open import DEFAULT
@@ -43,22 +43,30 @@ def command(
         raise UserError(
             f"workers.count = {settings.workers.count}: a plan simulates each worker, at most {MOST_WORKERS:,}"
         )
-    basis = measure(settings, step_seconds)._replace(**checked(**assumed))
+    basis = measure(settings, step_seconds, Assumed(**assumed).checked())
     plan = make_plan(settings, basis)
     print(json.dumps(facts(plan, basis)) if as_json else text(plan, basis, measured=step_seconds is None))
 
 
-def checked(worker_mtbf: float | None, cores_per_node: int) -> dict[str, Any]:
-    """Fields of `Basis`. Raises UserError for impossible ones."""
-    if worker_mtbf is not None and not worker_mtbf > 0:
-        raise UserError(f"--worker-mtbf {worker_mtbf:g} is no time between failures: give hours, more than 0")
-    if cores_per_node < 1:
-        raise UserError(f"--cores-per-node {cores_per_node} leaves no worker on a node: give at least 1")
-    failures = Failures() if worker_mtbf is None else Failures(worker_mtbf=3600.0 * worker_mtbf)
-    return {"failures": failures, "cores_per_node": cores_per_node}
+class Assumed(NamedTuple):
+    """What the command takes on trust."""
+
+    worker_mtbf: float | None  # hours
+    cores_per_node: int
+
+    def checked(self) -> "Assumed":
+        """Raises UserError for impossible values."""
+        if self.worker_mtbf is not None and not self.worker_mtbf > 0:
+            raise UserError(f"--worker-mtbf {self.worker_mtbf:g} is no time between failures: give hours, more than 0")
+        if self.cores_per_node < 1:
+            raise UserError(f"--cores-per-node {self.cores_per_node} leaves no worker on a node: give at least 1")
+        return self
+
+    def failures(self) -> Failures:
+        return Failures() if self.worker_mtbf is None else Failures(worker_mtbf=3600.0 * self.worker_mtbf)
 
 
-def measure(config: Config, step_seconds: float | None) -> Basis:
+def measure(config: Config, step_seconds: float | None, assumed: Assumed) -> Basis:
     """Measures what was not given. Raises UserError where the data that this takes are missing."""
     if step_seconds is not None and not 0 < step_seconds < float("inf"):
         raise UserError(f"--step-seconds {step_seconds:g} is no duration: give seconds, more than 0")
@@ -69,7 +77,8 @@ def measure(config: Config, step_seconds: float | None) -> Basis:
             step_seconds = measured_step(config)
         from cluster.planning.costs import learner_costs
 
-        return Basis(step_seconds, learner_costs(config))
+        clients = aggregators_of(config, assumed.cores_per_node) or config.workers.count
+        return Basis(step_seconds, learner_costs(config, clients), assumed.failures(), assumed.cores_per_node)
 
 
 def measured_step(config: Config) -> float:

@@ -21,14 +21,14 @@ UPDATES = 12
 DIGEST = "0" * 64
 
 
-def learner_costs(config: Config) -> Costs:
-    """Processor seconds of the learner's exchange over Ray and of its update, for this optimizer, batch and fleet.
+def learner_costs(config: Config, clients: int) -> Costs:
+    """Processor seconds of the learner's exchange over Ray and of its update, for this optimizer and batch.
 
-    Means over the exchanges of the last batches of made-up samples, once the learner knows all workers: its checkpoints
-    hold the last sample of each.
+    Means over the exchanges of the last batches of made-up samples, once the learner knows as many workers, or aggregators,
+    as there are `clients`: its checkpoints hold the last sequence number of each.
     """
     config = replace(config, outer=replace(config.outer, updates=10**9))
-    workers, batch = min(config.workers.count, LIMIT), config.outer.batch_samples
+    workers, batch = min(clients, LIMIT), config.outer.batch_samples
     theta, segments = initial_theta(config), make_family(config.optimizer).segments
     sample = _sample(config, len(theta))
     single, filling = list[float](), list[float]()

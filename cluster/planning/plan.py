@@ -79,7 +79,7 @@ def _integral(points: list[tuple[int, float]], end: int) -> float:
 def _moment(config: Config, basis: Basis, version: int, seed: int) -> Moment:
     workers, batch = config.workers.count, config.outer.batch_samples
     draw = durations(config, version, basis.step_seconds)
-    aggregators = -(-workers // basis.cores_per_node) if config.workers.aggregate else 0
+    aggregators = aggregators_of(config, basis.cores_per_node)
     scenario = Scenario(
         workers,
         batch,
@@ -96,6 +96,11 @@ def _moment(config: Config, basis: Basis, version: int, seed: int) -> Moment:
     nominal = window(config.curriculum, version, 0.5, config.task.inner_steps)
     most = int(mean / (basis.costs.exchange + basis.costs.update / batch))
     return Moment(version, nominal, mean, outcome, most)
+
+
+def aggregators_of(config: Config, cores_per_node: int) -> int:
+    """One per node, if the configuration uses them."""
+    return -(-config.workers.count // cores_per_node) if config.workers.aggregate else 0
 
 
 def durations(config: Config, version: int, step_seconds: float) -> Durations:
