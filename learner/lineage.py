@@ -79,6 +79,15 @@ def lineage(folder: Path, head: int | None = None) -> dict[int, int]:
     return chain
 
 
+def newest_host(folder: Path) -> str | None:
+    """The host name of the newest learner's machine; None where no record says it."""
+    for number in sorted(_numbers(folder), reverse=True):
+        record = _read(folder, number)
+        if record is not None:
+            return str(record["host"]) if "host" in record else None
+    return None
+
+
 def contains(chain: Mapping[int, int], position: Position) -> bool:
     """Whether the position lies on the lineage `chain`."""
     return position.version <= chain.get(position.epoch, -1)

@@ -66,7 +66,12 @@ def test_frame_shows_alerts() -> None:
     text = "\n".join(shown(running()._replace(learner=LearnerSnapshot(announced=True)), 80))
     assert "not responding" in text and "! the learner is not responding" in text
     assert "! 7 of 8 workers are running" in text
-    assert "alerts 2" in text
+    assert "alerts 2 (no Prometheus responds at http://127.0.0.1:1)" in text
+    assert "samples not known: the learner does not respond" in text and "? samples/s" in text
+    stale = "\n".join(shown(running()._replace(learner=LearnerSnapshot(announced=True, foreign=True)), 120))
+    assert "another run responds at its address" in stale and "its target file is stale" in stale
+    lone = "\n".join(shown(running()._replace(fleet=FleetSnapshot(announced=True)), 80))
+    assert "workers not known: the fleet manager does not respond" in lone
 
 
 def test_frame_of_a_run_that_has_not_begun() -> None:

@@ -5,20 +5,31 @@ import json
 import click
 
 from cluster.cli import options
-from cluster.monitoring.status import status_of
+from cluster.monitoring.status import Status, status_of
 from cluster.runs import directory
-from common.errors import printable
+from common.errors import UserError, printable
 
 
 @click.command()
 @options.as_json
 def command(as_json: bool) -> None:
     """List the runs in $OUTERTRAIN_RUNS (default: the directory `runs`), with their state."""
-    found = [status_of(directory.find(name)) for name in directory.names()]
+    found = [status_or_reason(name) for name in directory.names()]
     if as_json:
-        print(json.dumps([status.to_json() for status in found]))
+        print(json.dumps([one if isinstance(one, dict) else one.to_json() for one in found]))
         return
     for status in found:
-        at = status.progress
-        line = f"{status.run:30}  {status.state:9}  update {at.version}/{at.target}  workers {at.workers}"
+        if isinstance(status, dict):
+            line = f"{status['run']:30}  {status['state']:9}  {status['reason']}"
+        else:
+            at, workers = status.progress, "?" if status.progress.workers is None else status.progress.workers
+            line = f"{status.run:30}  {status.state:9}  update {at.version}/{at.target}  workers {workers}"
         print(printable(line))
+
+
+def status_or_reason(name: str) -> Status | dict[str, str]:
+    """The status of a run, or why it cannot be read: one such run does not hide the others."""
+    try:
+        return status_of(directory.find(name))
+    except UserError as error:
+        return {"run": name, "state": "unknown", "reason": str(error)}

@@ -32,7 +32,9 @@ def alerts(snapshot: Snapshot) -> list[str]:
 
 def _silence(snapshot: Snapshot) -> Iterator[str]:
     for name, process in (("learner", snapshot.learner), ("fleet manager", snapshot.fleet)):
-        if process.announced and not process.responding:
+        if process is snapshot.learner and snapshot.learner.foreign:
+            yield "another run responds where the learner was announced: it crashed, and its target file is stale"
+        elif process.announced and not process.responding:
             yield f"the {name} is not responding: it is being restarted, or it crashed"
 
 

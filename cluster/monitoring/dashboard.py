@@ -92,12 +92,13 @@ def frame(name: str, snapshot: Snapshot, width: int, height: int) -> RenderableT
 def header(name: str, snapshot: Snapshot) -> Text:
     """State, progress and time left in one line."""
     learner, version = snapshot.learner, snapshot.version
-    state = "running" if learner.responding else "not responding" if learner.announced else "not running"
+    silent = "another run responds at its address" if learner.foreign else "not responding"
+    state = "running" if learner.responding else silent if learner.announced else "not running"
     target = int(learner.target_updates or version)
     p = summarise(snapshot.history[-HEADER_UPDATES:], version, target, snapshot.fleet.status, snapshot.now)
     left = f"   {duration(p.seconds_left)} left" if learner.responding and version < target else ""
     text = Text.assemble((name, "bold"), f"   {state}   update {version} of {target}", left)
-    text.append(f"   loss {number(p.loss)}   {number(p.samples_per_second)} samples/s")
+    text.append(f"   loss {number(p.loss)}   {number(p.samples_per_second if learner.responding else None)} samples/s")
     text.append(f"   epoch {learner.epoch:.0f}" if learner.epoch else "")
     text.append("   (charts: all updates)", "dim")
     return text
@@ -134,6 +135,8 @@ def step_rate(history: Sequence[UpdateRecord]) -> list[float]:
 def workers(snapshot: Snapshot, width: int) -> Text:
     """Counts of workers by state and by node."""
     fleet = snapshot.fleet.status
+    if (snapshot.fleet.announced or snapshot.learner.responding) and not snapshot.fleet.responding:
+        return Text.assemble(("workers ", "bold"), "not known: the fleet manager does not respond")
     text = Text.assemble(
         ("workers ", "bold"),
         f"{fleet.target} requested   {worker_counts(fleet, '  ')}",
@@ -150,6 +153,8 @@ def workers(snapshot: Snapshot, width: int) -> Text:
 def samples(snapshot: Snapshot) -> Text:
     """Samples by verdict, and how full the batch is."""
     learner = snapshot.learner
+    if learner.announced and not learner.responding:
+        return Text.assemble(("samples ", "bold"), "not known: the learner does not respond")
     total = max(sum(learner.verdicts.values()), 1)
     shown = (f"{k.replace('_', ' ')} {v:,} ({v / total:.1%})" for k, v in learner.verdicts.items() if v)
     batch, size = learner.batch_samples, learner.batch_target_samples
@@ -160,7 +165,8 @@ def samples(snapshot: Snapshot) -> Text:
 def alert_lines(name: str, snapshot: Snapshot) -> list[Text]:
     """Alerts from the snapshot, and those that a Prometheus fires, if one responds."""
     own = [Text.assemble(("  ! ", "bold red"), sentence) for sentence in alerts(snapshot)]
-    fired = firing(os.environ.get(PROMETHEUS_VARIABLE, "http://127.0.0.1:9090"), name)
+    url = os.environ.get(PROMETHEUS_VARIABLE, "http://127.0.0.1:9090")
+    fired = firing(url, name)
     theirs = [Text.assemble(("  ! ", "bold red"), alert, (" (Prometheus)", "dim")) for alert in fired or ()]
-    source = "" if fired is None else " (including those of Prometheus)"
+    source = f" (no Prometheus responds at {url})" if fired is None else " (including those of Prometheus)"
     return [Text.assemble(("alerts ", "bold"), f"{len(own) + len(theirs) or 'none'}{source}"), *own, *theirs]

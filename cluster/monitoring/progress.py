@@ -19,8 +19,8 @@ class Progress(NamedTuple):
     staleness: float | None
     samples_per_second: float | None
     steps_per_second: float | None  # inner steps
-    workers: int  # running
-    workers_wanted: int
+    workers: int | None  # running
+    workers_wanted: int | None
     seconds_left: float | None
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cluster.monitoring.fleet_status import FleetStatus
 from cluster.monitoring.scrape import Scrape, scrape
@@ -29,6 +29,7 @@ class LearnerSnapshot(NamedTuple):
 
     announced: bool = False  # it has written a target file, which it removes when it exits normally
     responding: bool = False
+    foreign: bool = False  # what responds at the announced address is not this run's learner
     epoch: float | None = None
     version: float | None = None
     target_updates: float | None = None
@@ -68,15 +69,33 @@ class Snapshot(NamedTuple):
 def take_snapshot(run: RunDirectory, history: Sequence[UpdateRecord]) -> Snapshot:
     """Scrapes both endpoints of the run."""
     learner, fleet = learner_in(scrape(run, "learner")), fleet_in(scrape(run, "fleet"))
+    if learner.responding and not belongs(learner, history):
+        learner, fleet = LearnerSnapshot(announced=True, foreign=True), FleetSnapshot(announced=fleet.announced)
     return Snapshot(history, learner, fleet, time.time())
+
+
+def belongs(learner: LearnerSnapshot, history: Sequence[UpdateRecord]) -> bool:
+    """Whether the numbers of an endpoint can be those of the learner that wrote a history, which was read before.
+
+    A target file that a crash left behind may name a port that the learner of another run has got since.
+    """
+    if not history or learner.epoch is None or learner.version is None:
+        return True
+    newest = history[-1]
+    if (learner.epoch, learner.version) < (newest.epoch, newest.version):
+        return False
+    times = {(record.epoch, record.version): record.time for record in history}
+    known = times.get((int(learner.epoch), int(learner.version)))
+    return not learner.last_update_time or known is None or abs(known - learner.last_update_time) < 1
 
 
 def learner_in(scraped: Scrape) -> LearnerSnapshot:
     """What the scraped endpoint of a learner reports."""
+    gauges: dict[str, Any] = {field: scraped.get(metric) for field, metric in _GAUGES.items()}
     return LearnerSnapshot(
         announced=scraped.announced,
         responding=scraped.samples is not None,
-        **{field: scraped.get(metric) for field, metric in _GAUGES.items()},
+        **gauges,
         verdicts=_counts(scraped, "outertrain_samples_total", "verdict"),
     )
 

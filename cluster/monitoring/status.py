@@ -1,15 +1,18 @@
 """The status of a run, from its directory and the endpoints that it has announced there: `outertrain status`."""
 
+import socket
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from cluster.monitoring.progress import Progress, duration, number, summarise, worker_counts
-from cluster.monitoring.snapshot import FleetSnapshot, take_snapshot
+from cluster.monitoring.snapshot import FleetSnapshot, Snapshot, take_snapshot
 from cluster.runs import best
 from cluster.runs.best import Best
 from cluster.runs.directory import RunDirectory
-from common.errors import last_line
+from common import files
+from common.errors import UserError, last_line
 from learner.history import read_newest
+from learner.lineage import newest_host
 
 NEWEST = 100  # updates that are read from the end of the history
 
@@ -19,7 +22,8 @@ class Status(NamedTuple):
 
     run: str
     path: str
-    state: str  # "running", "finished" or "stopped"
+    state: str  # "running", "finished", "stopped", or "unknown": `reason` says why
+    reason: str | None
     progress: Progress
     epoch: int | None
     verdicts: Mapping[str, int]
@@ -48,15 +52,31 @@ class Status(NamedTuple):
 
 
 def status_of(run: RunDirectory) -> Status:
-    """Reads the end of the history and scrapes both endpoints. Raises UserError for an unreadable configuration."""
-    snapshot, updates = take_snapshot(run, read_newest(run.path, NEWEST)), run.config().outer.updates
+    """Reads the end of the history and scrapes both endpoints.
+
+    Raises:
+      UserError: the configuration or the history cannot be read.
+    """
+    updates = run.config().outer.updates
+    try:
+        snapshot = take_snapshot(run, read_newest(run.path, NEWEST))
+    except OSError as error:
+        raise UserError(f"the history of the run {run.name!r} cannot be read: {files.explain(error)}") from None
     learner, version = snapshot.learner, snapshot.version
     saved = learner.checkpoint_time
+    progress = summarise(snapshot.history, version, updates, snapshot.fleet.status, snapshot.now)
+    if not learner.responding:  # rates of the past say nothing about now
+        progress = progress._replace(samples_per_second=None, steps_per_second=None, seconds_left=None)
+    if (snapshot.fleet.announced or learner.responding) and not snapshot.fleet.responding:
+        progress = progress._replace(workers=None, workers_wanted=None)
+    state = "running" if learner.responding else "finished" if version >= updates else "stopped"
+    reason = doubt(run, snapshot) if state == "stopped" else None
     return Status(
         run=run.name,
         path=str(run.path),
-        state="running" if learner.responding else "finished" if version >= updates else "stopped",
-        progress=summarise(snapshot.history, version, updates, snapshot.fleet.status, snapshot.now),
+        state=state if reason is None else "unknown",
+        reason=reason,
+        progress=progress,
         epoch=snapshot.history[-1].epoch if snapshot.history else None,
         verdicts=learner.verdicts,
         fleet=snapshot.fleet,
@@ -68,11 +88,24 @@ def status_of(run: RunDirectory) -> Status:
     )
 
 
+def doubt(run: RunDirectory, snapshot: Snapshot) -> str | None:
+    """Why it cannot be known whether the learner runs; None where it is known."""
+    if not snapshot.learner.announced:
+        return None
+    if snapshot.learner.foreign:
+        return "another run responds at the address that its learner announced: the target file is stale"
+    host, here = newest_host(run.epochs), socket.gethostname()
+    if host not in (None, here):
+        return f"its learner was started on {host}, and does not respond to {here}: ask there"
+    return "its learner does not respond: it is being started or restarted, or it crashed"
+
+
 def text(status: Status) -> str:
     """The status as lines of text."""
-    progress, fleet = status.progress, status.fleet.status
+    progress = status.progress
     lines = [
         f"{status.run}: {status.state}, update {progress.version} of {progress.target}, epoch {status.epoch or '?'}",
+        *([] if status.reason is None else [f"  whether it runs is not known: {status.reason}"]),
         f"  loss {number(progress.loss)}, weight of rp {number(progress.weight_rp)}, "
         f"staleness {number(progress.staleness)}",
         *([] if status.best is None else [f"  best: {status.best.sentence()}"]),
@@ -84,11 +117,7 @@ def text(status: Status) -> str:
     samples = ", ".join(f"{count} {verdict.replace('_', ' ')}" for verdict, count in status.verdicts.items() if count)
     lines += [
         f"  {rates}, {duration(progress.seconds_left)} left",
-        f"  workers: {fleet.target} requested, {worker_counts(fleet, ', ') or 'none running'}",
-        *(
-            f"    {node}: {count}, {fleet.pinned.get(node, 0)} pinned to a core each"
-            for node, count in sorted(fleet.nodes.items())
-        ),
+        *_workers(status.fleet),
         f"  samples: {samples or 'none'}",
         f"  checkpoint: version {number(status.checkpoint_version)}, {duration(status.checkpoint_age)} old, "
         f"{number(status.checkpoint_failures)} failures",
@@ -96,3 +125,14 @@ def text(status: Status) -> str:
     if status.last_failure:
         lines.append(f"  last worker failure: {last_line(status.last_failure)}")
     return "\n".join(lines)
+
+
+def _workers(fleet: FleetSnapshot) -> list[str]:
+    if not fleet.responding:
+        return ["  workers: not known, the fleet manager does not respond"]
+    counts = worker_counts(fleet.status, ", ") or "none running"
+    nodes = (
+        f"    {node}: {count}, {fleet.status.pinned.get(node, 0)} pinned to a core each"
+        for node, count in sorted(fleet.status.nodes.items())
+    )
+    return [f"  workers: {fleet.status.target} requested, {counts}", *nodes]
