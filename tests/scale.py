@@ -122,6 +122,7 @@ class OneProcess:
         segments = make_family(CONFIG.optimizer).segments
         self.learner: Learner = open_learner(self._run, CONFIG, DIGEST, initial_theta(CONFIG), segments)[0]
         self._calls = 0
+        self.last_exchange = 0.0  # the learner's own processor seconds
         self._doors: list[Exchange] = [
             Aggregator(CONFIG, f"a{k}", self._count, point.group).exchange for k in range(point.aggregators)
         ] or [self._count]
@@ -137,7 +138,10 @@ class OneProcess:
 
     def _count(self, payload: bytes | None, epoch: int, version: int) -> bytes:
         self._calls += payload is not None
-        return self.learner.exchange(payload, epoch, version)
+        began = time.process_time()
+        reply = self.learner.exchange(payload, epoch, version)
+        self.last_exchange = time.process_time() - began
+        return reply
 
     def go(self, samples: int) -> tuple[float, float, list[float]]:
         """Seconds that passed, seconds of computing, and for each exchange the seconds from request to reply."""
@@ -184,49 +188,35 @@ def read_lines(run: Path) -> list[dict[str, Any]]:
 
 
 class Calibration:
-    """Processor seconds of an exchange and of an update: means over a learner that knows so many workers.
+    """Processor seconds of an exchange, of an update and of an aggregator's exchange: means over a learner that is kept busy by as many workers.
 
     Taken in turns with the measurement, so that what disturbs the machine disturbs both.
     """
 
-    def __init__(self, folder: str, workers: int):
-        self._place = OneProcess(folder, Point(workers, 0), 1e-4 * workers)  # busy, and in a random order
-        self._place.go(2 * workers)
+    def __init__(self, folder: str, point: Point):
+        self._place = OneProcess(folder, point, 1e-4 * point.workers)  # busy, and in a random order
+        self._place.go(2 * point.workers)
+        self._aggregated = point.aggregators > 0
         self._single: list[float] = []
         self._filling: list[float] = []
+        self._before: list[float] = []  # an aggregator's time
 
     def go(self, batches: int = 4) -> None:
+        place = self._place
         for _ in range(batches * BATCH):
-            before = self._place.learner.status().version
-            spent = self._place.go(1)[1]
-            (self._filling if self._place.learner.status().version > before else self._single).append(spent)
+            before, place.last_exchange = place.learner.status().version, 0.0
+            spent = place.go(1)[1]
+            if self._aggregated:
+                self._before.append(spent - place.last_exchange)
+                spent = place.last_exchange
+            if spent:  # else the aggregator keeps the sample
+                (self._filling if place.learner.status().version > before else self._single).append(spent)
 
     def costs(self) -> Costs:
-        exchange = float(np.mean(self._single))
+        exchange, aggregate = float(np.mean(self._single)), float(np.mean(self._before or [0.0]))
         low, high = np.percentile(self._filling, [25, 75])  # not the deviation itself: other programs cause outliers
         update, deviation = float(np.mean(self._filling)) - exchange, float(high - low) / 1.349
-        return Costs(exchange, update, latency=0.0, update_deviation=deviation)
-
-
-def calibrate_aggregator(group: int) -> float:
-    """Processor seconds of an aggregator's exchange, its upstream exchange apart."""
-    upstream = [0.0]
-    with tempfile.TemporaryDirectory() as folder:
-        place = OneProcess(folder, Point(1, 0), 0.0)
-
-        def forward(payload: bytes | None, epoch: int, version: int) -> bytes:
-            before = time.process_time()
-            reply = place.learner.exchange(payload, epoch, version)
-            upstream[0] += time.process_time() - before
-            return reply
-
-        aggregator = Aggregator(CONFIG, "a", forward, group)
-        stub = Stub("w", iter(()))
-        stub.take(aggregator.exchange(None, -1, -1))
-        began, upstream[0] = time.process_time(), 0.0
-        for _ in range(2000):
-            stub.take(aggregator.exchange(stub.payload(), stub.epoch, stub.version))
-        return (time.process_time() - began - upstream[0]) / 2000
+        return Costs(exchange, update, latency=0.0, aggregate=aggregate, update_deviation=deviation)
 
 
 def capacity(costs: Costs) -> float:
@@ -261,14 +251,12 @@ def in_one_process(points: tuple[Point, ...]) -> list[dict[str, Any]]:
     rows = []
     for point in points:
         with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as other:
-            calibration = Calibration(other, point.aggregators or point.workers)  # as many as the learner knows
+            calibration = Calibration(other, point)
             calibration.go()
             mean = point.workers / (point.load * capacity(calibration.costs()))
             memory = resident()
             measured = OneProcess(folder, point, mean).measure(memory, calibration.go)
             costs = calibration.costs()
-        if point.aggregators:
-            costs = costs._replace(aggregate=calibrate_aggregator(point.group))
         rows.append(compared(point, mean, measured, simulate(point, costs, mean)) | {"costs": costs._asdict()})
         print(json.dumps(rows[-1]), flush=True)
     return rows
@@ -331,7 +319,7 @@ def over_ray(points: tuple[Point, ...]) -> list[dict[str, Any]]:
         ready = asyncio.run(await_reference(learner.ready.remote()))
         assert ready is None
         with tempfile.TemporaryDirectory() as folder:
-            calibration = Calibration(folder, 1000)
+            calibration = Calibration(folder, Point(1000, 0.0))
             calibration.go(16)
             alone = calibration.costs()
         busy = asyncio.run(OverRay(learner, run.path, 64).run(0.0, 12.0))
@@ -359,7 +347,10 @@ def table(rows: list[dict[str, Any]]) -> str:
 
         def cell(name: str, factor: float = 1.0, row: dict[str, Any] = row) -> str:
             measured, simulated = row[name]["measured"] or 0.0, row[name]["simulated"]
-            return f"{factor * measured:.3g}" + (f" ({simulated / measured:.2f})" if factor * measured > 0.01 else "")
+            value = max(factor * measured, 0.0)
+            return (f"{value:,.0f}" if value >= 100 else f"{value:.3g}") + (
+                f" ({simulated / measured:.2f})" if factor * measured > 0.01 else ""
+            )
 
         place = f"{row['workers']:,}" + (f", {row['aggregators']} aggregators" if row["aggregators"] else "")
         cells = [place, f"{row['sample_seconds']:.3g} s", cell("samples_per_second"), cell("staleness")]
