@@ -107,8 +107,8 @@ def test_search_writes_theta_files_that_evaluate_accepts(folder: Path, capsys: p
     search = ["search", "small.toml", "--draws", "3", "--runs", "2", "--keep-all", "--in-process", "--json"]
     assert main(search) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found.keys() == {"train", "test"} and found["train"]["runs"] == 2
-    rows = folder / "runs/small-baselines/evaluation/search-3-2-seed0.jsonl"
+    assert found.keys() == {"train", "valid"} and found["train"]["runs"] == 2
+    rows = folder / "runs/small-baselines/evaluation/search-valid-3-2-seed0.jsonl"
     assert len(rows.read_text().splitlines()) == 3
     before = rows.read_bytes()
     assert main(search) == 0 and json.loads(capsys.readouterr().out) == found and rows.read_bytes() == before
@@ -117,6 +117,32 @@ def test_search_writes_theta_files_that_evaluate_accepts(folder: Path, capsys: p
     assert json.loads(capsys.readouterr().out)["tasks"] == 1
     assert main(["baselines", "small.toml", "--in-process"]) == 0  # beside the search's rows in the same directory
     assert main(["report", "small-baselines"]) == 0
+
+
+def test_evaluate_several_shows_one_table(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    for name, rate in (("slow", 0.01), ("fast", 0.05)):
+        theta = np.log(np.array([rate], np.float32))
+        pretrained.save(Path(f"{name}.theta"), pretrained.Pretrained(theta, OptimizerConfig(family="adam"), "by hand"))
+    sgd = np.array([0.05, 0.5], np.float32)
+    pretrained.save(Path("sgd.theta"), pretrained.Pretrained(sgd, OptimizerConfig(family="sgd"), "by hand"))
+    (folder / "users_optimizer.py").write_text("import optax\n\n\ndef sign(rate):\n    return optax.sign_sgd(rate)\n")
+    learned = ["slow.theta", "fast.theta", "sgd.theta"]
+    command = ["evaluate", *learned, "users_optimizer:sign", "--config", "small.toml", "--in-process", "--json"]
+    assert main(command) == 0
+    out, err = capsys.readouterr()
+    facts = json.loads(out)
+    assert facts["optimizers"].keys() == set(learned) and facts["run"] == "comparison-on-small"
+    assert facts["learned_mean"] == facts["optimizers"]["slow.theta"]["learned_mean"]
+    assert "users_optimizer:sign" in facts["baselines"]
+    digests = [facts["optimizers"][name]["theta_sha256"] for name in learned]
+    assert len(set(digests)) == 3
+    table = err[err.index("to the final train loss") :].splitlines()
+    names = [line.split()[0] for line in table[2:7]]
+    assert names[:3] == learned and "users_optimizer:sign" in names[3:]
+    single = ["evaluate", "sgd.theta", "--config", "small.toml", "--in-process", "--json"]
+    assert main(single) == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert alone["learned_mean"] == facts["optimizers"]["sgd.theta"]["learned_mean"]
 
 
 def test_evaluate_theta_files_of_one_name_are_told_apart(folder: Path, capsys: pytest.CaptureFixture) -> None:
@@ -158,6 +184,13 @@ def test_evaluate_theta_files_of_one_name_are_told_apart(folder: Path, capsys: p
         (["train", "quickstart", "--set", "dataset.classes=20", *IN_PROCESS], "too few for tasks of 10"),
         (["evaluate", "nothing"], "'nothing' is not a run, an exported theta file or an included one"),
         (["evaluate", "small.toml"], "small.toml is not a usable record"),
+        (
+            ["evaluate", "small-conv-train", "nothing"],
+            "'nothing' is not a run, an exported theta file or an included one",
+        ),
+        (["evaluate", "muon", "lion"], "none of these is learned"),
+        (["evaluate", "small-conv-train", "small-conv-valid", "--cluster"], "--cluster evaluates the run"),
+        (["evaluate", "small-conv-train", "--baselines", "adan"], "evaluation.baselines = 'adan' is not a choice"),
         (["search", "small.toml", "--draws", "0"], "--draws 0 leaves nothing to search"),
         (["baselines", "nothing"], "'nothing' is not a run, a TOML file or a preset"),
         (["report", "nothing"], "no run 'nothing'"),

@@ -20,7 +20,7 @@ def race(learned, slower=1.0):
     for task in range(8):
         for name in ("adam", "rmsprop", "sgd"):
             found += [curve(f"{name} ({t})", task, 2.0 + 0.01 * task, name) for t in ("train", "valid")]
-        found += [curve(f"adam8 ({t})", task, 2.0, "adam8") for t in ("train", "test")]
+        found += [curve(f"adam8 ({t})", task, 2.0, "adam8") for t in ("train", "valid")]
         found += [curve(f"learned ({t})", task, learned, "learned") for t in ("train", "valid")]
     return found
 

@@ -95,7 +95,7 @@ def test_perform_runs_a_draw_on_each_of_its_tasks():
     config = from_dict({"task": {"family": "quadratic", "inner_steps": 20}, "curriculum": {"start": 5, "end": 20}})
     job = search.jobs(PLAN, 20, [])[0]
     done = json.loads(json.dumps(perform(Evaluator(config), json.loads(json.dumps(job.to_json())))))
-    assert len(done["train"]) == len(done["test"]) == 2 and done["train"][0] != done["train"][1]
+    assert len(done["train"]) == len(done["valid"]) == 2 and done["train"][0] != done["train"][1]
     assert decode(done["theta"]).shape == (8,)
     assert SearchResult.from_json(done).job == SearchJob.from_json(done) == job
 

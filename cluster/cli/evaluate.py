@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -11,11 +12,11 @@ from cluster.cli import STARTED, console, options
 from cluster.cli.console import counter
 from cluster.cli.interrupt import Interrupt
 from cluster.cli.options import Place
-from cluster.cli.subject import Request, Subject, find_learned, make_pool
-from cluster.jobs.evaluation import evaluate, summary_of
+from cluster.cli.subject import Request, Subject, find_all, make_pool
+from cluster.jobs.evaluation import evaluate, numbers_of, summary_of
 from cluster.jobs.job import Pool, Progress
 from cluster.report.page import write_report
-from cluster.report.table import final_table
+from cluster.report.table import final_table, several_table
 from cluster.runs.cost import outer_training_cost
 from cluster.runs.directory import EVALUATION, exclusive
 from common.errors import UserError
@@ -26,26 +27,40 @@ Compute = Callable[[Subject, Pool, Progress], None]
 
 
 @click.command(cls=options.ListCommand)
-@click.argument("target", metavar="RUN|THETA")
+@click.argument("targets", metavar="RUN|THETA|NAME...", nargs=-1, required=True)
 @click.option("--config", metavar="CONFIG", help="The tasks for a theta file: a TOML file or a preset.")
 @options.overrides("tasks", "baselines", "workers")
 @options.place
 @options.as_json
-def command(target: str, config: str | None, overrides: tuple[str, ...], place: Place, as_json: bool) -> int:
-    """Compare a learned optimizer with tuned baselines on unseen tasks.
+def command(
+    targets: tuple[str, ...], config: str | None, overrides: tuple[str, ...], place: Place, as_json: bool
+) -> int:
+    """Compare learned optimizers with tuned baselines on unseen tasks.
 
-    RUN|THETA is a run, a theta file, or the name of an included optimizer.
+    RUN|THETA|NAME is a run, a theta file, the name of an included optimizer, or a hand-made one: a baseline, or a
+    module:function of your own. Several learned ones are compared on the same tasks.
     """
-    request = Request(target, overrides, place, config)
+    request = Request(targets[0], overrides, place, config)
 
     def compute(subject: Subject, pool: Pool, progress: Progress) -> None:
-        assert subject.theta is not None
-        evaluate(subject.run, subject.config, [Learned(subject.theta, subject.version)], pool, progress)
+        evaluate(subject.run, subject.config, learned_of(subject), pool, progress)
 
-    facts = assess(find_learned(request), place, compute, "evaluating")
+    facts = assess(find_all(targets, request), place, compute, "evaluating")
     if as_json:
         print(json.dumps(facts), flush=True)
     return 0
+
+
+def learned_of(subject: Subject) -> list[Learned]:
+    """The learned optimizers, each with its [optimizer] where it is another one than the configuration's."""
+    if not subject.contenders:
+        assert subject.theta is not None
+        return [Learned(subject.theta, subject.version)]
+    own = subject.config.optimizer
+    return [
+        Learned(one.theta, one.version, None if one.optimizer == own else json.dumps(asdict(one.optimizer)))
+        for one in subject.contenders
+    ]
 
 
 def assess(subject: Subject, place: Place, compute: Compute, activity: str) -> dict[str, Any]:
@@ -61,18 +76,22 @@ def assess(subject: Subject, place: Place, compute: Compute, activity: str) -> d
         with make_pool(subject, place) as pool:
             compute(subject, pool.pool(), counter(activity, interrupt, show))
         digest = None if subject.theta is None else digest_of(subject.theta)
-        evaluation = read_evaluation(run.evaluation, config, digest)
+        names = {one.name: digest_of(one.theta) for one in subject.contenders}
+        evaluation = read_evaluation(run.evaluation, config, digest, names)
+        each = {name: numbers_of(comparison, config) for name, comparison in evaluation.others}
         facts = {
             "run": run.name,
             "version": subject.version,
             "seconds_to_first_update": None,
             "seconds_total": time.time() - STARTED,
             **summary_of(evaluation.comparison, config, subject.theta),
+            **({"optimizers": each} if each else {}),
             "report": str(run.page),
         }
         if subject.theta is not None and subject.version is None:
             run.write_summary(facts)  # of several theta files, `report` shows this one
         page = write_report(run.path, evaluation)
-        show.say(final_table(evaluation.comparison, run.name, outer_training_cost(run.path, config)))
+        cost = outer_training_cost(run.path, config)
+        show.say(several_table(evaluation) if evaluation.others else final_table(evaluation.comparison, run.name, cost))
         show.say(f"report: {page}")
     return facts

@@ -1,5 +1,6 @@
 """What `evaluate`, `baselines` and `search` work on: a run, a theta file, or a configuration without a run."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +13,9 @@ from cluster.runs import directory
 from cluster.runs.directory import RunDirectory, load_theta
 from cluster.runs.open import DEFAULT, absolute, stem
 from common import configfile, pretrained
-from common.config import Config
+from common.config import Config, OptimizerConfig
+from common.config.inner import names_function
+from common.config.system import GROUPS, PAPER, STRONG
 from common.errors import UserError
 
 
@@ -25,6 +28,15 @@ class Request(NamedTuple):
     tasks: str | None = None  # the configuration whose tasks a theta file is evaluated on
 
 
+class Contender(NamedTuple):
+    """A learned optimizer that is compared with others on the same tasks."""
+
+    name: str  # as the user gave it
+    theta: np.ndarray  # [P] float32
+    version: int | None
+    optimizer: OptimizerConfig  # of theta
+
+
 class Subject(NamedTuple):
     """What is evaluated, and the run directory that receives the results."""
 
@@ -32,6 +44,59 @@ class Subject(NamedTuple):
     config: Config
     theta: np.ndarray | None  # [P] float32; None: baselines only
     version: int | None  # of theta; None: not from a run
+    contenders: tuple[Contender, ...] = ()  # several learned optimizers, of which theta is the first
+
+
+def find_all(targets: Sequence[str], request: Request) -> Subject:
+    """The learned optimizers and, among the baselines, the hand-made ones that the targets name.
+
+    Several learned ones meet on the tasks of --config, of the first run among them, or of the default preset.
+
+    Raises:
+      UserError: a target is nothing of this, none is learned, or several are to be evaluated by the workers of one run.
+    """
+    learned = [target for target in targets if is_run(target) or pretrained.find(target) is not None]
+    made = [target for target in targets if target not in learned and is_hand_made(target)]
+    if len(targets) == 1 or len(learned) + len(made) < len(targets):
+        unknown = next((target for target in targets if target not in (*learned, *made)), targets[0])
+        return find_learned(request._replace(target=unknown))
+    if not learned:
+        raise UserError(
+            f"{', '.join(made)}: none of these is learned; compare them with `outertrain baselines CONFIG --baselines ...`"
+        )
+    several = len(set(learned)) > 1
+    subject = _several(learned, request) if several else find_learned(request._replace(target=learned[0]))
+    evaluation = subject.config.evaluation
+    config = replace(subject.config, evaluation=replace(evaluation, baselines=(*evaluation.baselines, *made)))
+    return subject._replace(config=config)
+
+
+def is_hand_made(target: str) -> bool:
+    return target in (*PAPER, *STRONG, *GROUPS) or names_function(target)
+
+
+def _several(targets: Sequence[str], request: Request) -> Subject:
+    if request.place.cluster:
+        raise UserError(
+            "--cluster evaluates the run that the workers train: leave it out to compare several optimizers"
+        )
+    contenders = tuple(_contender(target) for target in dict.fromkeys(targets))
+    first_run = next((str(directory.find(target).config_file) for target in targets if is_run(target)), DEFAULT)
+    config = absolute(configfile.load(request.tasks or first_run, request.overrides))
+    config = replace(config, optimizer=contenders[0].optimizer)
+    source = request.tasks or next((target for target in targets if is_run(target)), DEFAULT)
+    run = results_directory(f"comparison-on-{stem(source)}", config)
+    return Subject(run, config, contenders[0].theta, contenders[0].version, contenders)
+
+
+def _contender(target: str) -> Contender:
+    if is_run(target):
+        run = directory.find(target)
+        return Contender(target, *load_theta(run), run.config().optimizer)
+    path = pretrained.find(target)
+    assert path is not None
+    theta, optimizer, _ = pretrained.load(path)
+    return Contender(target, theta, None, optimizer)
 
 
 def find_learned(request: Request) -> Subject:

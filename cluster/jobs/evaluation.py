@@ -89,12 +89,17 @@ class InterimEvaluation:
             candidates.settle(self._run, self._config, Results(self._run.evaluation / FILE).by_name)
 
 
+def numbers_of(comparison: Comparison, config: Config) -> dict[str, Any]:
+    """The numbers of `--json`: means against the first baseline, and the scores."""
+    summary = summarise(comparison, config.evaluation.optimizers[0])
+    numbers: dict[str, Any] = {"theta_sha256": comparison.theta_sha256} if summary is None else summary.to_json()
+    return numbers | ({} if comparison.scores is None else comparison.scores.to_json())
+
+
 def summary_of(comparison: Comparison | None, config: Config, theta: np.ndarray | None) -> dict[str, Any]:
-    """The numbers of `--json` against the first baseline; null where theta has not been compared with it."""
+    """The numbers of `--json`; null where theta has not been compared."""
     digest = None if theta is None else digest_of(theta)
     numbers: dict[str, Any] = {"theta_sha256": digest}
     if comparison is not None and comparison.theta_sha256 == digest:
-        summary = summarise(comparison, config.evaluation.optimizers[0])
-        numbers = numbers if summary is None else summary.to_json()
-        numbers |= {} if comparison.scores is None else comparison.scores.to_json()
+        numbers = numbers_of(comparison, config)
     return {**dict.fromkeys((*NUMBERS, *NO_SCORES)), **numbers}

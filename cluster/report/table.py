@@ -8,7 +8,7 @@ from rich.table import Table
 
 from cluster.report.score_table import Scored, named, score_notes, score_rows, score_title
 from cluster.runs.directory import shell_command
-from workers.evaluation.comparison import LEARNED, Comparison, wins
+from workers.evaluation.comparison import LEARNED, Comparison, Evaluation, wins
 
 
 def final_table(comparison: Comparison | None, run: str, cost: float | None = None) -> str:
@@ -21,6 +21,17 @@ def final_table(comparison: Comparison | None, run: str, cost: float | None = No
         return f"not evaluated yet: {shell_command('evaluate', run)}"
     shown = named(comparison)
     return table(comparison) + ("\n\n" + score_table(shown, cost) if shown else "")
+
+
+def several_table(evaluation: Evaluation) -> str:
+    """Several learned optimizers and the baselines, on the same tasks."""
+    first = evaluation.others[0][1]
+    rows = [("optimizer", f"mean {first.objective} loss")]
+    rows += [(name, f"{one.learned.mean():.4f}") for name, one in evaluation.others]
+    rows += [(one.optimizer, f"{one.per_task.mean():.4f}") for one in first.baselines]
+    head = f"mean loss over the steps of {len(first.tasks)} unseen tasks, baselines at the best setting of each task"
+    shown = named(None, evaluation.others)
+    return "\n".join([head, *aligned(rows)]) + ("\n\n" + score_table(shown) if shown else "")
 
 
 def score_table(shown: Sequence[Scored], cost: float | None = None) -> str:

@@ -7,7 +7,7 @@ configuration has exactly this rate.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,16 +75,23 @@ class Evaluation(NamedTuple):
     others: tuple[tuple[str, Comparison], ...] = ()  # of more learned optimizers on the same tasks, with their names
 
 
-def read_evaluation(folder: Path, config: Config, theta_sha256: str | None = None) -> Evaluation:
+def read_evaluation(
+    folder: Path, config: Config, theta_sha256: str | None = None, several: Mapping[str, str] | None = None
+) -> Evaluation:
     """The evaluation of a run, compared on the run's objective.
 
     Args:
       folder: `evaluation` of the run directory.
       theta_sha256: which learned theta; by default the newest, of equals the one of the last summary.
+      several: digests of the thetas of several learned optimizers by name, which are compared as well.
     """
     unrolls = results.read(folder)
     theta = theta_sha256 or newest_theta(unrolls, _theta_of_summary(folder))
-    return Evaluation(unrolls, compare(unrolls, config.estimator.objective, config.evaluation, theta))
+    objective, grid = config.estimator.objective, config.evaluation
+    others = {name: compare(unrolls, objective, grid, digest) for name, digest in (several or {}).items()}
+    found = tuple((name, one) for name, one in others.items() if one is not None)
+    own = next((one for _, one in found if one.theta_sha256 == theta), None)
+    return Evaluation(unrolls, own or compare(unrolls, objective, grid, theta), found)
 
 
 def _theta_of_summary(folder: Path) -> str | None:

@@ -1,7 +1,7 @@
 """Random search over Adam's eight hyper-parameters: Adam + regularisation + decay (paper section 4.4).
 
-Draws are uniform in the logarithm, and compared on tasks of outer-train classes by the train loss and by the test loss.
-Successive halving rejects early, by *rungs*: every draw gets a few inner runs, the best of them get more. All draws
+Draws are uniform in the logarithm, and compared on tasks of outer-train classes by the train loss and by the
+validation loss, never by test images (the paper: by train and by test loss). Successive halving rejects early, by *rungs*: every draw gets a few inner runs, the best of them get more. All draws
 meet the same tasks, and a draw survives by either loss. With one rung nothing is rejected; the paper does not say that
 it rejected any.
 """
@@ -14,7 +14,7 @@ import numpy as np
 from common import streams
 from workers.evaluation.jobs import encode, sha256
 
-LOSSES = ("train", "test")
+LOSSES = ("train", "valid")
 TASKS = 5000  # the first of the tasks that draws are compared on
 RANGES: dict[str, tuple[float, float]] = {  # of the decimal logarithm, in the order of theta; T: inner steps of a task
     "learning_rate": (-5.0, 0.0),
@@ -51,7 +51,7 @@ class Plan(NamedTuple):
     @property
     def name(self) -> str:
         rungs = "-".join(f"{rung.runs}x{rung.keep}" for rung in self.rungs[:-1])
-        return f"search-{self.draws}-{rungs and rungs + '-'}{self.rungs[-1].runs}-seed{self.seed}"
+        return f"search-valid-{self.draws}-{rungs and rungs + '-'}{self.rungs[-1].runs}-seed{self.seed}"
 
 
 def rejecting(count: int, runs: int) -> Plan:
@@ -81,7 +81,7 @@ class SearchJob(NamedTuple):
 
     @property
     def name(self) -> str:
-        return f"search-{sha256(self.theta)[:12]}-{self.tasks[0]}-{len(self.tasks)}"
+        return f"search-valid-{sha256(self.theta)[:12]}-{self.tasks[0]}-{len(self.tasks)}"
 
     def to_json(self) -> dict[str, Any]:
         fields = {**self._asdict(), "tasks": list(self.tasks)}
@@ -97,17 +97,17 @@ class SearchResult(NamedTuple):
 
     job: SearchJob
     train: tuple[float, ...]
-    test: tuple[float, ...]
+    valid: tuple[float, ...]
 
     def losses(self, loss: str) -> tuple[float, ...]:
-        return self.train if loss == "train" else self.test
+        return self.train if loss == "train" else self.valid
 
     def to_json(self) -> dict[str, Any]:
-        return {**self.job.to_json(), "train": list(self.train), "test": list(self.test)}
+        return {**self.job.to_json(), "train": list(self.train), "valid": list(self.valid)}
 
     @classmethod
     def from_json(cls, line: Mapping[str, Any]) -> Self:
-        return cls(SearchJob.from_json(line), tuple(line["train"]), tuple(line["test"]))
+        return cls(SearchJob.from_json(line), tuple(line["train"]), tuple(line["valid"]))
 
 
 def draws(plan: Plan, inner_steps: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 On tasks of unseen classes: the learned optimizers of Figure 5, Adam, RMSProp and SGD with momentum at the best rate of
 each task (11 rates, for train and for valid loss), and Adam with regularisation and decay, its eight hyper-parameters
-from a random search for train and for test loss.
+from a random search for train and for valid loss.
 """
 
 from collections.abc import Mapping, Sequence
@@ -70,10 +70,10 @@ class DrawJob(Job, figure="fig6", kind="search"):
 @dataclass(frozen=True, kw_only=True)
 class Draw(DrawJob):
     train: Sequence[float]  # [tasks] mean losses over the steps
-    test: Sequence[float]
+    valid: Sequence[float]
 
     def result(self) -> SearchResult:
-        return SearchResult(self.job(), tuple(self.train), tuple(self.test))
+        return SearchResult(self.job(), tuple(self.train), tuple(self.valid))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +159,7 @@ def jobs(scale: str, results: Results) -> list[Job]:
     theta = learned["train"]
     if theta is None or any(job.name not in known for job in listed):
         return listed
-    adam8 = {loss: search.best(draws, loss).theta for loss in TUNED_FOR.values()}
+    adam8 = {loss: search.best(draws, loss).theta for loss in TUNED_FOR}
     for task in tasks:
         for contender in contenders(results, task, learned, adam8):
             listed.append(curve_job(contender, base, task, starts))
@@ -181,9 +181,9 @@ def contenders(
 ) -> list[Contender]:
     """Every optimizer as it is tuned for a task. Args: learned, adam8: thetas by what they are tuned for."""
     listed = []
-    for tuned_for, shown in TUNED_FOR.items():
+    for tuned_for in TUNED_FOR:
         listed.append(Contender(f"learned ({tuned_for})", LEARNED, theta=learned[tuned_for]))
-        listed.append(Contender(f"adam8 ({shown})", "adam8", theta=adam8[shown]))
+        listed.append(Contender(f"adam8 ({tuned_for})", "adam8", theta=adam8[tuned_for]))
         for name in TUNED:
             rate = best_rate(results, name, task, tuned_for)
             listed.append(Contender(f"{name} ({tuned_for})", name, rate=rate))
@@ -205,7 +205,7 @@ def perform(job: Job, train: Train) -> Job:
     evaluator = evaluator_of(job.settings)
     if isinstance(job, DrawJob):
         done = run_draw(evaluator, job.job())
-        return Draw.of(job, train=list(done.train), test=list(done.test))
+        return Draw.of(job, train=list(done.train), valid=list(done.valid))
     if isinstance(job, GridJob):
         rates = grid_rates(evaluator.config.evaluation)
         runs = [evaluator.run(UnrollJob(job.optimizer, job.task, rate=rate)) for rate in rates]
@@ -258,7 +258,7 @@ class Gap(NamedTuple):
 def rivals(tuned_for: str) -> dict[str, str]:
     """The baselines of a learned optimizer, by their names here."""
     tuned = {f"{name} ({tuned_for})": name for name in TUNED}
-    return {**tuned, f"adam8 ({TUNED_FOR[tuned_for]})": "adam8"}
+    return {**tuned, f"adam8 ({tuned_for})": "adam8"}
 
 
 def gaps(results: Results) -> list[Gap]:

@@ -59,10 +59,10 @@ class Curve(CurveJob):
     steps: Sequence[int]  # [points]
     first: float  # the loss of guessing
     train: Sequence[float]  # [points]; of a baseline at its best rate for the mean of this loss
-    test: Sequence[float]
+    test: Sequence[float]  # of a baseline at its best rate for the mean valid loss
     mean_train: float
     mean_test: float
-    rates: Sequence[float | None]  # these best rates, for train and for test
+    rates: Sequence[float | None]  # these best rates, for train and for valid loss
 
     def losses(self, loss: str) -> Sequence[float]:
         return self.train if loss == "train" else self.test
@@ -166,7 +166,7 @@ def shipped(settings: Settings) -> dict[str, str]:
 
 
 def perform(job: Job, train: Train) -> Job:
-    """Curves of one optimizer on one problem; of a baseline those of its best rate for train and for test loss."""
+    """Curves of one optimizer on one problem; of a baseline those of its best rate for train and for valid loss."""
     assert isinstance(job, CurveJob)
     mnist = job.mnist if job.source == "MNIST" else None
     evaluator = digits_evaluator(job.settings, mnist) if job.where == DIGITS else evaluator_of(job.settings)
@@ -175,7 +175,7 @@ def perform(job: Job, train: Train) -> Job:
         runs = [evaluator.run(UnrollJob(job.optimizer, job.task, job.start, rate)) for rate in rates]
     else:
         rates, runs = [0.0], [evaluator.run(UnrollJob(LEARNED, job.task, job.start, theta=job.theta))]
-    tables = (LossTable.of_rates(rates, np.array([[run.mean(loss)] for run in runs])) for loss in ("train", "test"))
+    tables = (LossTable.of_rates(rates, np.array([[run.mean(loss)] for run in runs])) for loss in ("train", "valid"))
     train_run, test_run = (runs[table.single()] for table in tables)
     return Curve.of(
         job,
