@@ -145,6 +145,11 @@ def test_evaluate_several_shows_one_table(folder: Path, capsys: pytest.CaptureFi
     assert alone["learned_mean"] == facts["optimizers"]["sgd.theta"]["learned_mean"]
 
 
+def test_evaluate_missing_user_optimizer_is_explained(capsys: pytest.CaptureFixture) -> None:
+    assert main(["evaluate", "small-conv-train", "no_such:make", "--config", "small.toml", "--in-process"]) == 2
+    assert "'no_such:make' cannot be loaded" in capsys.readouterr().err
+
+
 def test_evaluate_theta_files_of_one_name_are_told_apart(folder: Path, capsys: pytest.CaptureFixture) -> None:
     def evaluate(rate: float) -> str:
         theta = np.log(np.array([rate], np.float32))

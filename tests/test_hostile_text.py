@@ -96,7 +96,7 @@ def test_target_files_hold_the_name_and_stay_in_their_folder(
 @pytest.mark.parametrize("text", HOSTILE)
 def test_metric_labels_survive_exposition(text: str) -> None:
     metrics = FleetMetrics()
-    metrics.observe_status(FleetStatus(target=3, nodes={text: 3}))
+    metrics.observe_status(FleetStatus(target=3, nodes={text: 3}, pinned={text: 3}))
     families = text_string_to_metric_families(generate_latest(metrics.registry).decode())
     found = {s.labels["node"]: s.value for f in families for s in f.samples if "node" in s.labels}
     assert found == {text: 3.0}

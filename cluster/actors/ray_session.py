@@ -104,17 +104,18 @@ def sweep() -> None:
 
 
 def stage(config: Config, scratch: Path) -> Path:
-    """Returns a folder for Ray to copy to every node: the Python files next to the user's task family, nothing else.
+    """Returns a folder for Ray to copy to every node: the Python files next to the user's task family or optimizers.
 
     They are in a sub-folder, because Ray puts the folder itself first on the import path.
     """
     staged = scratch / "staged"
     user = staged / USER_FOLDER
     user.mkdir(parents=True)
-    module = config.task.family.partition(":")[0].split(".")[0] if ":" in config.task.family else None
+    named = (name for name in (config.task.family, *config.evaluation.optimizers) if ":" in name)
+    modules = {name.partition(":")[0].split(".")[0] for name in named}
     here = Path.cwd()
-    if module is None or not ((here / f"{module}.py").exists() or (here / module).is_dir()):
-        return staged  # the family is ours, or an installed module
+    if not any((here / f"{module}.py").exists() or (here / module).is_dir() for module in modules):
+        return staged  # all of them are ours, or installed modules
     for path in sorted(here.iterdir()):
         if path.suffix == ".py":
             shutil.copy(path, user)

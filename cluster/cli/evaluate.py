@@ -19,6 +19,7 @@ from cluster.report.page import write_report
 from cluster.report.table import final_table, several_table
 from cluster.runs.cost import outer_training_cost
 from cluster.runs.directory import EVALUATION, exclusive
+from common.config import Config
 from common.errors import UserError
 from workers.evaluation.comparison import read_evaluation
 from workers.evaluation.jobs import Learned, digest_of
@@ -63,6 +64,16 @@ def learned_of(subject: Subject) -> list[Learned]:
     ]
 
 
+def check_own(config: Config) -> None:
+    """Raises UserError where an optimizer of the user's own cannot be used, before workers fail on it."""
+    own = [name for name in config.evaluation.optimizers if ":" in name]
+    if own:
+        from workers.evaluation.baselines import family  # loads JAX
+
+        for name in own:
+            family(name)
+
+
 def assess(subject: Subject, place: Place, compute: Compute, activity: str) -> dict[str, Any]:
     """Computes what is missing of an evaluation, writes the report, prints the table and returns what --json prints.
 
@@ -74,6 +85,8 @@ def assess(subject: Subject, place: Place, compute: Compute, activity: str) -> d
     with exclusive(run, EVALUATION), Interrupt() as interrupt, console.make() as show:
         show.say(f"results in {run.evaluation}")
         with make_pool(subject, place) as pool:
+            if not place.cluster:
+                check_own(config)
             compute(subject, pool.pool(), counter(activity, interrupt, show))
         digest = None if subject.theta is None else digest_of(subject.theta)
         names = {one.name: digest_of(one.theta) for one in subject.contenders}
