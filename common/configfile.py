@@ -16,6 +16,8 @@ from common.config import Config
 from common.config.key import Section, entries
 from common.errors import UserError
 
+_DECIMAL = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+)([eE][+-]?\d+)?")  # as other languages spell a number: .5, 1., 1.e-3
+
 
 def preset_names() -> list[str]:
     """The names of the included configurations."""
@@ -60,7 +62,11 @@ def parse(text: str, name: str) -> dict[str, Any]:
 
 
 def merge(tree: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """A copy of `tree` with each `section.key=value` applied. Values are TOML; other texts are strings without quotes."""
+    """A copy of `tree` with each `section.key=value` applied.
+
+    A value is TOML. Where the type of its key leaves no doubt, other spellings are accepted: text without quotes, lists
+    without brackets, True, .5 and 1.
+    """
     merged: dict[str, Any] = deepcopy(dict(tree))
     for override in overrides:
         path, equals, text = override.partition("=")
@@ -72,15 +78,33 @@ def merge(tree: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
             table = table.setdefault(parent, {})
             if not isinstance(table, dict):
                 raise UserError(f"--set {override!r}: {parent} is a value, not a section")
-        table[key] = _value(text.strip())
+        table[key] = _value(text.strip(), _kind(Config, (*parents, key)))
     return merged
 
 
-def _value(text: str) -> Any:
+def _kind(cls: Any, path: tuple[str, ...]) -> Any:
+    """The type of a key; None for an unknown one and for an entry of a free table."""
+    kind = {entry.field: entry.kind for entry in entries(cls)}.get(path[0])
+    if len(path) == 1 or not (isinstance(kind, type) and issubclass(kind, Section)):
+        return kind if len(path) == 1 else None
+    return _kind(kind, path[1:])
+
+
+def _value(text: str, kind: Any) -> Any:
+    """The text of an override as a value of a key of type `kind`. What does not fit the type is left to `_convert`."""
     try:
-        return tomllib.loads(f"x = {text}")["x"]
+        value = tomllib.loads(f"x = {text}")["x"]
     except tomllib.TOMLDecodeError:
-        return text
+        value = text
+    if kind is str or get_origin(kind) is Literal:
+        return value if isinstance(value, str | list | dict) else text
+    if get_origin(kind) is tuple and not isinstance(value, list):
+        return [_value(item.strip(), get_args(kind)[0]) for item in text.rstrip(",").split(",")] if text else []
+    if kind is bool and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if kind is float and isinstance(value, str) and _DECIMAL.fullmatch(value):
+        return float(value)
+    return value
 
 
 def from_dict(tree: Mapping[str, Any]) -> Config:

@@ -166,3 +166,48 @@ def test_load_unreadable_file_lists_the_presets(tmp_path):
     for bad in (tmp_path, tmp_path / "latin.toml", tmp_path / "missing.toml", "quickstrat"):
         with pytest.raises(UserError, match=r"presets are .*paper, quickstart"):
             load(str(bad))
+
+
+@pytest.mark.parametrize(
+    "override, value",
+    [
+        ("outer.learning_rate=.003", 0.003),
+        ("outer.learning_rate=1.", 1.0),
+        ("outer.learning_rate=-.5e-3", None),
+        ("outer.journal=True", True),
+        ("outer.journal=FALSE", False),
+        ("dataset.path=2012", "2012"),
+        ("dataset.path=1.50", "1.50"),
+        ("dataset.path=2012-01-01", "2012-01-01"),
+        ("dataset.path=true", "true"),
+        ('dataset.path="2012"', "2012"),
+        ("task.units=16,16,16", (16, 16, 16)),
+        ("task.units=16, 8,4", (16, 8, 4)),
+        ("evaluation.baselines=adam", ("adam",)),
+        ("evaluation.baselines=adam,sgd", ("adam", "sgd")),
+    ],
+)
+def test_override_follows_the_type_of_its_key(override: str, value: object) -> None:
+    if value is None:
+        with pytest.raises(UserError, match=r"-0\.0005: must be more than 0"):
+            load("quickstart", [override])
+        return
+    section, _, key = override.partition("=")[0].partition(".")
+    assert getattr(getattr(load("quickstart", ["task.family=conv", override]), section), key) == value
+
+
+@pytest.mark.parametrize(
+    "override, part",
+    [
+        ("outer.updates=5.", "int is expected, not str"),
+        ("outer.updates=5.0", "int is expected, not float"),
+        ("outer.journal=1", "bool is expected, not int"),
+        ("outer.learning_rate=abc", "float is expected, not str"),
+        ("task.units=16,x", "int is expected, not str"),
+        ("dataset.path=[1]", "str is expected, not list"),
+        ("seed=1,2", "int is expected, not str"),
+    ],
+)
+def test_override_of_another_type_stays_rejected(override: str, part: str) -> None:
+    with pytest.raises(UserError, match=part):
+        load("quickstart", [override])
