@@ -19,6 +19,30 @@ CACHE_VARIABLE = "OUTERTRAIN_CACHE"
 CACHE_BYTES = 2 * 2**30  # of compiled functions; a run compiles about 10 MB
 
 
+FLAGS = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+NUMERIC_FLAGS = (
+    "fast_math",
+    "precision",
+    "fast_min_max",
+    "denorm",
+    "strict_dot",
+)  # in the name of a flag that changes numbers
+FIXED: Mapping[str, str | None] = {  # what changes numbers: JAX's defaults, whatever the user's shell says; None: unset
+    "JAX_PLATFORMS": "cpu",
+    "JAX_ENABLE_X64": "0",
+    "JAX_DISABLE_JIT": "0",
+    "JAX_DEBUG_NANS": "0",  # would end a process where a diverged sample is counted
+    "JAX_DEBUG_INFS": "0",
+    "JAX_DEFAULT_MATMUL_PRECISION": None,
+    "JAX_DEFAULT_PRNG_IMPL": "threefry2x32",
+    "JAX_THREEFRY_PARTITIONABLE": "1",
+    "JAX_RANDOM_SEED_OFFSET": "0",
+    "JAX_SOFTMAX_CUSTOM_JVP": "0",
+    "JAX_ALLOW_F16_REDUCTIONS": "1",
+    "JAX_EXEC_TIME_OPTIMIZATION_EFFORT": None,
+}
+
+
 def cache_directory() -> Path:
     """Where compiled functions are kept between processes: $OUTERTRAIN_CACHE, or ~/.cache/outertrain."""
     return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "outertrain")
@@ -27,11 +51,9 @@ def cache_directory() -> Path:
 def variables() -> dict[str, str]:
     """Environment variables of a process with one computing thread."""
     return {
-        "JAX_PLATFORMS": "cpu",
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
-        "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
         "JAX_COMPILATION_CACHE_DIR": str(cache_directory() / "xla"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
@@ -39,15 +61,30 @@ def variables() -> dict[str, str]:
 
 
 def prepare(*, pin: bool = True) -> int | None:
-    """Sets the variables of this process, except those that the user has set, and pins it to a core of its own.
+    """Sets the variables of this process, and pins it to a core of its own.
+
+    Variables that change numbers are set whatever the user's shell says; of the others, the user's values are kept.
 
     Returns the core, or None when it is not pinned (`cores.pin_to_free_core`).
     """
     for name, value in variables().items():
         os.environ.setdefault(name, value)
+    for name, fixed in FIXED.items():
+        if fixed is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = fixed
+    os.environ["XLA_FLAGS"] = xla_flags(os.environ.get("XLA_FLAGS", ""))
     if "JAX_COMPILATION_CACHE_MAX_SIZE" not in os.environ:  # else JAX keeps the bound
         prune_cache(cache_directory() / "xla", CACHE_BYTES)
     return cores.pin_to_free_core() if pin else None
+
+
+def xla_flags(users: str) -> str:
+    """Returns the user's flags for XLA without those that change numbers, and ours last: of two, the last one holds."""
+    ours = FLAGS.split()
+    kept = [flag for flag in users.split() if flag not in ours and not any(part in flag for part in NUMERIC_FLAGS)]
+    return " ".join((*kept, *ours))
 
 
 def prune_cache(folder: Path, most: int) -> None:

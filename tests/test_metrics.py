@@ -1,7 +1,10 @@
 """The metrics: what is published is what was observed, under conventional names, with labels of few values."""
 
 import math
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -203,3 +206,15 @@ def test_update_counts_dropped_pairs_and_empty_updates(learner: LearnerMetrics) 
     assert value(learner, "outertrain_rp_dropped_pairs_total") == 10
     assert value(learner, "outertrain_empty_updates_total") == 1
     assert value(learner, "outertrain_rp_skipped_pairs_total") == 0
+
+
+def test_metrics_ignore_the_multiprocess_mode_of_other_programs(tmp_path: Path) -> None:
+    program = (
+        "from cluster.monitoring.metrics import FleetMetrics, exposition; from cluster.monitoring.fleet_status import *\n"
+        "m = FleetMetrics(); m.observe_status(FleetStatus(target=4)); print(exposition(m.registry))"
+    )
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, check=True, stdout=subprocess.PIPE, text=True
+    )
+    assert "outertrain_workers_target 4.0" in done.stdout and not list(tmp_path.iterdir())

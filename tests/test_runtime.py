@@ -17,6 +17,39 @@ def test_prepare_keeps_the_users_variables(monkeypatch: pytest.MonkeyPatch) -> N
     assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "/somewhere/xla"
 
 
+def test_prepare_fixes_what_changes_numbers() -> None:
+    """The same product and random numbers, whatever a shell says: seen in a process of its own."""
+    program = (
+        "from common import runtime; runtime.prepare(pin=False)\n"
+        "import jax, os; key = jax.random.key(3)\n"
+        "x = jax.random.normal(key, (5, 5)); print(jax.devices()[0].platform, x.dtype, x.tobytes().hex())\n"
+        "y = jax.jit(lambda x: x @ x / 0.3)(x); print(y.dtype, y.tobytes().hex(), os.environ['XLA_FLAGS'])"
+    )
+    hostile = {
+        "JAX_PLATFORMS": "cuda",
+        "JAX_ENABLE_X64": "1",
+        "JAX_DISABLE_JIT": "1",
+        "JAX_DEFAULT_PRNG_IMPL": "rbg",
+        "JAX_THREEFRY_PARTITIONABLE": "0",
+        "JAX_RANDOM_SEED_OFFSET": "7",
+        "JAX_DEFAULT_MATMUL_PRECISION": "bfloat16",
+        "XLA_FLAGS": "--xla_cpu_enable_fast_math=true",
+    }
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-c", program], env={**os.environ, **e}, check=True, stdout=subprocess.PIPE
+        ).stdout
+        for e in ({"XLA_FLAGS": ""}, hostile)
+    ]
+    assert outputs[0] == outputs[1]
+
+
+def test_xla_flags_keeps_the_users_other_flags_before_ours() -> None:
+    assert runtime.xla_flags("") == runtime.FLAGS == runtime.xla_flags(runtime.FLAGS)
+    given = "--xla_dump_to=/a --xla_allow_excess_precision=false --xla_cpu_multi_thread_eigen=true"
+    assert runtime.xla_flags(given) == f"--xla_dump_to=/a --xla_cpu_multi_thread_eigen=true {runtime.FLAGS}"
+
+
 SHARING = """
 import sys, time
 from common import runtime
