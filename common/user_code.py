@@ -30,6 +30,11 @@ def load_function(key: str, reference: str, returned: str) -> Callable[..., Any]
     try:
         function = getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError) as error:
+        if isinstance(error, ImportError) and (ours := (error.name or "").split(".")[0]) in PACKAGES:
+            raise UserError(
+                f"{key} = {reference!r} cannot be loaded ({error}): in outertrain's processes {ours!r} is a package of "
+                f"outertrain, so yours cannot be imported: rename the folder or file {ours} of your project"
+            ) from error
         raise UserError(
             f"{key} = {reference!r} cannot be loaded ({error}): run where {module_name}.py is, or install it"
         ) from error

@@ -25,6 +25,8 @@ print(json.dumps([code, sorted({{name.partition(".")[0] for name in sys.modules}
 # A cluster on which every named actor exists, and answers every call with a mock.
 CLUSTER = """
 import ray
+from cluster.launchers import ray_cluster
+ray_cluster.find_head = lambda: "127.0.0.1:1"
 ray.init = ray.shutdown = ray.kill = mock.Mock()
 ray.get = ray.get_actor = mock.MagicMock()
 ray.util.list_named_actors = mock.Mock(return_value=[])

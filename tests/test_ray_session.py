@@ -1,62 +1,44 @@
-"""What travels to the nodes of a cluster, and what is left of commands that were killed."""
+"""Ray on this machine: where its files are, what is left of commands that were killed, and how it fails."""
 
 import os
-import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cluster.actors import ray_session
-from common.config import Config, TaskConfig
+from common.config import Config
 from common.errors import UserError
 
 
-def config(family: str) -> Config:
-    return replace(Config(), task=TaskConfig(family=family))
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    here = tmp_path / "here"
-    for name in (
-        "mine.py",
-        "package/__init__.py",
-        "package/part.py",
-        "package/__pycache__/x.pyc",
-        "data.bin",
-        "loose/x.py",
-    ):
-        (here / name).parent.mkdir(parents=True, exist_ok=True)
-        (here / name).write_text("")
-    monkeypatch.chdir(here)
-    return tmp_path
-
-
-def staged(family: str, folder: Path) -> set[str]:
-    top = ray_session.stage(config(family), folder)
-    return {str(path.relative_to(top)) for path in top.rglob("*") if path.is_file()}
-
-
-@pytest.mark.parametrize("family", ["mine:tasks", "package.part:tasks"])
-def test_stage_copies_the_users_modules_into_a_subfolder(folder: Path, family: str) -> None:
-    assert staged(family, folder) == {"user/mine.py", "user/package/__init__.py", "user/package/part.py"}
-
-
-@pytest.mark.parametrize("family", ["conv", "installed_module:tasks"])
-def test_stage_copies_nothing_for_other_families(folder: Path, family: str) -> None:
-    assert staged(family, folder) == set()
-
-
 def test_sweep_removes_only_folders_of_dead_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_session.tempfile, "gettempdir", lambda: str(tmp_path))
-    ended = subprocess.Popen(["true"])
-    ended.wait()
-    dead, living, other = (tmp_path / f"outertrain-ray-{name}-x" for name in (ended.pid, os.getpid(), "word"))
-    for made in (dead, living, other):
+    """A command in another container, whose process id means nothing here, holds its lock."""
+    monkeypatch.setattr(ray_session, "scratch_parents", lambda: [tmp_path])
+    living, lock = ray_session.make_scratch()
+    dead, new, other = (tmp_path / name for name in ("outertrain-ray-dead", "outertrain-ray-new", "word"))
+    for made in (dead, new, other):
         made.mkdir()
+    monkeypatch.setattr(ray_session.time, "time", lambda: new.stat().st_ctime + 100)
     ray_session.sweep()
-    assert not dead.exists() and living.exists() and other.exists()
+    assert not dead.exists() and not new.exists() and living.exists() and other.exists()
+    new.mkdir()
+    monkeypatch.setattr(ray_session.time, "time", lambda: new.stat().st_ctime + 1)
+    ray_session.sweep()
+    assert new.exists()  # it may not be locked yet
+    os.close(lock)
+
+
+def test_make_scratch_in_a_long_tmpdir_takes_a_short_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = tmp_path / "scratch" / "job.12345"
+    long.mkdir(parents=True)
+    monkeypatch.setattr(ray_session.tempfile, "tempdir", str(long))
+    folder, lock = ray_session.make_scratch()
+    session = folder / "session_2026-11-27_07-44-43_123456_4194304" / "sockets" / "plasma_store"
+    assert len(str(session)) <= 107 and folder.parent != long
+    folder.rmdir()
+    os.close(lock)
+    monkeypatch.setattr(ray_session, "scratch_parents", list)
+    with pytest.raises(UserError, match="TMPDIR to a short path"):
+        ray_session.make_scratch()
 
 
 def test_apply_settings_keeps_the_users_values(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +62,7 @@ def unstarted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The temporary folder, and an environment that is restored; Ray is not started."""
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", *ray_session.SETTINGS):
         monkeypatch.setenv(name, os.environ.get(name, ray_session.SETTINGS.get(name, "")))
-    monkeypatch.setattr(ray_session.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(ray_session, "scratch_parents", lambda: [tmp_path])
     return tmp_path
 
 
@@ -106,3 +88,10 @@ def test_local_output_of_ray_goes_to_standard_error(
     print("{}")
     told = capsys.readouterr()
     assert told.out == "{}\n" and "a worker died" in told.err
+
+
+def test_local_in_a_job_of_a_cluster_is_independent_of_it(unstarted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", '{"runtime_env": {"working_dir": "gcs://pkg.zip"}}')
+    monkeypatch.setattr("ray.init", lambda **options: None)
+    with ray_session.local(2, "x", Config()):
+        assert "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ

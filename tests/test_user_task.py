@@ -1,5 +1,7 @@
 """A task family of the user's own: the example of the docs works through every part, and mistakes are explained."""
 
+import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -142,3 +144,24 @@ def test_loss_that_is_not_a_scalar_is_explained(loss, found):
     problem = Problem(jax.device_put(task.sample(np.random.default_rng(0), "outer_train")), jax.random.key(0))
     with pytest.raises(UserError, match=f"loss is {found}, but a floating-point scalar"):
         unroll.start(problem, jax.random.key(1))
+
+
+def test_user_family_that_imports_its_own_common_is_told_why(tmp_path, monkeypatch):
+    """The module of the user is found; what it imports cannot be."""
+    (tmp_path / "common").mkdir()
+    (tmp_path / "common" / "waves.py").write_text("")
+    (tmp_path / "mine.py").write_text("from common.waves import x\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"'common' is a package of outertrain.* rename the folder or file common"):
+        make_task(config_of("mine:tasks"), None)
+
+
+@pytest.mark.parametrize("package", ["common", "learner", "workers"])
+def test_command_with_a_replaced_package_says_so(tmp_path, package):
+    (tmp_path / package).mkdir()
+    (tmp_path / package / "__init__.py").write_text("")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{DOCS.parent}"}
+    command = [sys.executable, "-c", "from cluster.cli.main import main; main(['list'])"]
+    done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert f"finds '{package}' in {tmp_path}/{package}/__init__.py" in done.stderr and "PYTHONPATH" in done.stderr

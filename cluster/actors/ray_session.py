@@ -1,17 +1,20 @@
 """Our own Ray on this machine, for the duration of one command; and the settings of every Ray process we start."""
 
+import fcntl
 import logging
 import os
 import secrets
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import chdir, contextmanager, redirect_stdout
+from contextlib import chdir, contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
-from cluster.actors.worker_program import USER_FOLDER
+from cluster.actors.ray_errors import explained, summary
+from cluster.actors.user_files import stage
 from common.config import Config
 from common.errors import UserError
 
@@ -23,12 +26,18 @@ SETTINGS = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_TQDM_PATCH_PRINT": "0",
 }
+FOREIGN = (  # what a job of another cluster, in which `train` may run, says about that cluster
+    "RAY_JOB_CONFIG_JSON_ENV_VAR",
+    "RAY_RUNTIME_ENV_HOOK",
+)
 SYSTEM = {
     "enable_metrics_collection": False,
     "health_check_timeout_ms": 60_000,  # on one machine: busy cores must not be mistaken for a dead node
     "health_check_failure_threshold": 10,
 }
-SCRATCH = "outertrain-ray-"  # + process id of the command: Ray's sockets, logs and sessions
+SCRATCH = "outertrain-ray-"  # prefix of the folders of Ray's sockets, logs and sessions
+LONGEST_PARENT = 107 - len(f"/{SCRATCH}12345678/session_2026-01-01_00-00-00_123456_1234567/sockets/plasma_store.12")
+YOUNG_S = 60.0  # a folder may not be locked yet
 OBJECT_STORE_BYTES = 100 * 2**20  # messages are inline: the store stays empty
 
 
@@ -57,20 +66,25 @@ def local(processes: int, namespace: str, config: Config) -> Iterator[None]:
       UserError: Ray does not start.
     """
     apply_settings()
+    for name in FOREIGN:
+        os.environ.pop(name, None)
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     import ray
 
     sweep()
-    scratch = Path(tempfile.mkdtemp(prefix=f"{SCRATCH}{os.getpid()}-"))
+    scratch, lock = make_scratch()
     try:
-        with chdir(stage(config, scratch)):  # Ray puts the current folder first on the import path of its processes
+        with chdir(
+            stage(config, scratch, here_only=True)
+        ):  # Ray puts the current folder first on the import path of its processes
             _start(ray, processes, namespace, scratch)
-        with redirect_stdout(sys.stderr):  # Ray prints messages there; standard output is for scripts
+        with redirect_stdout(sys.stderr), explained():  # Ray prints messages there; standard output is for scripts
             yield
     finally:
         ray.shutdown()
         shutil.rmtree(scratch, ignore_errors=True)
+        os.close(lock)
 
 
 def _start(ray: Any, processes: int, namespace: str, scratch: Path) -> None:
@@ -88,37 +102,50 @@ def _start(ray: Any, processes: int, namespace: str, scratch: Path) -> None:
         )
     except Exception as error:  # Ray raises nothing narrower when its processes do not start within 30 s
         raise UserError(
-            f"Ray did not start on this machine ({str(error).partition('. ')[0]}): if other programs keep its cores busy, "
+            f"Ray did not start on this machine ({summary(error)}): if other programs keep its cores busy, "
             "try again later; `outertrain train --in-process` needs no Ray"
         ) from error
 
 
-def sweep() -> None:
-    """Removes the folders that killed commands have left in the temporary folder."""
-    import psutil
+def make_scratch() -> tuple[Path, int]:
+    """Returns a new folder for Ray's files, and the open descriptor that locks it.
 
-    for folder in Path(tempfile.gettempdir()).glob(f"{SCRATCH}*-*"):
-        owner = folder.name.removeprefix(SCRATCH).partition("-")[0]
-        if owner.isdigit() and folder.stat().st_uid == os.getuid() and not psutil.pid_exists(int(owner)):
-            shutil.rmtree(folder, ignore_errors=True)
+    The lock is on the folder: `sweep` respects it whichever container its owner is in, and so do cleaners of temporary
+    folders (systemd-tmpfiles), for as long as the command runs.
 
-
-def stage(config: Config, scratch: Path) -> Path:
-    """Returns a folder for Ray to copy to every node: the Python files next to the user's task family or optimizers.
-
-    They are in a sub-folder, because Ray puts the folder itself first on the import path.
+    Raises:
+      UserError: no temporary folder is writable and has a path short enough for Ray's sockets.
     """
-    staged = scratch / "staged"
-    user = staged / USER_FOLDER
-    user.mkdir(parents=True)
-    named = (name for name in (config.task.family, *config.evaluation.optimizers) if ":" in name)
-    modules = {name.partition(":")[0].split(".")[0] for name in named}
-    here = Path.cwd()
-    if not any((here / f"{module}.py").exists() or (here / module).is_dir() for module in modules):
-        return staged  # all of them are ours, or installed modules
-    for path in sorted(here.iterdir()):
-        if path.suffix == ".py":
-            shutil.copy(path, user)
-        elif (path / "__init__.py").exists():
-            shutil.copytree(path, user / path.name, ignore=shutil.ignore_patterns("__pycache__"))
-    return staged
+    for parent in scratch_parents():
+        with suppress(OSError):
+            folder = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=parent))
+            descriptor = os.open(folder, os.O_RDONLY)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            return folder, descriptor
+    raise UserError(
+        f"Ray needs a writable temporary folder with a path of at most {LONGEST_PARENT} characters, for its sockets: make "
+        "/tmp writable, or set TMPDIR to a short path; `outertrain train --in-process` needs no Ray"
+    )
+
+
+def scratch_parents() -> list[Path]:
+    """Existing temporary folders with a path short enough for Ray's sockets, the preferred one first."""
+    named = (tempfile.gettempdir(), "/tmp", "/var/tmp", f"/run/user/{os.getuid()}", "/dev/shm")
+    return [
+        Path(name) for name in dict.fromkeys(named) if len(os.fsencode(name)) <= LONGEST_PARENT and Path(name).is_dir()
+    ]
+
+
+def sweep() -> None:
+    """Removes the folders that killed commands have left in the temporary folders."""
+    for folder in (path for parent in scratch_parents() for path in parent.glob(f"{SCRATCH}*")):
+        with suppress(OSError):
+            stat = folder.stat()
+            if stat.st_uid != os.getuid() or time.time() - stat.st_ctime < YOUNG_S:
+                continue
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # BlockingIOError: its owner runs
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(descriptor)

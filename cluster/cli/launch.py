@@ -10,7 +10,7 @@ from cluster.launchers import ray_cluster
 from cluster.runs import directory
 from cluster.runs.directory import exclusive
 from cluster.runs.open import Request, open_run
-from common.errors import UserError, printable
+from common.errors import printable
 
 
 @click.command()
@@ -28,6 +28,7 @@ def command(config: str | None, name: str, overrides: tuple[str, ...], resume: b
 
     CONFIG is a TOML file or a preset (default: quickstart).
     """
+    ray_cluster.check_place()
     resume = resume and name in directory.names()
     run, undo, note = open_run(Request(config, name, overrides, resume))
     if note:
@@ -39,7 +40,7 @@ def command(config: str | None, name: str, overrides: tuple[str, ...], resume: b
     try:
         with exclusive(run), ray_cluster.connected(run.name, settings):
             ray_cluster.launch(run, workers, spread=not pack)
-    except UserError:
+    except BaseException:  # an interrupt too: the name would stay taken
         undo()
         raise
     see = f"outertrain watch | scale | stop {shlex.quote(run.name)}"

@@ -125,7 +125,9 @@ def launching(job: Job, workers: int | None, *, resume: bool) -> list[str]:
 
 def command(*arguments: str) -> None:
     """Runs one of our commands in a process with its own connection. Raises UserError with its error message."""
-    done = subprocess.run([sys.executable, "-m", "cluster.cli.main", *arguments], stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "cluster.cli.main", *arguments], stderr=subprocess.PIPE, text=True
+    )
     if done.returncode != 0:
         raise UserError(last_line(done.stderr).removeprefix("outertrain: "))
 

@@ -6,15 +6,19 @@ laptop use `ray exec`. Learner and fleet run on the node where `launch` was call
 
 import logging
 import os
+import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, chdir, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from cluster.actors import ray_session
-from cluster.actors.ray_errors import await_ready, unwrap
+from cluster.actors.ray_address import find_head
+from cluster.actors.ray_errors import await_ready, explained, summary, unwrap
+from cluster.actors.user_files import stage
 from cluster.actors.worker_program import TRAINING
 from cluster.jobs.job import Pool
 from cluster.monitoring import targets
@@ -51,25 +55,57 @@ def connected(run: str | None = None, config: Config | None = None) -> Iterator[
     os.environ.setdefault("RAY_AUTH_MODE", "token" if ray_session.has_token() else "disabled")
     import ray
 
-    with tempfile.TemporaryDirectory(prefix="outertrain-") as scratch:
-        environment = {"working_dir": str(ray_session.stage(config, Path(scratch)))} if config else None
-        try:
+    with ExitStack() as stack:
+        stack.enter_context(ended_by_sigterm())
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="outertrain-")))
+        address, staged = find_head(), stage(config or Config(), scratch)
+        _connect(ray, address, PREFIX + (run or ""), staged, own_files=config is not None)
+        stack.callback(ray.shutdown)
+        with explained():
+            yield
+
+
+def _connect(ray: Any, address: str, namespace: str, staged: Path, *, own_files: bool) -> None:
+    """Raises UserError when Ray does not connect, for example because its version is not the cluster's."""
+    handler = signal.getsignal(signal.SIGTERM)
+    # A job brings a working directory of its own; that of the run, which its actors need, replaces it.
+    os.environ["RAY_OVERRIDE_JOB_RUNTIME_ENV"] = "1"
+    try:
+        with chdir(staged):  # Ray puts the current folder first on the import path of tasks
             ray.init(
-                address=os.environ.get("RAY_ADDRESS", "auto"),
-                namespace=PREFIX + (run or ""),
-                runtime_env=environment,
+                address=address,
+                namespace=namespace,
+                runtime_env={"working_dir": str(staged)} if own_files else None,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
-        except ConnectionError as error:
-            raise UserError(
-                f"no Ray cluster answers on this machine ({str(error).splitlines()[0]}): start one with `ray up` or "
-                "`ray start --head`, set RAY_ADDRESS, or use `outertrain train`, which needs none"
-            ) from None
-        try:
-            yield
-        finally:
-            ray.shutdown()
+    except Exception as error:
+        raise UserError(f"Ray does not connect to the cluster at {address}: {summary(error)}") from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)  # Ray has replaced it
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt in the block, so that what was begun is undone, unless it is handled already."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def check_place() -> None:
+    """Raises UserError where runs would be kept in the folder of a submitted job, which Ray deletes after the job."""
+    if "working_dir_files" in directory.root().parts:
+        raise UserError(
+            f"the runs would be kept in {directory.root()}, which Ray deletes when this job ends: set OUTERTRAIN_RUNS to a "
+            "folder that stays, such as shared storage (ray job submit --runtime-env-json with env_vars)"
+        )
 
 
 def launch(
@@ -112,7 +148,8 @@ def launch(
         await_ready(actors[1].status.remote, "fleet")
     except BaseException:  # KeyboardInterrupt too: detached actors would stay
         for actor in actors:
-            ray.kill(actor)
+            with suppress(Exception):  # the cluster may be lost: the first error says so
+                ray.kill(actor)
         raise
 
 
@@ -204,7 +241,12 @@ def stop(run: str, say: Callable[[str], None], *, now: bool = False) -> None:
             unwrap(learner.close.remote)
     for actor in filter(None, (fleet, learner)):
         ray.kill(actor)
+    end = time.monotonic() + SHUTDOWN_S
     while running(run):  # until the names are free, so that the run can be launched again
+        if time.monotonic() > end:
+            raise UserError(
+                f"the cluster does not end the actors of {run!r}: see `ray status`, then repeat the command"
+            )
         time.sleep(0.1)
     for role in (targets.LEARNER, targets.FLEET):
         targets.remove_targets(RunDirectory(directory.root() / run), role)
