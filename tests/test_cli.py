@@ -306,10 +306,11 @@ def test_data_prepare_corrupt_archives_are_rejected(folder: Path, capsys: pytest
 def test_cluster_commands_without_a_cluster_say_what_to_do(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    def refuse(**_: object) -> None:
+    def refuse(*_: object) -> None:
         raise ConnectionError("Could not find any running Ray instance.")
 
-    monkeypatch.setattr("ray.init", refuse)
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    monkeypatch.setattr("ray._private.services.canonicalize_bootstrap_address", refuse)
     monkeypatch.setattr("ray.shutdown", lambda: None)
     for command in (
         ["scale", "a", "3"],

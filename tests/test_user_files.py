@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cluster.actors import user_files
-from common.config import Config, TaskConfig
+from common.config import Config, EvaluationConfig, TaskConfig
 from common.errors import UserError
 
 
@@ -63,3 +63,8 @@ def test_stage_on_this_machine_links_data_of_any_size(folder: Path) -> None:
     assert {p.suffix for p in staged.rglob("*") if p.is_file() and not p.is_symlink()} == {
         ".py"
     }  # a run keeps its code
+
+
+def test_stage_copies_the_module_of_an_optimizer(folder: Path) -> None:
+    own = replace(Config(), evaluation=EvaluationConfig(baselines=("adam", "mine:optimizer")))
+    assert paths(user_files.stage(own, folder)) == TASK
