@@ -82,12 +82,12 @@ class Procedural:
             rng = streams.generator(streams.BACKGROUNDS, self._seed)
             each = [_canvases(rng, size, 1) for _ in range(_BACKGROUNDS)]
             self._shared = np.concatenate(each, axis=1), _blobs(rng, size)
-        backgrounds, blobs = self._shared
         canvases = _canvases(streams.generator(streams.CANVASES, self._seed, cls), size, _CANVASES)
+        layers = _Layers(canvases, *self._shared)
         rng = streams.generator(streams.IMAGES, self._seed, cls, SPLITS.index(split))
         count = self._counts[split]
         sizes = [min(_BATCH, count - start) for start in range(0, count, _BATCH)]
-        batches = [_render(rng, n, size, canvases, backgrounds, blobs, self._difficulty) for n in sizes]
+        batches = [_render(rng, n, size, layers, self._difficulty) for n in sizes]
         images = np.concatenate(batches)
         images.flags.writeable = False
         return images
@@ -147,23 +147,23 @@ def _random_field(rng: np.random.Generator, size: int, count: int, amplitude: np
     return field / field.std()
 
 
-def _render(
-    rng: np.random.Generator,
-    count: int,
-    size: int,
-    canvases: np.ndarray,
-    backgrounds: np.ndarray,
-    blobs: np.ndarray,
-    hard: Difficulty,
-) -> np.ndarray:
+class _Layers(NamedTuple):
+    """What an image is composed of, canvases `[channels, n, P, P]` each."""
+
+    front: np.ndarray  # of the class
+    behind: np.ndarray  # shared by all classes
+    blobs: np.ndarray  # one channel: where the front is visible
+
+
+def _render(rng: np.random.Generator, count: int, size: int, layers: _Layers, hard: Difficulty) -> np.ndarray:
     """uint8 `[count, size, size, 3]`: the class in front of a background, with random contrast, tint and noise."""
 
     def view(bank: np.ndarray) -> np.ndarray:
         return _look(bank, _windows(rng, count, size, bank.shape[1], hard))
 
-    shown = np.clip(4 * (view(blobs) - hard.cover) + 0.5, 0, 1)
-    behind = hard.background * view(backgrounds)
-    pixels = behind + shown * (view(canvases) - behind)
+    shown = np.clip(4 * (view(layers.blobs) - hard.cover) + 0.5, 0, 1)
+    behind = hard.background * view(layers.behind)
+    pixels = behind + shown * (view(layers.front) - behind)
     pixels *= np.exp(rng.normal(0, hard.light, (3, count, 1, 1))).astype(np.float32)
     pixels += rng.normal(0, hard.tint, (3, count, 1, 1)).astype(np.float32)
     pixels += np.float32(2 * hard.noise) * (rng.random(pixels.shape, np.float32) - np.float32(0.5))
