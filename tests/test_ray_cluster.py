@@ -3,6 +3,7 @@
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from cluster.cli.main import main
 from cluster.launchers import ray_cluster
 from common.config import Config
 from common.errors import UserError
+from learner.status import LearnerStatus
 
 EXCEPTIONS = ray.exceptions
 
@@ -121,3 +123,49 @@ def test_launch_in_the_folder_of_a_job_is_a_user_error(
     monkeypatch.delenv("OUTERTRAIN_RUNS", raising=False)
     assert main(["launch", "--name", "a"]) == 2
     assert "deletes when this job ends: set OUTERTRAIN_RUNS" in capsys.readouterr().err and not list(folder.iterdir())
+
+
+class Method:
+    """A method of an actor handle: its `remote` returns what `unwrap` then takes."""
+
+    def __init__(self, call: Any):
+        self.remote = call
+
+
+def stopped(
+    monkeypatch: pytest.MonkeyPatch, durable: int, fleet_error: Exception | None = None, **options: Any
+) -> list:
+    """What `stop` did to a run at version 7, whose version `durable` is on disk."""
+    done: list[Any] = []
+
+    def drain() -> None:
+        if fleet_error is not None:
+            raise fleet_error
+
+    status = LearnerStatus(version=7, durable_version=durable, checkpoint_error="No space left on device")
+    learner = SimpleNamespace(
+        drain=Method(lambda: None), persist=Method(lambda: status), close=Method(lambda: done.append("close"))
+    )
+    empty = SimpleNamespace(grace=0.0, alive=0)
+    fleet = SimpleNamespace(drain=Method(drain), status=Method(lambda: empty))
+    monkeypatch.setattr(ray_cluster, "handles", lambda run: ray_cluster.Handles(learner, fleet))
+    monkeypatch.setattr(ray_cluster, "unwrap", lambda call: call())
+    monkeypatch.setattr(ray_cluster, "running", lambda run: False)
+    monkeypatch.setattr(ray, "kill", lambda actor: done.append(actor))
+    try:
+        ray_cluster.stop("a", print, **options)
+    except UserError as error:
+        done.append(str(error))
+    return ["kill" if isinstance(one, SimpleNamespace) else one for one in done]
+
+
+def test_stop_keeps_a_learner_whose_version_is_not_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    [sentence] = stopped(monkeypatch, durable=5)
+    assert "version 7 of 'a' is in memory only, version 5 is on disk (No space left on device)" in sentence
+    assert stopped(monkeypatch, durable=5, now=True) == ["close", "kill", "kill"]
+    assert stopped(monkeypatch, durable=7) == ["close", "kill", "kill"]
+
+
+def test_stop_closes_the_learner_of_a_failed_fleet(monkeypatch: pytest.MonkeyPatch) -> None:
+    unavailable = EXCEPTIONS.ActorUnavailableError("restarting", b"0" * 16)
+    assert stopped(monkeypatch, durable=7, fleet_error=unavailable) == ["close", "kill", "kill"]

@@ -12,6 +12,7 @@ from cluster.monitoring.run_status import LearnerReport
 from cluster.monitoring.targets import LEARNER
 from cluster.runs.directory import RunDirectory
 from common import runtime
+from learner.status import LearnerStatus
 
 
 class LearnerActor:
@@ -51,6 +52,14 @@ class LearnerActor:
         """Tells the workers, in its replies, to shut down."""
         if service := self._service.opened:
             service.learner.drain()
+
+    @ray.method(concurrency_group="control")
+    def persist(self) -> LearnerStatus | None:
+        """Tries to make the newest version durable, and returns the status after it; None: the run was never opened."""
+        if service := self._service.opened:
+            service.learner.persist()
+            return service.learner.status()
+        return None
 
     @ray.method(concurrency_group="control")
     def close(self) -> None:

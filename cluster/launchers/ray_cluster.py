@@ -27,6 +27,7 @@ from cluster.runs import directory
 from cluster.runs.directory import RunDirectory
 from common.config import Config
 from common.errors import UserError
+from learner.status import LearnerStatus
 
 PREFIX = "outertrain/"  # of our namespaces
 WORKER = {"num_cpus": 1}  # Ray's options of a worker
@@ -226,17 +227,23 @@ def stop(run: str, say: Callable[[str], None], *, now: bool = False) -> None:
 
     Args:
       say: receives messages for the user.
-      now: does not wait for the samples in flight.
+      now: does not wait for the samples in flight, nor for a checkpoint of the newest version.
+
+    Raises:
+      UserError: the newest version cannot be made durable; the learner keeps it in memory, and nothing is ended.
     """
     import ray
     from ray.exceptions import RayActorError
 
     learner, fleet = handles(run)
-    with suppress(RayActorError):
+    with suppress(RayActorError):  # of one that restarts or has failed: the other is ended all the same
         if not now and learner and fleet:
             unwrap(learner.drain.remote)
             unwrap(fleet.drain.remote)
             _wait_until_empty(fleet, say)
+    with suppress(RayActorError):
+        if learner and not now:
+            _check_durable(run, unwrap(learner.persist.remote))
         if learner:
             unwrap(learner.close.remote)
     for actor in filter(None, (fleet, learner)):
@@ -250,6 +257,14 @@ def stop(run: str, say: Callable[[str], None], *, now: bool = False) -> None:
         time.sleep(0.1)
     for role in (targets.LEARNER, targets.FLEET):
         targets.remove_targets(RunDirectory(directory.root() / run), role)
+
+
+def _check_durable(run: str, status: LearnerStatus | None) -> None:
+    if status is not None and not status.superseded and status.durable_version < status.version:
+        raise UserError(
+            f"version {status.version} of {run!r} is in memory only, version {status.durable_version} is on disk "
+            f"({status.checkpoint_error}): free disk space and repeat the command, or lose it with --now"
+        )
 
 
 def _wait_until_empty(fleet: Any, say: Callable[[str], None]) -> None:
