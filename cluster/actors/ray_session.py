@@ -36,7 +36,7 @@ SYSTEM = {
     "health_check_failure_threshold": 10,
 }
 SCRATCH = "outertrain-ray-"  # prefix of the folders of Ray's sockets, logs and sessions
-LONGEST_PARENT = 107 - len(f"/{SCRATCH}12345678/session_2026-01-01_00-00-00_123456_1234567/sockets/plasma_store.12")
+LONGEST_PARENT = 107 - len(f"/{SCRATCH}12345678/r/session_2026-01-01_00-00-00_123456_1234567/sockets/plasma_store.12")
 YOUNG_S = 60.0  # a folder may not be locked yet
 OBJECT_STORE_BYTES = 100 * 2**20  # messages are inline: the store stays empty
 
@@ -97,7 +97,9 @@ def _start(ray: Any, processes: int, namespace: str, scratch: Path) -> None:
             object_store_memory=OBJECT_STORE_BYTES,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            _temp_dir=str(scratch),
+            _temp_dir=str(
+                scratch / "r"
+            ),  # not scratch, which would become writable for all users: Ray opens its folder
             _system_config=SYSTEM,
         )
     except Exception as error:  # Ray raises nothing narrower when its processes do not start within 30 s
