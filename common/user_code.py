@@ -38,6 +38,11 @@ def load_function(key: str, reference: str, returned: str) -> Callable[..., Any]
         raise UserError(
             f"{key} = {reference!r} cannot be loaded ({error}): run where {module_name}.py is, or install it"
         ) from error
+    except (Exception, SystemExit) as error:  # whatever the user's module does when it is imported
+        raise UserError(
+            f"{key} = {reference!r} cannot be loaded: {module_name} fails when it is imported "
+            f"({type(error).__name__}: {error}); a script needs `if __name__ == '__main__':` before what it runs"
+        ) from error
     if not callable(function):
         raise UserError(f"{key}: {reference} is not a function: name one that returns {returned}")
     loaded: Callable[..., Any] = function

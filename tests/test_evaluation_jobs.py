@@ -10,7 +10,8 @@ from helpers import run_files
 from common.config import Config
 from common.configfile import from_dict
 from workers.evaluation import jobs
-from workers.evaluation.jobs import Learned, TimingJob, UnrollJob
+from workers.evaluation.jobs import Learned, TimingJob, UnrollJob, encode, sha256
+from workers.evaluation.results import timing_prefix
 
 THETA = np.array([0.3, 0.5], np.float32)
 RATES = (1e-4, 0.0316228, 10.0)
@@ -154,3 +155,14 @@ def test_best_setting_of_a_single_task_is_not_rejected() -> None:
 def test_groups_of_baselines_are_expanded_once() -> None:
     names = strong(baselines=["adam", "paper", "muon", "strong"]).evaluation.optimizers
     assert names == ("adam", "rmsprop", "sgd", "muon", "adamw", "nadamw", "schedule_free_adamw", "lion")
+
+
+def test_timing_job_of_other_baselines_has_another_name() -> None:
+    theta = encode(np.zeros(3, np.float32))
+    names = {TimingJob(theta, baselines).name for baselines in (("adam",), ("adam", "muon"))}
+    assert len(names) == 2 and all(name.startswith(timing_prefix(sha256(theta))) for name in names)
+
+
+def test_unroll_job_of_another_family_has_another_name() -> None:
+    theta = encode(np.zeros(1, np.float32))
+    assert len({UnrollJob("learned", 1, theta=theta, family=family).name for family in (None, "adam", "rmsprop")}) == 3

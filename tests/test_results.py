@@ -1,13 +1,15 @@
 """Results of an evaluation on disk: what is read is what was written, and the seconds are those of the protocol."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers import run_files
 
 from common.errors import UserError
-from workers.evaluation.results import TimingResult, UnrollResult, parse, read
+from workers.evaluation.results import TimingResult, UnrollResult, parse, read, timing_prefix
 
 ADAM = run_files.constant_result("adam", 0, 1.0, rate=0.1)
 TIMING = TimingResult("timing-x", {"adam": 0.25}, {"adam": (0.2, 0.3)})
@@ -54,3 +56,23 @@ def test_read_of_no_file_is_empty(tmp_path: Path) -> None:
 def test_read_of_a_line_that_is_no_result_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"unrolls.jsonl is corrupt .*KeyError 'train'.*delete that line"):
         read(write(tmp_path, {k: v for k, v in ADAM.to_json().items() if k != "train"}))
+
+
+def test_trailing_means_keep_small_losses_after_large_ones() -> None:
+    blocks = tuple(10 * 0.7**k for k in range(200))
+    result = replace(ADAM, steps=(1, 400), blocks=blocks)
+    steps, means = result.trailing()
+    assert steps[-1] == 400
+    np.testing.assert_allclose(means, [np.mean(blocks[k : k + 10]) for k in range(191)], rtol=1e-12)
+
+
+def test_unroll_takes_the_timing_of_its_theta_with_its_name() -> None:
+    digest = "0123456789abcdef" * 4
+    learned = replace(ADAM, optimizer="learned", theta_sha256=digest)
+    lines = [
+        replace(learned, name="a").to_json(),
+        ADAM.to_json(),
+        TimingResult(f"{timing_prefix(digest)}-1", {"learned": 0.5}, {"learned": (0.5, 0.5)}).to_json(),
+        TIMING.to_json(),
+    ]
+    assert [u.seconds_per_step for u in parse(lines)] == [0.5, 0.25]

@@ -127,7 +127,7 @@ def _user_family(name: str) -> Family:
     def make(theta: jax.Array) -> optax.GradientTransformation:
         try:
             made = function(jnp.exp(theta[0]))
-        except Exception as error:  # whatever the user's code raises
+        except (Exception, SystemExit) as error:  # whatever the user's code raises
             raise UserError(
                 f"evaluation.baselines: {name} failed for a learning rate ({type(error).__name__}: {error}): it must return "
                 "an optax transformation, and must not depend on the rate's value in Python"
@@ -139,5 +139,14 @@ def _user_family(name: str) -> Family:
             )
         return made
 
-    make(jnp.zeros(1))  # fails here rather than in a trace
+    def state(theta: jax.Array) -> Any:
+        return make(theta).init(jnp.zeros(1))
+
+    jax.eval_shape(state, jnp.zeros(1))  # fails here, as it would in a worker's trace
+    slow, fast = (jax.tree.leaves(state(jnp.full(1, x))) for x in (-1.0, 0.0))
+    if not all(np.array_equal(a, b) for a, b in zip(slow, fast)):
+        raise UserError(
+            f"evaluation.baselines: {name} keeps the learning rate in its state (as optax.inject_hyperparams does), where "
+            "tuning cannot change it: use the rate in the transformation itself"
+        )
     return Family(lambda key: jnp.full(1, log(0.001)), in_float32(make), ((1,),))

@@ -236,9 +236,11 @@ def wins(learned: np.ndarray, other: np.ndarray) -> int:
 
 
 def jackknife(above: np.ndarray, below: np.ndarray) -> float | None:
-    """Standard error of mean(above) / mean(below), of paired samples [n]; None for fewer than two."""
+    """Standard error of mean(above) / mean(below), of paired samples [n]; None for fewer than two, and where not finite."""
     n = len(above)
     if n < 2:
         return None
-    without = (above.sum() - above) / (below.sum() - below)
-    return float(np.sqrt((n - 1) / n * np.sum((without - without.mean()) ** 2)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        without = (above.sum() - above) / (below.sum() - below)
+        error = float(np.sqrt((n - 1) / n * np.sum((without - without.mean()) ** 2)))
+    return error if np.isfinite(error) else None

@@ -1,8 +1,8 @@
 """The jobs of an evaluation: independent unrolls with a name each, listed in two stages.
 
-First every optimizer at every setting that is not rejected on every task; then, from the results of these, what depends on them: the grid
-twice as fine, and more initialisations at the best rate of each task. A name identifies the result: two jobs of the
-same name have the same result.
+First every optimizer at every setting that is not rejected on every task; then, from the results of these, what depends
+on them: the grid twice as fine, and more initialisations at the best rate of each task. A name identifies the result:
+two jobs of the same name have the same result.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from common.config import Config
-from workers.evaluation.results import UnrollResult
+from workers.evaluation.results import UnrollResult, timing_prefix
 from workers.evaluation.tuning import CONSTANT, FINE, LossTable, Setting, grid, rates_between, rungs, survivors
 
 Json = dict[str, Any]
@@ -44,6 +44,7 @@ class UnrollJob(NamedTuple):
         setting = f"{self.rate:.6g}" if self.theta is None else sha256(self.theta)[:16]
         setting += f"-{self.decay:g}" if self.decay else ""
         setting += f"-{self.schedule}" if self.schedule != CONSTANT else ""
+        setting += f"-{hashlib.sha256(self.family.encode()).hexdigest()[:8]}" if self.family is not None else ""
         bounded = "" if self.bound is None else "-bounded"
         return f"{self.outer_split}-{self.task}-{self.initialisation}-{self.optimizer}-{setting}{bounded}"
 
@@ -65,7 +66,8 @@ class TimingJob(NamedTuple):
 
     @property
     def name(self) -> str:
-        return f"timing-{sha256(self.theta)[:16]}"
+        timed = repr((self.baselines, self.adam8, self.family))
+        return f"{timing_prefix(sha256(self.theta))}-{hashlib.sha256(timed.encode()).hexdigest()[:8]}"
 
     def to_json(self) -> Json:
         record = {"item": self.name, "kind": "timing", "theta": self.theta, "baselines": list(self.baselines)}

@@ -77,9 +77,10 @@ class UnrollResult:
         if not self.blocks:
             return np.asarray(self.steps), np.asarray(self.curves.of(self.objective))
         ends = block_ends(self.steps[-1])
-        sums = np.concatenate([[0.0], np.cumsum(np.diff(ends, prepend=0) * np.asarray(self.blocks))])
-        edges, window = np.concatenate([[0], ends]), max(1, round(TRAILING * len(ends)))
-        return ends[window - 1 :], (sums[window:] - sums[:-window]) / (edges[window:] - edges[:-window])
+        widths, window = np.diff(ends, prepend=0), max(1, round(TRAILING * len(ends)))
+        # Sums of each window, not differences of cumulative sums: those lose small losses after large ones.
+        sums, steps = (np.convolve(x, np.ones(window), "valid") for x in (widths * np.asarray(self.blocks), widths))
+        return ends[window - 1 :], sums / steps
 
     def final(self, split: str) -> float:
         """The mean loss over the last 5 % of the steps; infinite for an unroll that was cut short."""
@@ -174,13 +175,18 @@ def parse(lines: Iterable[Mapping[str, Any]]) -> list[UnrollResult]:
     return [replace(u, seconds_per_step=_seconds(u, timings)) for u in unrolls] if timings else unrolls
 
 
+def timing_prefix(digest: str) -> str:
+    """The beginning of the names of the timings of a theta with this sha256."""
+    return f"timing-{digest[:16]}"
+
+
 def _seconds(unroll: UnrollResult, timings: Sequence[TimingResult]) -> float:
     """Seconds per step: of the first timing that has the optimizer, for a learned theta that of its own.
 
     Timings of several thetas are brought to the speed of the machine during the first by what they have in common.
     """
     digest = unroll.theta_sha256
-    own = [t for t in timings if digest is not None and t.name == f"timing-{digest[:16]}"]
+    own = [t for t in timings if digest is not None and t.name.startswith(timing_prefix(digest))]
     timing = next((t for t in (*own, *timings) if unroll.optimizer in t.seconds), None)
     if timing is None:
         return unroll.seconds_per_step

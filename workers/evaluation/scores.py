@@ -51,7 +51,7 @@ class Versus(NamedTuple):
     seconds: np.ndarray  # [tasks] speedup in seconds
     speedup_steps: Estimate
     speedup_seconds: Estimate
-    final_ratio: float  # mean final loss over that of the baseline
+    final_ratio: float | None  # mean final loss over that of the baseline; None where one is not finite
     wins: int  # tasks on which the learned optimizer ends at the lower loss
     algoperf_score: float  # of the learned optimizer, among the two
 
@@ -204,7 +204,7 @@ def _versus(learned: Chosen, baseline: Chosen, tasks: Sequence[int], objective: 
         seconds=np.array(seconds),
         speedup_steps=estimate(np.array(steps)),
         speedup_seconds=estimate(np.array(seconds)),
-        final_ratio=float(own.mean() / other.mean()),
+        final_ratio=float(own.mean() / other.mean()) if own.mean() < np.inf and 0 < other.mean() < np.inf else None,
         wins=int((own < other).sum()),
         algoperf_score=algoperf_score(performance_ratios(by_name)[LEARNED]),
     )
