@@ -92,7 +92,8 @@ def pin_to_free_core() -> int | None:
             continue
         _held.append(lock)
         for thread in psutil.Process().threads():
-            os.sched_setaffinity(thread.id, {core})
+            with suppress(ProcessLookupError):  # a thread that has ended meanwhile
+                os.sched_setaffinity(thread.id, {core})
         return core
     return None
 

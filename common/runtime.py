@@ -4,6 +4,7 @@ All of it must happen before JAX is imported. CPU affinity is the setting that i
 keep libraries from starting threads that would compete for that one core.
 """
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -15,6 +16,7 @@ from common import cores
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
+log = logging.getLogger(__name__)
 CACHE_VARIABLE = "OUTERTRAIN_CACHE"
 CACHE_BYTES = 2 * 2**30  # of compiled functions; a run compiles about 10 MB
 
@@ -114,13 +116,18 @@ def compile_in_turn(compilations: Mapping[str, Callable[[], object]]) -> None:
     """Calls all functions, each of them in only one process of this machine at a time.
 
     So processes that start together begin with different ones, and find in the compilation cache what the others have
-    compiled.
+    compiled. Where the folder of the cache cannot be written or its file system has no locks, nobody takes turns: the
+    same functions are compiled more than once.
     """
-    folder = cache_directory() / "turns"
-    folder.mkdir(parents=True, exist_ok=True)
     remaining = dict(compilations)
     while remaining:
-        name, lock = _next_turn(folder, list(remaining))
+        try:
+            name, lock = _next_turn(cache_directory() / "turns", list(remaining))
+        except OSError as error:
+            log.warning("cannot take turns at compiling (%s): every process of this machine compiles by itself", error)
+            for compilation in remaining.values():
+                compilation()
+            return
         try:
             remaining.pop(name)()
         finally:
@@ -128,7 +135,8 @@ def compile_in_turn(compilations: Mapping[str, Callable[[], object]]) -> None:
 
 
 def _next_turn(folder: Path, names: list[str]) -> tuple[str, "BaseFileLock"]:
-    """Locks the first name that is free, or waits for the first of all."""
+    """Locks the first name that is free, or waits for the first of all. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         if (lock := _lock_now(folder / name)) is not None:
             return name, lock

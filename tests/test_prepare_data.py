@@ -136,6 +136,15 @@ def test_prepare_leaves_other_folders_alone(tmp_path):
     assert files(tmp_path / "mine") == {"letter": b"dear"}
 
 
+def test_prepare_leaves_a_partial_folder_of_the_users_alone(tmp_path):
+    work = tmp_path / "store.partial"
+    work.mkdir()
+    (work / "download.zip").write_text("half")
+    with pytest.raises(UserError, match=r"store\.partial is not an unfinished dataset of ours: move it"):
+        prepare(MemorySource(), tmp_path / "store", quiet)
+    assert files(work) == {"download.zip": b"half"}
+
+
 def test_prepare_by_two_processes_is_rejected(tmp_path):
     work = tmp_path / "store.partial"
     work.mkdir()

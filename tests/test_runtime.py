@@ -122,3 +122,11 @@ def test_prepare_bounds_the_cache_unless_jax_does(tmp_path: Path, bound: str | N
     )
     subprocess.run([sys.executable, "-c", program], env=environment, check=True)
     assert path.exists() == kept
+
+
+def test_compile_in_turn_without_locks_compiles_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a file").write_text("")
+    monkeypatch.setenv(runtime.CACHE_VARIABLE, str(tmp_path / "a file"))
+    done: list[str] = []
+    runtime.compile_in_turn({name: lambda name=name: done.append(name) for name in ("a", "b")})  # type: ignore[misc]
+    assert done == ["a", "b"]

@@ -31,5 +31,5 @@ def status_or_reason(name: str) -> Status | dict[str, str]:
     """The status of a run, or why it cannot be read: one such run does not hide the others."""
     try:
         return status_of(directory.find(name))
-    except UserError as error:
+    except (UserError, OSError, ValueError) as error:  # whatever is wrong with its files
         return {"run": name, "state": "unknown", "reason": str(error)}

@@ -105,7 +105,7 @@ class RunDirectory:
         """The last lines of the run's log; "" when there is no log."""
         if not self.log_file.exists():
             return ""
-        with open(self.log_file) as file:
+        with open(self.log_file, errors="replace") as file:
             return "".join(deque(file, maxlen=lines))
 
     def worker_target(self) -> int | None:

@@ -1,13 +1,25 @@
 """Decoding of image files to uint8 arrays of one shape."""
 
+import struct
 import zlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 DEEP_GREY = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # Pillow's modes of 16-bit grey images
-UNDECODABLE = (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError, zlib.error)
+UNDECODABLE = (  # what Pillow raises for files that are not what they seem, ill-typed EXIF tags included
+    Image.DecompressionBombError,
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    SyntaxError,
+    struct.error,
+    zlib.error,
+)
 
 
 def resized(image: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:

@@ -89,6 +89,8 @@ def _workspace(store: Path, source: Source) -> Iterator[Path]:
         except BlockingIOError:
             raise UserError(f"another process is preparing {store}: wait for it, or choose another folder.") from None
         identity = work / "identity"
+        if not identity.exists() and any(work.iterdir()):
+            raise UserError(f"{work} is not an unfinished dataset of ours: move it, or choose another folder.")
         if not identity.exists() or identity.read_text() != source.identity:
             for path in work.iterdir():
                 path.unlink()
