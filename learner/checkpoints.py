@@ -84,7 +84,7 @@ def theta_in(record: Any, name: str) -> np.ndarray:
     """Theta [P] float32 of the record of a checkpoint. Raises CorruptRecord, which calls it `name`."""
     theta = record.get("theta") if isinstance(record, dict) else None
     if not isinstance(theta, np.ndarray) or theta.dtype != np.float32 or theta.ndim != 1:
-        raise checkpoint.CorruptRecord(f"{name} holds no parameters of an optimizer: give a checkpoint")
+        raise checkpoint.CorruptRecord(f"{name} holds no parameters of an optimizer: restore a checkpoint from a copy")
     return theta
 
 

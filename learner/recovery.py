@@ -8,6 +8,7 @@ import numpy as np
 
 from common.config import Config
 from common.errors import UserError
+from common.files import explain
 from learner import checkpoints, lineage
 from learner.deduplication import Deduplicator
 from learner.hooks import NO_HOOKS, Hooks
@@ -52,9 +53,7 @@ def open_learner(
         store.begin(config, segments, to_record(epoch, digest, state, taken, auxiliary))
     except OSError as error:
         lineage.release(run / "epochs", epoch)
-        raise UserError(
-            f"cannot write in {run} ({error.strerror}): free disk space or grant write permission, and start again"
-        ) from None
+        raise UserError(f"cannot write in {run} ({error.strerror or error}): {explain(error)}") from None
     log.info("epoch %d starts at version %d", epoch, state.version)
     return Learner(Setup(config, digest, segments), state, taken, store, hooks), auxiliary
 
@@ -65,7 +64,7 @@ def _newest(run: Path, digest: str, size: int) -> tuple[Position, dict[str, Any]
         if checkpoints.positions(run / "checkpoints"):
             raise UserError(f"no checkpoint of {run} is usable: restore one from a copy, or start a new run")
         return None
-    theta = checkpoints.theta_in(found[1], "the newest checkpoint")
+    theta = checkpoints.theta_in(found[1], str(checkpoints.path_of(run / "checkpoints", found[0])))
     if found[1].get("digest") != digest or len(theta) != size:
         raise UserError(
             f"{run} was started with another task, dataset, optimizer, estimator or curriculum: use the run's own configuration and data, or start a new run"

@@ -21,7 +21,9 @@ from workers import segment as segments
 from workers.inner_step import InnerState, InnerStep, OuterLoss, Problem
 from workers.segment import Segment, Tape
 
-KEPT_BYTES = 192 * 2**20  # for boundary states and tapes: all 500 tapes of the paper's network, one of 10,000
+KEPT_BYTES = (
+    192 * 2**20
+)  # for boundary states and tapes: every tape of 500 steps of the paper's network, one tape of 10,000 steps
 ACTIVATION_BYTES = KEPT_BYTES // 3  # of one segment, at most; more are recomputed by the reverse pass
 
 

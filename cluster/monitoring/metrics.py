@@ -121,7 +121,7 @@ class LearnerMetrics:
         )
         self._pairs = counter("outertrain_pairs", "Pairs in applied batches, by estimator.", ["estimator"])
         self._skipped = counter("outertrain_rp_skipped_pairs", "Pairs in applied batches that did not compute rp.")
-        self._nonfinite = counter("outertrain_rp_nonfinite_pairs", "Samples in applied batches whose rp exploded.")
+        self._nonfinite = counter("outertrain_rp_nonfinite_pairs", "Samples of applied batches with exploded rp.")
         self._infinite = gauge(
             "outertrain_rp_infinite_variance_ratio", "Fraction of coordinates whose variance of rp is infinite."
         )

@@ -70,7 +70,7 @@ def differences(material: Material) -> Figure | None:
 
 
 def profiles(material: Material) -> Figure | None:
-    """Share of the tasks that each optimizer solves within tau times the best time (seconds)."""
+    """Fraction of the tasks that each optimizer solves within tau times the best time (seconds)."""
     scores = None if material.comparison is None else material.comparison.scores
     if scores is None:
         return None

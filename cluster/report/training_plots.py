@@ -169,7 +169,10 @@ def time_unit(seconds: np.ndarray) -> tuple[float, str]:
 
 TRAINING_PLOTS: Final = (
     Plot(
-        "outer_loss", "Outer loss", "Mean over the pairs of each update; windows grow as training goes on.", outer_loss
+        "outer_loss",
+        "Outer loss",
+        "Mean over the pairs of each update; windows grow as training continues.",
+        outer_loss,
     ),
     Plot("outer_loss_time", "Outer loss over time", "The same over wall-clock time.", outer_loss_time),
     Plot(

@@ -1,9 +1,9 @@
 """Random search over Adam's eight hyper-parameters: Adam + regularisation + decay (paper section 4.4).
 
 Draws are uniform in the logarithm, and compared on tasks of outer-train classes by the train loss and by the
-validation loss, never by test images (the paper: by train and by test loss). Successive halving rejects early, by *rungs*: every draw gets a few inner runs, the best of them get more. All draws
-meet the same tasks, and a draw survives by either loss. With one rung nothing is rejected; the paper does not say that
-it rejected any.
+validation loss, never by test images (the paper: by train and by test loss). Successive halving rejects early, by
+*rungs*: every draw gets a few inner runs, the best of them get more. All draws meet the same tasks, and a draw survives
+by either loss. With one rung nothing is rejected; the paper does not say that it rejected any.
 """
 
 from collections.abc import Mapping, Sequence

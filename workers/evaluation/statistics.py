@@ -71,7 +71,7 @@ def performance_ratios(times: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]
 
 
 def profile(ratios: np.ndarray, tau: np.ndarray) -> np.ndarray:
-    """Share of the tasks [n] that an optimizer with ratios [tasks] solves within tau [n] times the best time."""
+    """Fraction of the tasks [n] that an optimizer with ratios [tasks] solves within tau [n] times the best time."""
     return np.asarray(np.mean(ratios[None, :] <= tau[:, None], axis=1))
 
 

@@ -1,7 +1,7 @@
 """Tuning of a baseline: the grid of its settings, and the best of them by a table of losses.
 
 The grid of a strong baseline crosses learning rate, weight decay and schedule. Poor settings of it are rejected by
-successive halving: all run on the first tasks, the best of them go on to more.
+successive halving: all run on the first tasks, the best of them continue on more.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ class Rung(NamedTuple):
     """A stage of successive halving."""
 
     tasks: int  # of the evaluation, that the settings of this rung have run at its end
-    keep: float  # fraction of its settings that go on, by each of the losses
+    keep: float  # fraction of its settings that continue, by each of the losses
 
 
 class LossTable(NamedTuple):
@@ -95,7 +95,7 @@ def rungs(config: EvaluationConfig, name: str) -> list[Rung]:
 
 
 def survivors(tables: Sequence[LossTable], keep: float) -> set[Setting]:
-    """The settings that go on: by each table, the best fraction by the mean, and the best one of every task.
+    """The settings that continue: by each table, the best fraction by the mean, and the best one of every task.
 
     Args:
       tables: losses of the same settings on the tasks so far.
