@@ -1,5 +1,7 @@
 """The fleet: laws of the plan for random states, back-off by numbers, and the loop over fake processes."""
 
+import errno
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -265,3 +267,13 @@ def test_drain_does_not_change_the_saved_target() -> None:
     fleet.drain()
     fleet.tick(1)
     assert sorted(processes.asked) == sorted(processes.alive) and saved == []
+
+
+def test_scale_that_cannot_be_saved_keeps_the_target() -> None:
+    def refuse(target: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    fleet = Fleet(1, FakeProcesses(), refuse, LIMITS)
+    with pytest.raises(UserError, match=r"cannot save the number of workers .* the disk is full"):
+        fleet.scale(5)
+    assert fleet.status().target == 1

@@ -11,6 +11,8 @@ from helpers.ray_environment import ray
 
 from cluster.cli.main import main
 from cluster.launchers import ray_cluster
+from cluster.monitoring import targets
+from cluster.runs import directory
 from common.config import Config
 from common.errors import UserError
 from learner.status import LearnerStatus
@@ -169,3 +171,24 @@ def test_stop_keeps_a_learner_whose_version_is_not_on_disk(monkeypatch: pytest.M
 def test_stop_closes_the_learner_of_a_failed_fleet(monkeypatch: pytest.MonkeyPatch) -> None:
     unavailable = EXCEPTIONS.ActorUnavailableError("restarting", b"0" * 16)
     assert stopped(monkeypatch, durable=7, fleet_error=unavailable) == ["close", "kill", "kill"]
+
+
+def test_launch_that_fails_leaves_no_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OUTERTRAIN_RUNS", str(tmp_path))
+    run, killed = directory.create("a", Config()), list[str]()
+
+    def start(*arguments: Any, **options: Any) -> SimpleNamespace:
+        targets.write_targets(run, targets.LEARNER, "127.0.0.1", 1)
+        return SimpleNamespace(ready=Method(None), status=Method(None))
+
+    def interrupt(call: Any, process: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cluster.actors.learner_actor.start_learner", start)
+    monkeypatch.setattr(ray_cluster, "await_ready", interrupt)
+    monkeypatch.setattr(ray_cluster, "running", lambda name: False)
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "ab" * 28))
+    monkeypatch.setattr(ray, "kill", lambda actor: killed.append("learner"))
+    with pytest.raises(KeyboardInterrupt):
+        ray_cluster.launch(run, 2, spread=True)
+    assert killed == ["learner"] and not run.target_file(targets.LEARNER).exists()

@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol
 
 from cluster.monitoring.fleet_status import FleetStatus
 from common.errors import UserError
+from common.files import explain
 
 log = logging.getLogger(__name__)
 
@@ -186,10 +187,16 @@ class Fleet:
         self._limits = limits or Limits()
 
     def scale(self, target: int) -> None:
-        """Saves the target, which takes effect at the next tick. Abandoned slots are retried."""
+        """Saves the target, which takes effect at the next tick. Abandoned slots are retried.
+
+        Raises UserError when it is negative or cannot be saved; the target stays as it was.
+        """
         if target < 0:
             raise UserError(f"cannot scale to {target} workers: give 0 or more")
-        self._save_target(target)
+        try:
+            self._save_target(target)
+        except OSError as error:
+            raise UserError(f"cannot save the number of workers ({error.strerror}): {explain(error)}") from None
         self.state = self.state._replace(target=target, failures={})
 
     def drain(self) -> None:

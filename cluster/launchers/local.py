@@ -67,8 +67,12 @@ class LocalRun(LocalJobs):
         from cluster.actors.learner_actor import start_learner
 
         self._learner = start_learner(self._run.path)
-        self._start_fleet(TRAINING, announced=True)
-        await_ready(self._learner.ready.remote, "learner")
+        try:
+            self._start_fleet(TRAINING, announced=True)
+            await_ready(self._learner.ready.remote, "learner")
+        except BaseException:
+            remove_targets(self._run, FLEET)
+            raise
 
     def __exit__(self, *_: object) -> None:
         remove_targets(self._run, FLEET)

@@ -151,6 +151,8 @@ def launch(
         for actor in actors:
             with suppress(Exception):  # the cluster may be lost: the first error says so
                 ray.kill(actor)
+        for role in (targets.LEARNER, targets.FLEET):  # else Prometheus would alert about a run that does not exist
+            targets.remove_targets(run, role)
         raise
 
 
