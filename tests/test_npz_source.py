@@ -67,12 +67,24 @@ def test_parts_bound_memory_and_do_not_change_the_store(tmp_path, monkeypatch):
             r"shapes \[\(3, 4, 4\)\], but one shape with 1",
         ),
         ({"x": np.array([{}] * 5), "y": np.zeros(5, int)}, "is object of shape"),
+        ({"x": np.zeros((0, 4, 4, 3), np.uint8), "y": np.zeros(0, int)}, "holds no training images"),
+        ({"x": np.zeros((5, 0, 4, 3), np.uint8), "y": np.zeros(5, int)}, "holds no training images"),
+        (
+            {"x": np.zeros((5, 4, 4, 3), np.uint8), "y": np.array([0, 1, 2, 3, 10**12])},
+            "range from 0 to 1000000000000, which is more classes than its 5 training images",
+        ),
     ],
 )
 def test_other_arrays_are_a_sentence(tmp_path, content, sentence):
     np.savez(tmp_path / "a.npz", **content)
     with pytest.raises(UserError, match=sentence):
         open_source(str(tmp_path / "a.npz"))
+
+
+def test_size_of_an_npz_file_cannot_be_chosen(tmp_path):
+    np.savez(tmp_path / "a.npz", x=arrays(9)[0], y=arrays(9)[1])
+    with pytest.raises(UserError, match="--size cannot be chosen"):
+        open_source(str(tmp_path / "a.npz"), size=8)
 
 
 def test_truncated_file_is_a_sentence(tmp_path):

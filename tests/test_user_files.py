@@ -68,3 +68,8 @@ def test_stage_on_this_machine_links_data_of_any_size(folder: Path) -> None:
 def test_stage_copies_the_module_of_an_optimizer(folder: Path) -> None:
     own = replace(Config(), evaluation=EvaluationConfig(baselines=("adam", "mine:optimizer")))
     assert paths(user_files.stage(own, folder)) == TASK
+
+
+def test_stage_leaves_out_links_to_themselves(folder: Path) -> None:
+    Path("loop").symlink_to("loop")
+    assert paths(user_files.stage(config("mine:tasks"), folder)) == TASK

@@ -54,18 +54,23 @@ def modules_of(config: Config) -> list[str]:
 
 
 def files(top: Path) -> Iterator[Path]:
-    """The files under a folder that belong to a task, Python files first in each folder."""
-    runs = directory.root().resolve()
+    """The readable files under a folder that belong to a task, Python files first in each folder."""
+    runs = os.path.realpath(directory.root())
     folders = []
     for path in sorted(top.iterdir(), key=lambda path: (path.suffix != ".py", path.name)):
-        if path.name.startswith(".") or path.name in EXCLUDED or path.resolve() == runs:
+        if path.name.startswith(".") or path.name in EXCLUDED or os.path.realpath(path) == runs:
             continue
         if path.is_file() and os.access(path, os.R_OK):
             yield path
-        elif path.is_dir() and not path.is_symlink() and not (path / "pyvenv.cfg").exists():
+        elif path.is_dir() and not path.is_symlink() and _is_of_the_task(path):
             folders.append(path)
     for folder in folders:
         yield from files(folder)
+
+
+def _is_of_the_task(folder: Path) -> bool:
+    """Whether a folder can be read and is no virtual environment."""
+    return os.access(folder, os.R_OK | os.X_OK) and not (folder / "pyvenv.cfg").exists()
 
 
 def _too_large(path: Path, module: str) -> str:

@@ -104,7 +104,7 @@ def assess(subject: Subject, place: Place, compute: Compute, activity: str) -> d
         if subject.theta is not None and subject.version is None:
             run.write_summary(facts)  # of several theta files, `report` shows this one
         page = write_report(run.path, evaluation)
-        cost = outer_training_cost(run.path, config)
+        cost = outer_training_cost(run.path, run.config())  # not with the --workers of this command
         show.say(several_table(evaluation) if evaluation.others else final_table(evaluation.comparison, run.name, cost))
         show.say(f"report: {page}")
     return facts

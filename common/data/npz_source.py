@@ -28,7 +28,7 @@ NAMES = {  # file of the store -> names of images and labels, in the order of pr
     "test": (("x_test", "y_test"), ("test_images", "test_labels"), ("val_images", "val_labels")),
 }
 HELD_OUT = 10  # where there are no test images, every tenth image of each class is one
-UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError)
+UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError)  # encrypted: RuntimeError
 
 
 class Member(NamedTuple):
@@ -68,8 +68,15 @@ class Npz:
             )
         self.image_shape = _image_shape(path, [images for images, _ in pairs.values()])
         labels = {file: _labels(path, images, label) for file, (images, label) in pairs.items()}
+        if not len(labels["train"]) or 0 in self.image_shape:
+            raise UserError(f"{path} holds no training images: it needs at least one of each class.")
         self.first_label = int(labels["train"].min())
         self.classes = int(labels["train"].max()) - self.first_label + 1
+        if self.classes > len(labels["train"]):
+            raise UserError(
+                f"the labels in {path} range from {self.first_label} to {int(labels['train'].max())}, which is more classes "
+                f"than its {len(labels['train'])} training images: number the classes without gaps."
+            )
         self._parts = [(file, part) for file in NAMES for part in self._parts_of(file, pairs, labels)]
         self.parts = [file for file, _ in self._parts]
         used = [(file, *images[:3], images.checksum, label.checksum) for file, (images, label) in pairs.items()]

@@ -37,6 +37,10 @@ def open_source(name: str, data_dir: Path | None = None, size: int | None = None
     if not folder.exists():
         raise UserError(f"{folder} does not exist: give a folder, or tfds:NAME for a set of tensorflow-datasets.")
     if folder.suffix == ".npz" and not BATCH.fullmatch(folder.name):
+        if size is not None:
+            raise UserError(
+                f"--size cannot be chosen for {folder}: its images are stored in their own size; leave it out."
+            )
         return Npz(folder)
     if not folder.is_dir():
         raise UserError(_of_file(folder))
