@@ -39,7 +39,7 @@ def replace(
         temporary.unlink(missing_ok=True)
         raise
     failpoint("after_rename")
-    sync_folder(path.parent)
+    sync(path.parent)
     return len(data)
 
 
@@ -54,9 +54,9 @@ def _write(temporary: Path, data: bytes, failpoint: Callable[[str], None]) -> No
     failpoint("after_fsync")
 
 
-def sync_folder(folder: Path) -> None:
-    """Makes the directory entries of `folder` durable, not only the files."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Makes the content of a file durable, or the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

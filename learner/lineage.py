@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from common.errors import UserError
-from common.files import sync_folder
+from common.files import sync
 
 NO_END = 2**63 - 1  # the last version that counts in the newest epoch
 _NAME = re.compile(r"e(\d+)\.json")
@@ -46,7 +46,7 @@ def claim(folder: Path, parent: Position | None, time: float) -> int:
     facts = {"parent": parent, "time": time, "host": socket.gethostname(), "pid": os.getpid()}
     while not _create(_path(folder, number), json.dumps({"epoch": number, **facts}) + "\n"):
         number += 1
-    sync_folder(folder)
+    sync(folder)
     return number
 
 

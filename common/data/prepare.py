@@ -67,7 +67,7 @@ def prepare(source: Source, store: Path, progress: Progress) -> Header:
             _place(source, plan, work, progress)
             header = _seal(plan, work, progress)
             os.rename(work, store)
-            _sync(store.parent)
+            files.sync(store.parent)
             return header
     except OSError as error:
         raise UserError(
@@ -196,14 +196,14 @@ def _seal(plan: _Plan, work: Path, progress: Progress) -> Header:
                     f"{work}/{name}.bin differs from what was written: check the disk, and prepare it again."
                 )
             digest.update(images[begin:end].tobytes())
-        _sync(work / f"{name}.bin")
+        files.sync(work / f"{name}.bin")
     progress("verifying", len(FILES) * classes, len(FILES) * classes)
     header = Header(**{**vars(plan.header), "fingerprint": digest.hexdigest()})
-    _sync(write_header(work, header))
+    files.sync(write_header(work, header))
     for path in work.iterdir():
         if path.name not in {HEADER, *(f"{name}.bin" for name in FILES)}:
             path.unlink()
-    _sync(work)
+    files.sync(work)
     return header
 
 
@@ -219,11 +219,3 @@ def _allocate(path: Path, size: int) -> None:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, size)
         file.truncate(size)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
