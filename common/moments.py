@@ -86,8 +86,3 @@ def quantiles(values: np.ndarray, levels: np.ndarray) -> np.ndarray:
     linear = np.quantile(np.where(finite, values, values[finite].max()), levels)
     above = np.quantile(np.where(finite, values, np.inf), levels, method="higher")
     return np.where(np.isfinite(above), linear, np.inf)
-
-
-def variance_of_mean(moments: Moments, floor: float) -> np.ndarray:
-    """Estimated variance [P] of `moments.mean`: `variance` divided by the count."""
-    return variance(moments, floor) / max(moments.count, 1)

@@ -15,7 +15,7 @@ from common.data.dataset import open_dataset
 from common.errors import UserError
 from common.exchange import Exchange
 from common.facts import Facts
-from common.messages import GradientSample, Reply, pack_sample, unpack_reply
+from common.messages import GradientSample, Reply, decode_theta, pack_sample, unpack_reply
 from common.optimizer import make_family
 from common.streams import PROBES
 from common.task import IMAGE_FAMILIES, make_task
@@ -76,7 +76,7 @@ class Worker:
             )
         self.epoch, self.version, self.probe_rate = reply.epoch, reply.version, reply.probe_rate
         if reply.theta is not None:
-            self.theta = np.frombuffer(reply.theta, "<f4")
+            self.theta = decode_theta(reply.theta)
 
     def sample(self) -> GradientSample:
         """One truncation of every trajectory at the newest parameters."""
