@@ -83,3 +83,6 @@ def test_draw_infinite_variances_leaves_a_picture():
         ]
     )
     figure.savefig(BytesIO(), format="png")
+    shown = [axes for axes in figure.axes if axes.get_visible()]
+    assert shown and all(axes.has_data() for axes in shown)
+    assert all(np.isfinite([*axes.get_xlim(), *axes.get_ylim()]).all() for axes in shown)
