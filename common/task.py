@@ -1,4 +1,4 @@
-"""Task families: what an inner problem trains. The interface, the families that are included, and those of users."""
+"""Task families: what an inner problem trains. The families that are included, and those of users."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,47 +11,8 @@ from common.config import Config, TaskConfig
 from common.data.dataset import Dataset, outer_classes
 from common.errors import UserError
 from common.networks import conv, dense
+from common.task_family import TaskFamily as TaskFamily
 from common.user_code import load_function
-
-
-class TaskFamily(NamedTuple):
-    """A distribution over tasks, as functions. A task is its `data`, a pytree with the same shapes for every task.
-
-    `sample` runs on the host with NumPy; the other functions are traced by JAX, under grad, vmap and scan, so they must
-    not depend on values in Python. Weights `w` are a pytree of floating-point arrays in any structure.
-
-    Attributes:
-      sample: (random, outer_split) -> data. `outer_split` is "outer_train" or "outer_test"; a learned optimizer is trained
-        on the one and evaluated on the other.
-      init: (key) -> w, the initial weights.
-      batch: (data, key, split) -> batch, a random minibatch of the inner split "train", "valid" or "test", in any structure.
-      loss: (w, batch) -> scalar of shape [] in a floating-point dtype, at least 0: losses are clamped from above only.
-      accuracy: (w, batch) -> fraction of correct predictions, shape [], or None for tasks that have none.
-
-    A family of mean-estimation problems, whose loss is half the squared distance to a random target:
-
-    >>> family = TaskFamily(
-    ...     sample=lambda random, outer_split: {"target": random.normal(size=3).astype(np.float32)},
-    ...     init=lambda key: {"w": jnp.zeros(3)},
-    ...     batch=lambda data, key, split: data["target"],
-    ...     loss=lambda w, batch: 0.5 * jnp.sum((w["w"] - batch) ** 2),
-    ... )
-    >>> data = family.sample(np.random.default_rng(0), "outer_train")
-    >>> w = family.init(jax.random.key(0))
-    >>> batch = family.batch(data, jax.random.key(1), "train")
-    >>> gradient = jax.grad(family.loss)(w, batch)["w"]
-    >>> bool(jnp.allclose(gradient, -data["target"]))
-    True
-
-    `task.family = "module:function"` in a configuration names a function that returns one, given the `Config`
-    (docs/own_task.py).
-    """
-
-    sample: Callable[[np.random.Generator, str], Any]
-    init: Callable[[jax.Array], Any]
-    batch: Callable[[Any, jax.Array, str], Any]
-    loss: Callable[[Any, Any], jax.Array]
-    accuracy: Callable[[Any, Any], jax.Array] | None = None
 
 
 class Images(NamedTuple):

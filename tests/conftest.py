@@ -30,6 +30,7 @@ LONGER = {
     "test_fixture_run",
     "test_in_process",
     "test_mlp",
+    "test_model_state",
     "test_paper_preset",
     "test_pretrained",
     "test_reproduce",

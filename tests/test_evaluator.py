@@ -131,7 +131,7 @@ def test_diverged_run_counts_the_clamp(quadratic):
 def test_measured_loss_of_nan_counts_the_clamp(quadratic):
     problem, state, key = quadratic.start(UnrollJob("learned", 1000))
     w = {"w": jnp.full_like(state.w["w"], jnp.nan)}
-    losses, accuracy = measure(quadratic.task, 7.0, w, problem.data, key)
+    losses, accuracy = measure(quadratic.task, 7.0, (w, ()), problem.data, key)
     assert losses.tolist() == [7.0, 7.0, 7.0] and np.isnan(accuracy)
 
 

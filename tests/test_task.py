@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from common import task as task_module
+from common import task_family
 from common.config import Config, DatasetConfig, TaskConfig
 from common.data.dataset import outer_classes
 from common.errors import UserError
@@ -136,5 +136,5 @@ def test_quadratic_bad_dimension_is_rejected(dimension):
 
 
 def test_task_family_example_runs():
-    results = doctest.testmod(task_module)
-    assert results.attempted == 6 and results.failed == 0
+    results = doctest.testmod(task_family)
+    assert results.attempted == 7 and results.failed == 0

@@ -35,6 +35,7 @@ class InnerState(NamedTuple):
     optimizer: Any  # state of the optax transformation
     gradient: Any  # of the inner loss at w, on batch `step`
     step: jax.Array  # [] int32, updates made so far
+    model: Any = ()  # model state after batch `step`; () for families without
 
 
 class OuterLoss(NamedTuple):
@@ -58,47 +59,61 @@ class InnerStep(NamedTuple):
 
     def start(self, problem: Problem, key: jax.Array) -> InnerState:
         """The initial state of an inner problem: a w drawn from `key`, and the gradient on its first batch."""
-        w = self.task.init(key)
-        _, gradient = self.gradient(problem, w, jnp.int32(0))
+        w, first = self.task.init(key), jnp.int32(0)
+        model = () if self.task.state is None else self.task.state(key)
+        _, gradient = self.gradient(problem, w, first, model)
         theta = jnp.zeros(self.family.size, jnp.float32)  # an optimizer's initial state does not depend on theta
-        return InnerState(w, self.family.transform(theta).init(w), gradient, jnp.int32(0))
+        after = self.next_model(problem, w, first, model)
+        return InnerState(w, self.family.transform(theta).init(w), gradient, first, after)
 
     def __call__(self, theta: jax.Array, problem: Problem, state: InnerState) -> tuple[InnerState, jax.Array]:
         """The next state, and the outer loss [] there."""
         w, optimizer = self.update(theta, state.w, state.optimizer, state.gradient)
-        loss, gradient = self.gradient(problem, w, state.step + 1)
+        loss, gradient = self.gradient(problem, w, state.step + 1, state.model)
+        model = self.next_model(problem, w, state.step + 1, state.model)
+        after = InnerState(w, optimizer, gradient, state.step + 1, model)
         if self.family.evaluated is None:
-            return InnerState(w, optimizer, gradient, state.step + 1), self.outer(loss, problem, w, state.step)
+            return after, self.outer(loss, problem, after)
         shown = self.family.evaluated(optimizer, w)  # hand-designed optimizers only: no reverse pass goes through here
-        there = clamped_loss(self.task.loss, self.outer_loss.clamp)(
+        there = clamped_loss(self.loss(state.model), self.outer_loss.clamp)(
             shown, inner_batch(self.task, problem, state.step + 1)
         )
-        return InnerState(w, optimizer, gradient, state.step + 1), self.outer(there, problem, shown, state.step)
+        return after, self.outer(there, problem, after._replace(w=shown))
 
     def update(self, theta: jax.Array, w: Any, optimizer: Any, gradient: Any) -> tuple[Any, Any]:
         """w and the optimizer's state after an update."""
         updates, optimizer = self.family.transform(theta).update(gradient, optimizer, w)
         return jax.tree.map(jnp.add, w, updates), optimizer
 
-    def gradient(self, problem: Problem, w: Any, step: jax.Array) -> tuple[jax.Array, Any]:
-        """The clamped inner loss [] at w on the batch of a step, and its gradient."""
-        return self.on_batch(problem, step)(w)
+    def loss(self, model: Any) -> Callable[[Any, Any], jax.Array]:
+        """(w, batch) -> loss [] at a model state."""
+        return self.task.loss if self.task.state is None else partial(self.task.loss_of, state=model)
 
-    def on_batch(self, problem: Problem, step: jax.Array) -> Callable[[Any], tuple[jax.Array, Any]]:
+    def gradient(self, problem: Problem, w: Any, step: jax.Array, model: Any) -> tuple[jax.Array, Any]:
+        """The clamped inner loss [] at w on the batch of a step, and its gradient."""
+        return self.on_batch(problem, step, model)(w)
+
+    def on_batch(self, problem: Problem, step: jax.Array, model: Any) -> Callable[[Any], tuple[jax.Array, Any]]:
         """`gradient` as a function of w; it can be differentiated in forward mode."""
         return partial(
-            clamped_gradient(self.task.loss, self.outer_loss.clamp), batch=inner_batch(self.task, problem, step)
+            clamped_gradient(self.loss(model), self.outer_loss.clamp), batch=inner_batch(self.task, problem, step)
         )
 
-    def outer(self, inner: jax.Array, problem: Problem, w: Any, step: jax.Array) -> jax.Array:
-        """The outer loss [] at w after update `step`; without fresh batches it is the next step's inner loss."""
-        return self.fresh(problem, w, step) if self.outer_loss.outer_batches else inner
+    def next_model(self, problem: Problem, w: Any, step: jax.Array, model: Any) -> Any:
+        """The model state after the batch of a step; XLA merges this forward pass with that of the gradient."""
+        return model if self.task.state is None else self.task.loss(w, inner_batch(self.task, problem, step), model)[1]
 
-    def fresh(self, problem: Problem, w: Any, step: jax.Array) -> jax.Array:
+    def outer(self, inner: jax.Array, problem: Problem, after: InnerState) -> jax.Array:
+        """The outer loss [] after an update; without fresh batches it is the next step's inner loss."""
+        if not self.outer_loss.outer_batches:
+            return inner
+        return self.fresh(problem, after.w, after.step - 1, self.loss(after.model))
+
+    def fresh(self, problem: Problem, w: Any, step: jax.Array, loss: Callable[[Any, Any], jax.Array]) -> jax.Array:
         """The mean clamped loss [] at w on the fresh outer batches of a step."""
         count, split = self.outer_loss.outer_batches, self.outer_loss.objective
-        loss = clamped_loss(self.task.loss, self.outer_loss.clamp)
-        return sum(loss(w, outer_batch(self.task, problem, step, k, split)) for k in range(count)) / count
+        clamped = clamped_loss(loss, self.outer_loss.clamp)
+        return sum(clamped(w, outer_batch(self.task, problem, step, k, split)) for k in range(count)) / count
 
 
 def inner_batch(task: TaskFamily, problem: Problem, step: jax.Array) -> Any:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from workers.inner_step import InnerState, InnerStep, Problem
+from workers.model_state import Pulled, Visit, floats, pull_back
 
 SMALL = 256  # numbers; smaller activations share a row of the tape
 
@@ -23,6 +24,7 @@ class Tape(NamedTuple):
     w: jax.Array  # [segment + 1, N]
     gradient: jax.Array  # [segment + 1, N]
     activations: list[jax.Array]  # [segment, ...] each, of the gradient after each step; empty where they do not fit
+    model: Any = ()  # model states, [segment + 1, ...] each
 
 
 class Segment(NamedTuple):
@@ -41,6 +43,7 @@ class Cotangent(NamedTuple):
     w: Any
     optimizer: list[jax.Array]  # of the float leaves of its state
     gradient: Any
+    model: list[jax.Array]  # of the float leaves of the model state
 
 
 def forward(
@@ -60,20 +63,21 @@ def forward_on_tape(
 ) -> tuple[InnerState, jax.Array, Tape]:
     """As `forward`, on a tape that is overwritten."""
     segment = tape.w.shape[0] - 1
-    tape = _written(tape, 0, state.w, state.gradient)
+    tape = _written(tape, 0, state)
 
     def body(i: jax.Array, carry: tuple[InnerState, jax.Array, Tape]) -> tuple[InnerState, jax.Array, Tape]:
         state, losses, tape = carry
         w, optimizer = step.update(theta, state.w, state.optimizer, state.gradient)
-        on_batch = step.on_batch(problem, state.step + 1)
+        on_batch = step.on_batch(problem, state.step + 1, state.model)
         if tape.activations:
             (loss, gradient), derivative = jax.linearize(on_batch, w)
             rows = zip(tape.activations, _pack(_activations(derivative, w)))
             tape = tape._replace(activations=[kept.at[i].set(row) for kept, row in rows])
         else:
             loss, gradient = on_batch(w)
-        losses = losses.at[i].set(step.outer(loss, problem, w, state.step))
-        return InnerState(w, optimizer, gradient, state.step + 1), losses, _written(tape, i + 1, w, gradient)
+        model = step.next_model(problem, w, state.step + 1, state.model)
+        state = InnerState(w, optimizer, gradient, state.step + 1, model)
+        return state, losses.at[i].set(step.outer(loss, problem, state)), _written(tape, i + 1, state)
 
     return jax.lax.fori_loop(0, n, body, (state, _losses(segment, state), tape))
 
@@ -86,36 +90,45 @@ def reverse(step: InnerStep, theta: jax.Array, problem: Problem, segment: Segmen
 
     def body(i: jax.Array, carry: Cotangent) -> Cotangent:
         at = n - 1 - i
-        w, gradient = unravel(tape.w[at + 1]), unravel(tape.gradient[at + 1])
-        product = _hessian_product(step, problem, segment, at, carry.gradient)
-        slope = (
-            jax.grad(lambda w: step.fresh(problem, w, start.step + at))(w)
-            if step.outer_loss.outer_batches
-            else gradient
-        )
-        w_cotangent = jax.tree.map(lambda c, h, s: (c + h + weight * s).astype(c.dtype), carry.w, product, slope)
+        pulled = _pulled(step, problem, segment, at, carry)
+        slope = unravel(tape.gradient[at + 1]) if pulled.slope is None else pulled.slope
+        w_cotangent = jax.tree.map(lambda c, h, s: (c + h + weight * s).astype(c.dtype), carry.w, pulled.product, slope)
         optimizer = jax.tree.map(lambda rows: rows[at], saved)
-        floats, rebuild = _floats(optimizer)
+        leaves, rebuild = floats(optimizer)
 
         def differentiable(
-            theta: jax.Array, w: Any, floats: list[jax.Array], gradient: Any
+            theta: jax.Array, w: Any, leaves: list[jax.Array], gradient: Any
         ) -> tuple[Any, list[jax.Array]]:
-            w, optimizer = step.update(theta, w, rebuild(floats), gradient)
-            return w, _floats(optimizer)[0]
+            w, optimizer = step.update(theta, w, rebuild(leaves), gradient)
+            return w, floats(optimizer)[0]
 
-        before = unravel(tape.w[at]), floats, unravel(tape.gradient[at])
+        before = unravel(tape.w[at]), leaves, unravel(tape.gradient[at])
         pull = jax.vjp(differentiable, theta, *before)[1]
-        theta_cotangent, *rest = pull((w_cotangent, carry.optimizer))
-        return Cotangent(carry.theta + theta_cotangent, *rest)
+        theta_cotangent, w_cotangent, optimizer, gradient = pull((w_cotangent, carry.optimizer))
+        return Cotangent(carry.theta + theta_cotangent, w_cotangent, optimizer, gradient, pulled.model)
 
     return jax.lax.fori_loop(0, n, body, cotangent)
+
+
+def _pulled(step: InnerStep, problem: Problem, segment: Segment, at: jax.Array, carry: Cotangent) -> Pulled:
+    """The reverse pass through the losses of a step; `slope` is None where it is the gradient on the tape."""
+    start, tape, _, weight = segment
+    w = ravel_pytree(start.w)[1](tape.w[at + 1])
+    if step.task.state is not None:
+        before, after = (jax.tree.map(lambda rows, k=k: rows[k], tape.model) for k in (at, at + 1))
+        visit = Visit(w, before, after, start.step + at + 1, weight)
+        return pull_back(step, problem, visit, carry.gradient, carry.model)
+    product, slope = _hessian_product(step, problem, segment, at, carry.gradient), None
+    if step.outer_loss.outer_batches:
+        slope = jax.grad(lambda w: step.fresh(problem, w, start.step + at, step.task.loss))(w)
+    return Pulled(product, slope, [])
 
 
 def _hessian_product(step: InnerStep, problem: Problem, segment: Segment, at: jax.Array, direction: Any) -> Any:
     """The product of the inner loss's Hessian after step `at` with a direction."""
     start, tape, _, _ = segment
     w = ravel_pytree(start.w)[1](tape.w[at + 1])
-    on_batch = step.on_batch(problem, start.step + at + 1)
+    on_batch = step.on_batch(problem, start.step + at + 1, start.model)
     if not tape.activations:
         return jax.jvp(lambda w: on_batch(w)[1], (w,), (direction,))[1]
     derivative = jax.linearize(on_batch, w)[1]  # its numbers are replaced by the tape's, so XLA computes none
@@ -128,14 +141,17 @@ def zero_tape(step: InnerStep, segment: int, problem: Problem, state: InnerState
     flat = ravel_pytree(state.w)[0]
     rows = jnp.zeros((segment + 1, flat.size), flat.dtype)
     kept = activation_shapes(step, problem, state) if activations else []
-    return Tape(rows, jnp.zeros_like(rows), [jnp.zeros((segment, *x.shape), x.dtype) for x in kept])
+    model = jax.tree.map(lambda x: jnp.zeros((segment + 1, *jnp.shape(x)), jnp.result_type(x)), state.model)
+    return Tape(rows, jnp.zeros_like(rows), [jnp.zeros((segment, *x.shape), x.dtype) for x in kept], model)
 
 
 def activation_shapes(step: InnerStep, problem: Problem, state: InnerState) -> list[jax.ShapeDtypeStruct]:
-    """What a tape keeps of one step's activations."""
+    """What a tape keeps of one step's activations; nothing for families with model state."""
+    if step.task.state is not None:
+        return []
 
     def rows(problem: Problem, w: Any, at: jax.Array) -> list[jax.Array]:
-        return _pack(_activations(jax.linearize(step.on_batch(problem, at), w)[1], w))
+        return _pack(_activations(jax.linearize(step.on_batch(problem, at, ()), w)[1], w))
 
     return jax.eval_shape(rows, problem, state.w, state.step)
 
@@ -176,9 +192,10 @@ def _unpack(rows: list[jax.Array], like: list[jax.Array]) -> list[jax.Array]:
     return leaves
 
 
-def _written(tape: Tape, row: jax.Array | int, w: Any, gradient: Any) -> Tape:
-    flat_w, flat_gradient = ravel_pytree(w)[0], ravel_pytree(gradient)[0]
-    return tape._replace(w=tape.w.at[row].set(flat_w), gradient=tape.gradient.at[row].set(flat_gradient))
+def _written(tape: Tape, row: jax.Array | int, state: InnerState) -> Tape:
+    flat_w, flat_gradient = ravel_pytree(state.w)[0], ravel_pytree(state.gradient)[0]
+    model = jax.tree.map(lambda rows, x: rows.at[row].set(x), tape.model, state.model)
+    return tape._replace(w=tape.w.at[row].set(flat_w), gradient=tape.gradient.at[row].set(flat_gradient), model=model)
 
 
 def _losses(segment: int, state: InnerState) -> jax.Array:
@@ -203,16 +220,5 @@ def _optimizer_states(step: InnerStep, theta: jax.Array, segment: Segment) -> An
 def zero_cotangent(theta: jax.Array, state: InnerState) -> Cotangent:
     """Where the reverse pass begins: no loss depends on what follows the last step."""
     zeros = jax.tree.map(jnp.zeros_like, state.w)
-    return Cotangent(jnp.zeros_like(theta), zeros, [jnp.zeros_like(x) for x in _floats(state.optimizer)[0]], zeros)
-
-
-def _floats(state: Any) -> tuple[list[jax.Array], Any]:
-    """The leaves that have derivatives, and a function from them back to the whole state; step counts have none."""
-    leaves, tree = jax.tree.flatten(state)
-    places = [i for i, leaf in enumerate(leaves) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)]
-
-    def rebuild(floats: list[jax.Array]) -> Any:
-        replaced = dict(zip(places, floats))
-        return jax.tree.unflatten(tree, [replaced.get(i, leaf) for i, leaf in enumerate(leaves)])
-
-    return [leaves[i] for i in places], rebuild
+    optimizer, model = ([jnp.zeros_like(x) for x in floats(tree)[0]] for tree in (state.optimizer, state.model))
+    return Cotangent(jnp.zeros_like(theta), zeros, optimizer, zeros, model)

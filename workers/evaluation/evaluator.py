@@ -56,7 +56,7 @@ class Evaluator:
             seconds += time.perf_counter() - before
             losses.append(chunk)
             weights = unroll.reported(state.optimizer, state.w)
-            points.append(self._measure(weights, problem.data, jax.random.fold_in(key, end)))
+            points.append(self._measure((weights, state.model), problem.data, jax.random.fold_in(key, end)))
             if job.bound is not None and sum(c.sum(dtype=np.float64) for c in losses) > job.bound * boundaries[-1]:
                 break
         curves = curves_of(self.objective, boundaries, losses, points)
@@ -164,16 +164,22 @@ def blocks_of(losses: np.ndarray) -> tuple[float, ...]:
     return tuple(float(f"{mean:.5g}") for mean in sums / np.diff(ends, prepend=0))
 
 
-def measure(task: TaskFamily, clamp: float, w: Any, data: Any, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Losses [3] on the splits, clamped, and accuracy [] on the test split (NaN for a family that has none)."""
+def measure(
+    task: TaskFamily, clamp: float, model: tuple[Any, Any], data: Any, key: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Losses [3] on the splits, clamped, and accuracy [] on the test split (NaN for a family that has none).
+
+    Args:
+      model: the weights, and the model state.
+    """
     losses, accuracy = [], jnp.float32(jnp.nan)
     for k, split in enumerate(SPLITS):
         keys = jax.random.split(jax.random.fold_in(key, k), MEASURED)
         batches = [task.batch(data, one, split) for one in keys]
-        values = jnp.stack([task.loss(w, batch) for batch in batches])
+        values = jnp.stack([task.loss_of(model[0], batch, model[1]) for batch in batches])
         losses.append(jnp.mean(jnp.where(jnp.isfinite(values), jnp.minimum(values, clamp), clamp)))
         if split == "test" and task.accuracy is not None:
-            accuracy = jnp.mean(jnp.stack([task.accuracy(w, batch) for batch in batches]))
+            accuracy = jnp.mean(jnp.stack([task.accuracy_of(model[0], batch, model[1]) for batch in batches]))
     return jnp.stack(losses), accuracy
 
 

@@ -1,0 +1,61 @@
+"""The interface of a task family: what an inner problem trains, as functions."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+
+class TaskFamily(NamedTuple):
+    """A distribution over tasks, as functions. A task is its `data`, a pytree with the same shapes for every task.
+
+    `sample` runs on the host with NumPy; the other functions are traced by JAX, under grad, vmap and scan, so they must
+    not depend on values in Python. Weights `w` are a pytree of floating-point arrays in any structure.
+
+    Attributes:
+      sample: (random, outer_split) -> data. `outer_split` is "outer_train" or "outer_test"; a learned optimizer is trained
+        on the one and evaluated on the other.
+      init: (key) -> w, the initial weights.
+      batch: (data, key, split) -> batch, a random minibatch of the inner split "train", "valid" or "test", in any structure.
+      loss: (w, batch) -> scalar of shape [] in a floating-point dtype, at least 0: losses are clamped from above only.
+      accuracy: (w, batch) -> fraction of correct predictions, shape [], or None for tasks that have none.
+      state: (key) -> initial model state, such as the running statistics of batch normalization, or None for models that
+        have none. With it, loss is (w, batch, state) -> (scalar, next state), and accuracy is (w, batch, state) ->
+        fraction. Each training batch sets the state; the state is no weight: the optimizer does not see it.
+
+    A family of mean-estimation problems, whose loss is half the squared distance to a random target:
+
+    >>> import jax.numpy as jnp
+    >>> family = TaskFamily(
+    ...     sample=lambda random, outer_split: {"target": random.normal(size=3).astype(np.float32)},
+    ...     init=lambda key: {"w": jnp.zeros(3)},
+    ...     batch=lambda data, key, split: data["target"],
+    ...     loss=lambda w, batch: 0.5 * jnp.sum((w["w"] - batch) ** 2),
+    ... )
+    >>> data = family.sample(np.random.default_rng(0), "outer_train")
+    >>> w = family.init(jax.random.key(0))
+    >>> batch = family.batch(data, jax.random.key(1), "train")
+    >>> gradient = jax.grad(family.loss)(w, batch)["w"]
+    >>> bool(jnp.allclose(gradient, -data["target"]))
+    True
+
+    `task.family = "module:function"` in a configuration names a function that returns one, given the `Config`
+    (docs/own_task.py).
+    """
+
+    sample: Callable[[np.random.Generator, str], Any]
+    init: Callable[[jax.Array], Any]
+    batch: Callable[[Any, jax.Array, str], Any]
+    loss: Callable[..., Any]
+    accuracy: Callable[..., jax.Array] | None = None
+    state: Callable[[jax.Array], Any] | None = None
+
+    def loss_of(self, w: Any, batch: Any, state: Any) -> jax.Array:
+        """The loss [] alone, of families with and without model state."""
+        return self.loss(w, batch) if self.state is None else self.loss(w, batch, state)[0]
+
+    def accuracy_of(self, w: Any, batch: Any, state: Any) -> jax.Array:
+        """The fraction of correct predictions [], of families with and without model state."""
+        assert self.accuracy is not None
+        return self.accuracy(w, batch) if self.state is None else self.accuracy(w, batch, state)
