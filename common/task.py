@@ -11,8 +11,10 @@ from common.config import Config, TaskConfig
 from common.data.dataset import Dataset, outer_classes
 from common.errors import UserError
 from common.networks import conv, dense
+from common.own_task.source import place, place_of_error
+from common.own_task.task import Task
 from common.task_family import TaskFamily as TaskFamily
-from common.user_code import load_function
+from common.user_code import load
 
 
 class Images(NamedTuple):
@@ -126,14 +128,37 @@ def quadratic(config: TaskConfig) -> TaskFamily:
 
 
 def user_family(config: Config) -> TaskFamily:
-    """Calls the function that `task.family = "module:function"` names with the configuration; returns its TaskFamily.
+    """The family of what `task.family = "module:name"` names: an `outertrain.Task`, or a function of the configuration
+    that returns one or a TaskFamily.
 
     Raises:
-      UserError: the function cannot be loaded, or returns something else.
+      UserError: it cannot be loaded, fails, or is something else.
     """
-    family = load_function("task.family", config.task.family, "a TaskFamily")(config)
-    if not isinstance(family, TaskFamily):
+    found = named = load("task.family", config.task.family)
+    if not isinstance(found, Task):
+        if not callable(found):
+            raise UserError(
+                f"task.family: {config.task.family} is not a function: name an outertrain.Task, or a function of the "
+                "configuration that returns one or a TaskFamily"
+            )
+        found = _returned(found, config)
+    if isinstance(found, Task):
+        return found.family(config)
+    if not isinstance(found, TaskFamily):
         raise UserError(
-            f"task.family: {config.task.family} returned {type(family).__name__}, not a common.task.TaskFamily"
+            f"task.family: {config.task.family} returned {type(found).__name__}, not an outertrain.Task or a "
+            f"common.task.TaskFamily ({place(named)})"
         )
-    return family
+    return found
+
+
+def _returned(function: Callable[[Config], Any], config: Config) -> Any:
+    """What the user's function returns. Raises UserError where it fails."""
+    try:
+        return function(config)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
+        raise UserError(
+            f"task.family: {config.task.family} fails: {type(error).__name__}: {error} ({place_of_error(error)})"
+        ) from error

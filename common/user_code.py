@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import UserError
+from common.own_task.imports import check_imports
 
-PACKAGES = ("common", "learner", "workers", "cluster")  # ours
+PACKAGES = ("common", "learner", "workers", "cluster")  # ours, besides the module outertrain
 
 
 def load_function(key: str, reference: str, returned: str) -> Callable[..., Any]:
-    """The function that a key of the configuration names. The current directory is appended to the import path.
+    """The function that a key of the configuration names.
 
     Args:
       key: of the configuration, for errors.
@@ -20,15 +21,29 @@ def load_function(key: str, reference: str, returned: str) -> Callable[..., Any]
       returned: what the function should return, for errors.
 
     Raises:
-      UserError: the module cannot be imported or has the name of one of our packages, or the function does not exist.
+      UserError: as `load`, or it is not a function.
+    """
+    found = load(key, reference)
+    if not callable(found):
+        raise UserError(f"{key}: {reference} is not a function: name one that returns {returned}")
+    loaded: Callable[..., Any] = found
+    return loaded
+
+
+def load(key: str, reference: str) -> Any:
+    """What a key of the configuration names. The current directory is appended to the import path.
+
+    Raises:
+      UserError: the module cannot be imported or has the name of one of our packages, or the name does not exist.
     """
     module_name, _, function_name = reference.partition(":")
-    if module_name.split(".")[0] in PACKAGES:
+    if module_name.split(".")[0] in (*PACKAGES, "outertrain"):
         raise UserError(f"{key}: the module {module_name!r} would shadow ours: give it another name")
+    check_imports(key, module_name, Path.cwd(), PACKAGES)
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)  # appended, not prepended: a user's file must not shadow a library
     try:
-        function = getattr(importlib.import_module(module_name), function_name)
+        return getattr(importlib.import_module(module_name), function_name)
     except (ImportError, AttributeError) as error:
         if isinstance(error, ImportError) and (ours := (error.name or "").split(".")[0]) in PACKAGES:
             raise UserError(
@@ -43,7 +58,3 @@ def load_function(key: str, reference: str, returned: str) -> Callable[..., Any]
             f"{key} = {reference!r} cannot be loaded: {module_name} fails when it is imported "
             f"({type(error).__name__}: {error}); a script needs `if __name__ == '__main__':` before what it runs"
         ) from error
-    if not callable(function):
-        raise UserError(f"{key}: {reference} is not a function: name one that returns {returned}")
-    loaded: Callable[..., Any] = function
-    return loaded

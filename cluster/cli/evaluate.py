@@ -10,6 +10,7 @@ import click
 
 from cluster.cli import STARTED, console, options
 from cluster.cli.console import counter
+from cluster.cli.dry_step import check_task
 from cluster.cli.interrupt import Interrupt
 from cluster.cli.options import Place
 from cluster.cli.subject import Request, Subject, find_all, make_pool
@@ -84,6 +85,8 @@ def assess(subject: Subject, place: Place, compute: Compute, activity: str) -> d
         raise UserError("evaluation.tasks = 0 leaves nothing to do: give --tasks of at least 1")
     with exclusive(run, EVALUATION), Interrupt() as interrupt, console.make() as show:
         show.say(f"results in {run.evaluation}")
+        if not place.cluster:
+            check_task(config)
         with make_pool(subject, place) as pool:
             if not place.cluster:
                 check_own(config)

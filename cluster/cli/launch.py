@@ -6,6 +6,7 @@ import sys
 import click
 
 from cluster.cli import options
+from cluster.cli.dry_step import check_task
 from cluster.launchers import ray_cluster
 from cluster.runs import directory
 from cluster.runs.directory import exclusive
@@ -38,6 +39,8 @@ def command(config: str | None, name: str, overrides: tuple[str, ...], resume: b
     scaled = run.worker_target() if resume and not asked_now else None
     workers = settings.workers.count if scaled is None else scaled
     try:
+        if found := check_task(settings):
+            print(printable(found), file=sys.stderr)
         with exclusive(run), ray_cluster.connected(run.name, settings):
             ray_cluster.launch(run, workers, spread=not pack)
     except BaseException:  # an interrupt too: the name would stay taken

@@ -33,6 +33,7 @@ COMMANDS = {  # module of cluster.cli, which holds the command -> its line in `o
     "reproduce": "Recompute figures of the paper.",
     "config": "Explain the configuration keys.",
     "data": "Prepare image data sets.",
+    "init-task": "Write a starting point for a model of your own.",
     "bench": "Measure the unroll engine and the learner on this machine.",
 }
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EIO, errno.ESTALE)
@@ -47,7 +48,7 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"cluster.cli.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"cluster.cli.{cmd_name.replace('-', '_')}").command
         return command
 
     def resolve_command(

@@ -11,6 +11,7 @@ import click
 
 from cluster.cli import STARTED, console, options
 from cluster.cli.console import counter
+from cluster.cli.dry_step import check_task
 from cluster.cli.interrupt import Interrupt, Interrupted
 from cluster.launchers.host import RunHost
 from cluster.monitoring import progress
@@ -61,6 +62,8 @@ def train(request: Request, mode: Mode) -> int:
             if note:
                 show.say(note)
             show.say(f"run {run.name}: {config.outer.updates} outer updates, results in {run.path}")
+            if found := check_task(config):
+                show.say(found)
             work(run, config, mode, interrupt, show)
         except Interrupted:
             raise Interrupted(

@@ -1,0 +1,120 @@
+"""`outertrain.train` and `outertrain.evaluate`: the commands as functions, each in a process of its own.
+
+The process of the caller keeps its JAX, its threads and its signal handlers. Messages go to standard error, as those of
+the commands do.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import optax
+
+from cluster.api.load import load
+from cluster.api.reference import reference
+from common.configfile import toml
+from common.errors import UserError
+from common.own_task.task import Task
+
+PREFIX = "outertrain: "  # of the sentence that says why a command failed
+
+
+class Trained(NamedTuple):
+    """A finished run."""
+
+    name: str
+    facts: Mapping[str, Any]  # what `outertrain train --json` prints
+
+    @property
+    def report(self) -> Path:
+        """The page of plots."""
+        return Path(self.facts["report"])
+
+    def optimizer(self, version: int | str | None = None) -> optax.GradientTransformationExtraArgs:
+        """The learned optimizer, at an outer update (default: the newest)."""
+        return load(self.name, version)
+
+
+def train(
+    task: Task | str | None = None,
+    config: str | Path | None = None,
+    *,
+    name: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    in_process: bool = False,
+) -> Trained:
+    """Outer-trains an optimizer on this machine, evaluates it and writes its report.
+
+    Args:
+      task: an `outertrain.Task` of an importable module, or "module:name"; default: that of the configuration.
+      config: a TOML file or a preset (default: own-task where a task is given, else quickstart).
+      name: of the run.
+      settings: keys of the configuration with their values, such as {"outer.updates": 100}.
+      in_process: one process, without Ray; deterministic.
+
+    Raises:
+      UserError: the request cannot be met; the text says why.
+    """
+    family = {} if task is None else {"task.family": task if isinstance(task, str) else reference(task)}
+    source = config or ("own-task" if task is not None else "quickstart")
+    named = [] if name is None else ["--name", name]
+    facts = _run(["train", str(source), *named, *_options({**family, **(settings or {})}, in_process)])
+    return Trained(facts["run"], facts)
+
+
+def evaluate(
+    *optimizers: str | Path,
+    config: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    in_process: bool = False,
+) -> dict[str, Any]:
+    """Compares learned optimizers with tuned baselines on unseen tasks; returns what `outertrain evaluate --json` prints.
+
+    Args:
+      optimizers: runs, theta files, names of included optimizers, and baselines to compare these with.
+      config: whose tasks theta files are evaluated on: a TOML file or a preset.
+      settings, in_process: as those of `train`.
+
+    Raises:
+      UserError: the request cannot be met; the text says why.
+    """
+    tasks = [] if config is None else ["--config", str(config)]
+    return _run(["evaluate", *map(str, optimizers), *tasks, *_options(settings or {}, in_process)])
+
+
+def _options(settings: Mapping[str, Any], in_process: bool) -> Sequence[str]:
+    pairs = [part for key, value in settings.items() for part in ("--set", f"{key}={toml(value)}")]
+    return [*pairs, *(["--in-process"] if in_process else []), "--json"]
+
+
+def _run(arguments: Sequence[str]) -> dict[str, Any]:
+    """Runs a command and returns the JSON object that it prints. Raises UserError where it fails."""
+    command = [sys.executable, "-P", "-m", "cluster.cli.main", *arguments]  # -P: no module of this folder replaces ours
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1, env=_environment()
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        sentence = ""
+        try:
+            for line in process.stderr:
+                sentence = line.removeprefix(PREFIX).strip() or sentence
+                sys.stderr.write(line)
+            printed = process.stdout.read().strip()
+        except KeyboardInterrupt:  # of a notebook, which interrupts this process only; the command writes a checkpoint
+            process.send_signal(signal.SIGINT)
+            process.wait()
+            raise
+    if process.returncode:
+        raise UserError(sentence or f"the command {' '.join(arguments)} ended with code {process.returncode}")
+    facts: dict[str, Any] = json.loads(printed.splitlines()[-1])
+    return facts
+
+
+def _environment() -> dict[str, str]:
+    """That of this process, without what JAX was told for this process alone."""
+    return {key: value for key, value in os.environ.items() if key != "JAX_PLATFORMS"} | {"PYTHONUNBUFFERED": "1"}

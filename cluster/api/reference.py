@@ -1,0 +1,44 @@
+"""The name by which other processes import a `Task` that this process holds."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+from common.errors import UserError
+from common.own_task.task import Task
+
+
+def reference(task: Task) -> str:
+    """`module:name` of a task. Raises UserError for one that no other process can import."""
+    for module in _modules(task):
+        for name, value in list(vars(module).items()):
+            if value is task:
+                return f"{_importable(module)}:{name}"
+    raise UserError(
+        "the task is in no module, so workers cannot import it: assign it to a name at the top of a file, such as "
+        "`task = outertrain.Task(...)` in my_model.py"
+    )
+
+
+def _modules(task: Task) -> Iterator[ModuleType]:
+    """The module of the loss first, then all others."""
+    own = sys.modules.get(getattr(task.loss, "__module__", None) or "")
+    yield from filter(None, (own,))
+    yield from (module for module in list(sys.modules.values()) if isinstance(module, ModuleType) and module is not own)
+
+
+def _importable(module: ModuleType) -> str:
+    if module.__name__ != "__main__":
+        return module.__name__
+    file = getattr(module, "__file__", None)
+    if file is None:
+        raise UserError(
+            "the task is defined in a notebook or an interactive session, so workers cannot import it: write its cell to a "
+            "file (`%%writefile my_model.py`) and import the task from there"
+        )
+    if Path(file).resolve().parent != Path.cwd():
+        raise UserError(
+            f"workers import {Path(file).name} from the current folder: start Python in {Path(file).parent}"
+        )
+    return Path(file).stem

@@ -1,0 +1,131 @@
+"""The data of a user's task: arrays of rows, their division into outer and inner splits, and what is said about it.
+
+Half of the rows, drawn once by `dataset.seed`, train the optimizer (outer_train), and the other half test it (outer_test).
+Each task divides the rows of its half at random into 70 % train, 15 % valid and 15 % test. Data of a function are
+divided in the same way, without the halves: each call returns the rows of another task.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from common.errors import UserError
+
+FRACTIONS = {"train": 0.7, "valid": 0.15}  # of the rows of a task; the rest is test
+FEWEST = 10  # rows of a task, for one of each inner split at least
+KINDS = "biuf"  # NumPy's codes of Booleans, integers and floating-point numbers
+
+
+class Rows(NamedTuple):
+    """Where the tasks of a user take their rows."""
+
+    draw: Callable[[np.random.Generator, str], Any]  # (random, outer_split) -> arrays [rows, ...] of one task
+    source: str  # a few words on where the rows come from, for messages
+
+    def task(self, random: np.random.Generator, outer_split: str) -> dict[str, Any]:
+        """The rows of one task by inner split, each a pytree like the data."""
+        arrays = self.draw(random, outer_split)
+        order, ends = random.permutation(count(arrays)), bounds(count(arrays))
+        parts = zip(("train", "valid", "test"), np.split(order, ends))
+        return {split: jax.tree.map(lambda x, rows=rows: x[rows], arrays) for split, rows in parts}
+
+
+def open_rows(data: Any, seed: int) -> Rows:
+    """The rows of `outertrain.Task.data`.
+
+    Args:
+      data: a pytree of arrays with one row per example, the path of an `.npz` file of such arrays, or a function
+        (random) or (random, outer_split) -> such a pytree for one task.
+      seed: of the division into halves.
+
+    Raises:
+      UserError: the data cannot be read, are no numbers, or differ in their number of rows.
+    """
+    if callable(data):
+        return Rows(_function(data), f"each task calls {getattr(data, '__name__', 'the function')}")
+    arrays, name = (_read(Path(data)), str(data)) if isinstance(data, str | Path) else (data, "the data")
+    arrays = checked(arrays, name)
+    halves = np.array_split(np.random.default_rng(seed).permutation(count(arrays)), 2)
+    if len(halves[1]) < FEWEST:
+        raise UserError(
+            f"{name} have {count(arrays)} rows, too few to divide: {2 * FEWEST} are needed at least, half of which train the "
+            "optimizer, while the other half test it"
+        )
+    chosen = {"outer_train": halves[0][: len(halves[1])], "outer_test": halves[1]}  # equal shapes for every task
+
+    def draw(random: np.random.Generator, outer_split: str) -> Any:
+        return jax.tree.map(lambda x: x[chosen[outer_split]], arrays)
+
+    return Rows(draw, f"{count(arrays)} rows, half of which train the optimizer while the other half test it")
+
+
+def _function(data: Callable[..., Any]) -> Callable[[np.random.Generator, str], Any]:
+    name = getattr(data, "__name__", "the function of the data")
+    takes_split = len(inspect.signature(data).parameters) > 1
+
+    def draw(random: np.random.Generator, outer_split: str) -> Any:
+        arrays = checked(data(random, outer_split) if takes_split else data(random), f"the data that {name} returned")
+        if count(arrays) < FEWEST:
+            raise UserError(f"the data that {name} returned have {count(arrays)} rows: return at least {FEWEST}")
+        return arrays
+
+    return draw
+
+
+def _read(path: Path) -> Mapping[str, np.ndarray]:
+    """The arrays of an `.npz` file by name."""
+    if not path.is_file():
+        raise UserError(
+            f"the data file {str(path)!r} does not exist in {Path.cwd()}: write an .npz file there with numpy.savez, or give an "
+            "absolute path"
+        )
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, ValueError, AttributeError, EOFError) as error:
+        raise UserError(
+            f"the data file {str(path)!r} cannot be read as .npz ({error}): write it with numpy.savez, with arrays of numbers"
+        ) from None
+
+
+def checked(arrays: Any, name: str) -> Any:
+    """The pytree as NumPy arrays of numbers with equally many rows. Raises UserError otherwise."""
+    leaves, tree = jax.tree_util.tree_flatten_with_path(arrays)
+    if not leaves:
+        raise UserError(f"{name} hold no array: give arrays with one row per example, such as {{'x': x, 'y': y}}")
+    found = []
+    for path, leaf in leaves:
+        array, where = np.asarray(leaf), f"{name}{jax.tree_util.keystr(path)}"
+        if array.dtype.kind not in KINDS and array.dtype.name != "bfloat16":
+            raise UserError(f"{where} have dtype {array.dtype}: give numbers, such as numpy.int32 codes of the classes")
+        if array.ndim == 0:
+            raise UserError(f"{where} is a single number: give an array with one row per example")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            bad = int((~np.isfinite(array)).sum())
+            raise UserError(f"{where} hold {bad} numbers that are not finite: remove or replace these")
+        found.append(array)
+    counts = {jax.tree_util.keystr(path): len(array) for (path, _), array in zip(leaves, found)}
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{key or 'the array'} {rows}" for key, rows in counts.items())
+        raise UserError(f"{name} differ in their number of rows ({listed}): give one row of each per example")
+    return jax.tree.unflatten(tree, found)
+
+
+def count(arrays: Any) -> int:
+    """Rows of a pytree of arrays."""
+    return len(jax.tree.leaves(arrays)[0])
+
+
+def bounds(rows: int) -> list[int]:
+    """Where the rows of a task are cut into train, valid and test; each has one row at least."""
+    train = round(rows * FRACTIONS["train"])
+    return [train, train + max(1, round(rows * FRACTIONS["valid"]))]
+
+
+def keys_of(data: Any) -> str:
+    """The keys of a dictionary of arrays, quoted, for messages; "" for other structures."""
+    return ", ".join(map(repr, data)) if isinstance(data, Mapping) else ""
