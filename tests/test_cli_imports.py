@@ -27,7 +27,7 @@ CLUSTER = """
 import ray
 from cluster.launchers import ray_cluster
 ray_cluster.find_head = lambda: "127.0.0.1:1"
-ray.init = ray.shutdown = ray.kill = mock.Mock()
+ray.init = ray.shutdown = ray.kill = ray.wait = mock.Mock()
 ray.get = ray.get_actor = mock.MagicMock()
 ray.util.list_named_actors = mock.Mock(return_value=[])
 """
@@ -61,7 +61,7 @@ def test_reading_a_run_directory_loads_no_heavy_library(words: str, folder: Path
     assert not loaded(words.split(), folder) & HEAVY
 
 
-@pytest.mark.parametrize("words", ["scale run-1 3", "stop run-1 --now"])
+@pytest.mark.parametrize("words", ["scale run-1 3", "stop run-1 --now", "list --cluster", "logs run-1 --cluster"])
 def test_cluster_operations_load_ray_and_no_jax(words: str, folder: Path) -> None:
     names = loaded(words.split(), folder, CLUSTER)
     assert "ray" in names and not names & NUMERICAL

@@ -59,6 +59,8 @@ def test_evaluate_launched_run_with_and_without_its_workers(folder: Path, capsys
     assert json.loads(done.stdout)["version"] > facts["version"]
     assert target.read_bytes() == announced  # Prometheus still watches the fleet of the run
 
+    check_commands_elsewhere(folder, capsys)
+
     assert main(["scale", "a", "0"]) == 0
     wait_until_no_workers()
     assert main(["evaluate", "a", "--cluster"]) == 2
@@ -68,6 +70,21 @@ def test_evaluate_launched_run_with_and_without_its_workers(folder: Path, capsys
     assert "runs with 0 workers" in capsys.readouterr().err  # as many as were asked for last
     assert main(["stop", "a"]) == 0
     assert not list((folder / "runs/a").glob("metrics-*.json"))
+
+
+def check_commands_elsewhere(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    """Where the run directory cannot be read, `list` and `logs` ask the run's actors."""
+    (folder / "runs/a/log.txt").write_text("first\nlast line\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OUTERTRAIN_RUNS", str(folder / "elsewhere"))
+        assert main(["list", "--cluster", "--json"]) == 0
+        (status,) = json.loads(capsys.readouterr().out)
+        assert (status["run"], status["state"], status["path"]) == ("a", "running", str(folder / "runs/a"))
+        assert status["fleet"]["running"] == 2 and status["nodes"]
+        assert main(["list", "--cluster"]) == 0 and "workers 2" in capsys.readouterr().out
+        assert main(["logs", "a", "--cluster", "--lines", "1"]) == 0 and capsys.readouterr().out == "last line\n"
+        assert main(["logs", "b", "--cluster"]) == 2
+        assert "the run 'b' is not on this cluster (runs there: a)" in capsys.readouterr().err
 
 
 def wait_until_no_workers() -> None:

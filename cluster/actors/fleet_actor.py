@@ -16,6 +16,7 @@ from cluster.actors.aggregator_actor import start_aggregator
 from cluster.actors.base import actor_class, retried_by_ray
 from cluster.actors.fleet import Fleet, Limits
 from cluster.actors.ray_workers import RayWorkers
+from cluster.actors.run_reader import RunReader
 from cluster.actors.worker_actor import start_worker
 from cluster.monitoring import targets
 from cluster.monitoring.endpoint import Endpoint
@@ -37,7 +38,7 @@ class FleetSpec:
     announced: bool = True  # the fleet of the run, which Prometheus watches; others may work alongside it
 
 
-class FleetActor:
+class FleetActor(RunReader):
     """Owns the worker actors: they end with its process."""
 
     def __init__(self, spec: FleetSpec):

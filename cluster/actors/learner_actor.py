@@ -7,6 +7,7 @@ from typing import Any
 import ray
 
 from cluster.actors.base import actor_class, retried_by_ray
+from cluster.actors.run_reader import RunReader
 from cluster.actors.worker_program import add_user_folder
 from cluster.monitoring.run_status import LearnerReport
 from cluster.monitoring.targets import LEARNER
@@ -15,7 +16,7 @@ from common import runtime
 from learner.status import LearnerStatus
 
 
-class LearnerActor:
+class LearnerActor(RunReader):
     """While its run cannot be opened, every call raises the reason, and opening is retried now and then."""
 
     def __init__(self, run: str):
@@ -24,7 +25,7 @@ class LearnerActor:
         add_user_folder()
         from cluster.actors.learner_service import LearnerService, RetriedOpening  # JAX
 
-        directory = RunDirectory(Path(run))
+        self._run = directory = RunDirectory(Path(run))
         directory.start_log()
         with retried_by_ray():
             self._service = RetriedOpening(lambda: LearnerService(directory))

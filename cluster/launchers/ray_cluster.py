@@ -158,7 +158,7 @@ def launch(
 
 def handles(run: str) -> Handles:
     """Returns the actors of a run on this cluster. Raises UserError when there is none."""
-    found = Handles(_find(run, targets.LEARNER), _find(run, targets.FLEET))
+    found = find(run)
     if found == (None, None):
         known = ", ".join(runs()) or "none"
         raise UserError(f"the run {run!r} is not on this cluster (runs there: {known}): launch it with --resume")
@@ -175,11 +175,16 @@ def fleet_of(run: str) -> Any:
     return fleet
 
 
-def _find(run: str, actor: str) -> Any:
+def find(run: str) -> Handles:
+    """Returns the actors of a run on this cluster, as far as it has them."""
+    return Handles(_actor(run, targets.LEARNER), _actor(run, targets.FLEET))
+
+
+def _actor(run: str, name: str) -> Any:
     import ray
 
     try:
-        return ray.get_actor(actor, PREFIX + run)
+        return ray.get_actor(name, PREFIX + run)
     except ValueError:
         return None
 

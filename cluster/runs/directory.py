@@ -6,7 +6,6 @@ import os
 import shlex
 import shutil
 import tempfile
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +20,7 @@ from learner import checkpoints, history
 
 ROOT_VARIABLE = "OUTERTRAIN_RUNS"
 TRAINING, EVALUATION, SEARCH = "lock", "evaluation.lock", "search.lock"  # lock files of a run, for `exclusive`
+LOG_BYTES = 2**20  # of the end of a log, which is all that a command reads
 LONGEST_NAME = 200  # bytes; file systems allow 255, with what is appended to it
 
 
@@ -102,11 +102,14 @@ class RunDirectory:
         return LogFile(self.log_file)
 
     def log(self, lines: int) -> str:
-        """The last lines of the run's log; "" when there is no log."""
+        """The last lines of the run's log, of its last `LOG_BYTES`; "" when there is no log."""
         if not self.log_file.exists():
             return ""
-        with open(self.log_file, errors="replace") as file:
-            return "".join(deque(file, maxlen=lines))
+        with open(self.log_file, "rb") as file:
+            start = max(0, file.seek(0, os.SEEK_END) - LOG_BYTES)
+            file.seek(start)
+            found = file.read().decode(errors="replace").splitlines(keepends=True)
+        return "".join(found[1 if start else 0 :][-lines:])  # the first line may be torn
 
     def worker_target(self) -> int | None:
         """The number of workers that was last asked for; None when the run was never scaled."""
