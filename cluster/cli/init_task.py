@@ -9,7 +9,10 @@ import click
 
 from common.errors import UserError, printable
 
-FILES = ("model.py", "config.toml")
+FILES = {  # name in the new folder -> package and name of the text
+    "model.py": ("cluster.cli", "starting_point/model.py"),
+    "config.toml": ("common.presets", "own-task.toml"),
+}
 
 
 @click.command()
@@ -32,8 +35,8 @@ def write(folder: Path) -> None:
         raise UserError(f"{folder} holds {' and '.join(taken)} already: name another folder, or move it away")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name in FILES:
-            text = (resources.files("cluster.cli") / "starting_point" / name).read_text(encoding="utf-8")
+        for name, (package, source) in FILES.items():
+            text = (resources.files(package) / source).read_text(encoding="utf-8")
             (folder / name).write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write to {folder} ({error.strerror}): name another folder") from None
