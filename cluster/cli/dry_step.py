@@ -1,5 +1,6 @@
 """One step of a user's task before workers start, in a process of its own: JAX is loaded there, and Ray here."""
 
+import json
 import subprocess
 import sys
 
@@ -7,7 +8,7 @@ from common import configfile
 from common.config import Config
 from common.errors import UserError
 
-PREFIX = "outertrain: "  # of the sentence that says what is wrong
+FOUND, ERROR = "found", "error"  # keys of what the process prints
 
 
 def check_task(config: Config) -> str:
@@ -20,30 +21,32 @@ def check_task(config: Config) -> str:
         return ""
     command = [sys.executable, "-P", "-m", __name__]  # -P: no module of the current folder replaces ours
     done = subprocess.run(command, input=configfile.dump(config), capture_output=True, text=True)
-    if done.returncode == 0:
-        return done.stdout.rpartition(PREFIX)[2].strip()  # after whatever the user's code prints
-    if PREFIX in done.stderr:
-        raise UserError(done.stderr.rpartition(PREFIX)[2].strip())
-    raise UserError(
-        f"task.family = {config.task.family!r}: the process that tries one step of it ended with code {done.returncode}: "
-        f"{done.stderr.strip()[-500:] or 'it printed nothing'}"
-    )
+    answer = done.stdout.rstrip("\n").rpartition("\n")[2]  # after whatever the user's code prints
+    if done.returncode or not answer.startswith("{"):
+        raise UserError(
+            f"task.family = {config.task.family!r}: the process that tries one step of it ended with code {done.returncode}: "
+            f"{done.stderr.strip()[-500:] or 'it printed nothing'}"
+        )
+    said = json.loads(answer)
+    if ERROR in said:
+        raise UserError(said[ERROR])
+    return str(said[FOUND])
 
 
-def main() -> int:
-    """Receives a configuration on standard input; prints the sentence to standard output, or an error to standard error."""
+def main() -> None:
+    """Receives a configuration on standard input; its last line of standard output is a JSON object."""
     from common import runtime
 
     runtime.prepare(pin=False)  # before the next import, which loads JAX
     from common.own_task.dry_step import check_config
 
     try:
-        print(PREFIX + check_config(configfile.from_dict(configfile.parse(sys.stdin.read(), "the configuration"))))
+        config = configfile.from_dict(configfile.parse(sys.stdin.read(), "the configuration"))
+        said = {FOUND: check_config(config)}
     except UserError as error:
-        print(f"{PREFIX}{error}", file=sys.stderr)
-        return 2
-    return 0
+        said = {ERROR: str(error)}
+    print(f"\n{json.dumps(said)}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
