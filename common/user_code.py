@@ -8,6 +8,7 @@ from typing import Any
 
 from common.errors import UserError
 from common.own_task.imports import check_imports
+from common.own_task.source import place_of_error
 
 PACKAGES = ("common", "learner", "workers", "cluster")  # ours, besides the module outertrain
 
@@ -54,7 +55,8 @@ def load(key: str, reference: str) -> Any:
             f"{key} = {reference!r} cannot be loaded ({error}): run where {module_name}.py is, or install it"
         ) from error
     except (Exception, SystemExit) as error:  # whatever the user's module does when it is imported
+        at = place_of_error(error)
         raise UserError(
             f"{key} = {reference!r} cannot be loaded: {module_name} fails when it is imported "
-            f"({type(error).__name__}: {error}); a script needs `if __name__ == '__main__':` before what it runs"
+            f"({type(error).__name__}: {error}{at and f', {at}'}); a script needs `if __name__ == '__main__':` before what it runs"
         ) from error

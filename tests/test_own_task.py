@@ -300,6 +300,12 @@ def test_task_in_a_module_is_named_by_the_configuration(project):
     assert dry_step.check_config(Config()) == ""
 
 
+def test_module_that_fails_is_named_with_its_line(project):
+    (project / "mine.py").write_text("\nlimit = {}['size']\n")
+    with pytest.raises(UserError, match=r"mine fails when it is imported \(KeyError: 'size', mine.py:2: `limit = "):
+        dry_step.check_config(CONFIG)
+
+
 @pytest.mark.parametrize("name", ["common", "workers", "cluster", "learner"])
 def test_project_with_a_package_of_our_name(project, name):
     (project / name).mkdir()

@@ -117,6 +117,14 @@ def test_train_of_the_starting_point_returns_its_optimizer(project, capfd):
     assert [path.name for path in (project / "runs").iterdir()] == ["config"]
 
 
+@pytest.mark.slow
+def test_evaluate_of_a_run_returns_its_comparison(project):
+    few = {"evaluation.tasks": 1, "evaluation.initialisations": 1, "evaluation.rate_count": 3}
+    outertrain.train("model:task", "config.toml", settings=QUICK, in_process=True)
+    compared = outertrain.evaluate("config", settings=few, in_process=True)
+    assert compared["tasks"] == 1 and compared["version"] == 1 and compared["ratio"] > 0
+
+
 def test_reference_of_a_task_without_a_module_is_explained():
     task = outertrain.Task(lambda key: {}, lambda params, batch: 0.0, {})
     with pytest.raises(UserError, match="in no module, so workers cannot import it"):
