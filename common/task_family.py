@@ -41,7 +41,7 @@ class TaskFamily(NamedTuple):
     True
 
     `task.family = "module:function"` in a configuration names a function that returns one, given the `Config`
-    (docs/own_task.py).
+    (docs/own_task.py). Most users need `outertrain.Task` only, which makes one of a model, its loss and its data.
     """
 
     sample: Callable[[np.random.Generator, str], Any]

@@ -27,9 +27,9 @@ from common.errors import UserError
 DIGESTED = ("task", "dataset", "optimizer", "estimator", "curriculum")
 IMPOSSIBLE = [
     (TaskConfig, {"family": "convolution"}, "conv, mlp, quadratic"),
-    (TaskConfig, {"family": "a:b:c"}, "module:function"),
-    (TaskConfig, {"family": ":function"}, "module:function"),
-    (TaskConfig, {"family": "my module:function"}, "module:function"),
+    (TaskConfig, {"family": "a:b:c"}, "module:name"),
+    (TaskConfig, {"family": ":function"}, "module:name"),
+    (TaskConfig, {"family": "my module:function"}, "module:name"),
     (TaskConfig, {"units": (4, 4), "strides": (1,)}, "one stride per convolution"),
     (TaskConfig, {"units": (4, 0), "strides": (1, 1)}, "task.units = [4, 0]: each must be at least 1"),
     (TaskConfig, {"units": (4, 4), "strides": (1, 0)}, "task.strides"),

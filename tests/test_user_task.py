@@ -15,6 +15,7 @@ from common.config import Config, OptimizerConfig, TaskConfig
 from common.configfile import load
 from common.errors import UserError
 from common.optimizer import make_family
+from common.own_task import dry_step
 from common.task import TaskFamily, make_task
 from workers.unroll import OuterLoss, Problem, Unroll
 
@@ -46,6 +47,12 @@ def test_docs_example_trains_its_networks(monkeypatch):
     losses, gradient, _ = unroll.losses_and_grad(family.init(jax.random.key(0)), problem, state, 200)
     assert losses[-20:].mean() < 0.5 * losses[:5].mean()
     assert np.all(np.isfinite(gradient)) and np.any(gradient)
+
+
+def test_docs_example_passes_the_dry_step(monkeypatch):
+    monkeypatch.chdir(DOCS)
+    said = dry_step.check_config(load("own_task.toml"))
+    assert said == "own_task:family: 48 parameters in 3 arrays; the family samples and splits its data itself"
 
 
 def test_docs_example_reads_options_and_splits_tasks(monkeypatch):

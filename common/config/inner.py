@@ -21,7 +21,7 @@ class TaskConfig(Section):
             "What an inner problem trains.",
             "A step of a pair with both estimators takes about 6 ms of one core for the quickstart's conv. quadratic takes "
             "almost none, but what is learned on it does not transfer to networks.",
-            form="conv, mlp, quadratic, or module:function of your own",
+            form="conv, mlp, quadratic, or module:name of your own task",
         ),
     ] = "conv"
     units: Annotated[
@@ -61,7 +61,7 @@ class TaskConfig(Section):
         super().__post_init__()
         require(
             self.family in FAMILIES or names_function(self.family),
-            f"task.family = {self.family!r} is not known: use one of {', '.join(FAMILIES)}, or 'module:function' of your own",
+            f"task.family = {self.family!r} is not known: use one of {', '.join(FAMILIES)}, or 'module:name' of your own task",
         )
         require(
             not self.options
