@@ -63,6 +63,13 @@ def test_one_tape_recomputes_to_the_same_gradient(tiny):
     assert len(one_tape.unroll._blank) == 1
 
 
+def test_recomputed_activations_give_the_gradient_of_kept(tiny):
+    recomputing = subject(tiny.unroll.task, learned(), unrolls.Recomputing, segment=4)
+    want = tiny.backward(6)
+    close(recomputing.backward(6), want, 1e-4 * float(jnp.abs(want).max()))
+    assert tiny.unroll._blank[0].activations and not recomputing.unroll._blank[0].activations
+
+
 def test_operations_of_papers_network_equal_a_count_by_hand():
     first = 2 * 16 * 16 * (9 * 3) * 32 * 2  # no gradient of the images
     others = 2 * 16 * 16 * (9 * 32) * 32 * 3

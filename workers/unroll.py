@@ -101,8 +101,11 @@ class Unroll:
         if self._blank and self._blank[-1].w.dtype == dtype:
             return self._blank.pop()
         self._blank.clear()
-        fits = self.segment * _nbytes(segments.activation_shapes(self.step, problem, state)) <= ACTIVATION_BYTES
-        return segments.zero_tape(self.step, self.segment, problem, state, activations=fits)
+        fit = self._activations_fit(problem, state)
+        return segments.zero_tape(self.step, self.segment, problem, state, activations=fit)
+
+    def _activations_fit(self, problem: Problem, state: InnerState) -> bool:
+        return self.segment * _nbytes(segments.activation_shapes(self.step, problem, state)) <= ACTIVATION_BYTES
 
     def compilations(self, theta_size: int, problem: Problem, key: jax.Array) -> dict[str, Callable[[], Any]]:
         """The compiled functions of a truncation by name, as calls that run no step; slowest to compile first."""

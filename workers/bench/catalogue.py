@@ -95,6 +95,13 @@ FIGURES = (
         at_most=True,
     ),
     Figure(
+        "against-recomputing",
+        "outer gradient with activations recomputed over ours, window 100, quickstart's network",
+        "x",
+        "workers.bench.unrolls:against_recomputing",
+        7,
+    ),
+    Figure(
         "against-reverse",
         "outer gradient by JAX's reverse mode through lax.scan over ours, window 50, quickstart's network",
         "x",
