@@ -28,12 +28,8 @@ class Trained(NamedTuple):
     """A finished run."""
 
     name: str
+    report: Path  # the page of plots
     facts: Mapping[str, Any]  # what `outertrain train --json` prints
-
-    @property
-    def report(self) -> Path:
-        """The page of plots."""
-        return Path(self.facts["report"])
 
     def optimizer(self, version: int | str | None = None) -> optax.GradientTransformationExtraArgs:
         """The learned optimizer, at an outer update (default: the newest)."""
@@ -64,7 +60,7 @@ def train(
     source = config or ("own-task" if task is not None else "quickstart")
     named = [] if name is None else ["--name", name]
     facts = _run(["train", str(source), *named, *_options({**family, **(settings or {})}, in_process)])
-    return Trained(facts["run"], facts)
+    return Trained(facts["run"], Path(facts["report"]), facts)
 
 
 def evaluate(

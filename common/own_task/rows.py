@@ -15,7 +15,7 @@ import numpy as np
 
 from common.errors import UserError
 
-FRACTIONS = {"train": 0.7, "valid": 0.15}  # of the rows of a task; the rest is test
+TRAIN, VALID = 0.7, 0.15  # fractions of the rows of a task; the rest is test
 FEWEST = 10  # rows of a task, for one of each inner split at least
 KINDS = "biuf"  # NumPy's codes of Booleans, integers and floating-point numbers
 
@@ -122,8 +122,8 @@ def count(arrays: Any) -> int:
 
 def bounds(rows: int) -> list[int]:
     """Where the rows of a task are cut into train, valid and test; each has one row at least."""
-    train = round(rows * FRACTIONS["train"])
-    return [train, train + max(1, round(rows * FRACTIONS["valid"]))]
+    train = round(rows * TRAIN)
+    return [train, train + max(1, round(rows * VALID))]
 
 
 def keys_of(data: Any) -> str:
