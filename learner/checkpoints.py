@@ -16,7 +16,7 @@ from learner.lineage import Position, contains, lineage
 
 log = logging.getLogger(__name__)
 _NAME = re.compile(r"e(\d+)-v(\d+)\.ckpt")
-_TEMPORARY = re.compile(r"\.e(\d+)-v\d+\.ckpt\.[0-9a-f]+\.tmp")
+_TEMPORARY = re.compile(r"\.e(\d+)-\w+\.(ckpt|jnl)\.[0-9a-f]+\.tmp")
 
 
 def path_of(folder: Path, position: Position) -> Path:
@@ -60,7 +60,7 @@ def retain(folder: Path, chain: Mapping[int, int], epoch: int, keep: int, every:
 
 
 def clean(folder: Path, epoch: int) -> None:
-    """Removes temporary files that were left by earlier epochs."""
+    """Removes temporary files of checkpoints and of the journal that were left by earlier epochs."""
     for name in os.listdir(folder):
         match = _TEMPORARY.fullmatch(name)
         if match and int(match[1]) < epoch:

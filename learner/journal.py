@@ -28,19 +28,19 @@ class Journal:
 
     def __init__(self, folder: Path, epoch: int) -> None:
         folder.mkdir(exist_ok=True)
-        self._folder, self._epoch = folder, epoch
+        self.folder, self._epoch = folder, epoch
         self._waiting: deque[tuple[Path, dict[str, Any]]] = deque()
         self._bytes = 0  # of the queued payloads
 
     def start(self, config: Config, segments: np.ndarray, state: dict[str, Any]) -> None:
         """Raises OSError."""
         record = {"config": configfile.dump(config), "segments": np.asarray(segments, np.int64), "state": state}
-        checkpoint.save(_start(self._folder, self._epoch), record)
+        checkpoint.save(_start(self.folder, self._epoch), record)
 
     def add(self, version: int, payloads: Sequence[bytes]) -> None:
         """Queues an update for the next `flush`."""
         entry = {"epoch": self._epoch, "version": version, "payloads": list(payloads)}
-        self._waiting.append((_entry(self._folder, Position(self._epoch, version)), entry))
+        self._waiting.append((_entry(self.folder, Position(self._epoch, version)), entry))
         self._bytes += _size(entry)
         while self._bytes > _WAITING_BYTES and len(self._waiting) > 1:
             self._forget()

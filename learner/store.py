@@ -62,6 +62,7 @@ class Store:
         self._folder.mkdir(exist_ok=True)
         checkpoints.clean(self._folder, self.epoch)
         if self._journal is not None:
+            checkpoints.clean(self._journal.folder, self.epoch)
             self._journal.start(config, segments, record)
         self._checkpoint(record)
         self.durable = Durable(record["version"], self._hooks.clock())

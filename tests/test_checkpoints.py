@@ -66,7 +66,8 @@ def test_retain_superseded_learner_deletes_nothing_newer(tmp_path):
 
 def test_clean_removes_temporary_files_of_earlier_epochs(tmp_path):
     fill(tmp_path, (1, 1))
-    for name in (".e0001-v0000002.ckpt.77.tmp", ".e0002-v0000002.ckpt.78.tmp", ".other.tmp"):
+    left = (".e0001-v0000002.ckpt.77.tmp", ".e0001-v0000002.jnl.77.tmp", ".e0001-start.jnl.77.tmp")
+    for name in (*left, ".e0002-v0000002.ckpt.78.tmp", ".other.tmp"):
         (tmp_path / name).write_bytes(b"half")
     clean(tmp_path, epoch=2)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
