@@ -79,6 +79,15 @@ def lineage(folder: Path, head: int | None = None) -> dict[int, int]:
     return chain
 
 
+def identity(folder: Path) -> str:
+    """An identifier of the run: where and when its first learner started. "" before that."""
+    for number in sorted(_numbers(folder)):
+        record = _read(folder, number)
+        if record is not None:
+            return ":".join(str(record.get(key, "")) for key in ("host", "pid", "time"))
+    return ""
+
+
 def newest_host(folder: Path) -> str | None:
     """The host name of the newest learner's machine; None where no record says it."""
     for number in sorted(_numbers(folder), reverse=True):

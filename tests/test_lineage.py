@@ -17,6 +17,15 @@ def test_claim_takes_epochs_in_turn(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["e0001.json", "e0002.json"]
 
 
+def test_identity_is_that_of_the_first_start(tmp_path):
+    assert epochs.identity(tmp_path / "none") == ""
+    claim(tmp_path, None, 1.5)
+    first = epochs.identity(tmp_path)
+    assert first.endswith(f":{os.getpid()}:1.5")
+    claim(tmp_path, Position(1, 7), 2.0)
+    assert epochs.identity(tmp_path) == first
+
+
 def test_claim_does_not_fill_a_gap(tmp_path):
     for number in (1, 3):
         write(tmp_path, number, None)

@@ -122,12 +122,15 @@ def test_update_without_rp_is_nan_and_counts_skipped_pairs(
 
 
 def test_start_publishes_configuration_and_position(learner: LearnerMetrics) -> None:
-    learner.start(Config())
+    learner.start(Config(), "host:7:1.5")
     learner.set_position(epoch=2, version=17)
     learner.set_batch(5, probe_rate=0.25)
     text = exposition(learner.registry)
     assert re.search(r'outertrain_build_info{jax="[\d.]+",optax="[\d.]+",ray="[\d.]+",version="[\d.]+"} 1.0', text)
-    assert 'estimator="merged",merge="scalar",objective="train",optimizer="mlp",task="conv"} 1.0' in text
+    assert (
+        'estimator="merged",identity="host:7:1.5",merge="scalar",objective="train",optimizer="mlp",task="conv"} 1.0'
+        in text
+    )
     assert value(learner, "outertrain_target_updates") == 200
     assert value(learner, "outertrain_batch_target_samples") == 8
     assert value(learner, "outertrain_staleness_limit") == -1

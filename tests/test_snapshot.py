@@ -8,7 +8,7 @@ from helpers.learner import config
 from cluster.monitoring.fleet_status import FleetStatus
 from cluster.monitoring.metrics import FleetMetrics, LearnerMetrics, exposition
 from cluster.monitoring.scrape import Scrape, parse
-from cluster.monitoring.snapshot import FleetSnapshot, LearnerSnapshot, fleet_in, learner_in, take_snapshot
+from cluster.monitoring.snapshot import FleetSnapshot, LearnerSnapshot, belongs, fleet_in, learner_in, take_snapshot
 from cluster.runs.directory import RunDirectory
 
 
@@ -18,7 +18,7 @@ def scraped(metrics: LearnerMetrics | FleetMetrics) -> Scrape:
 
 def test_learner_in_reads_what_the_metrics_publish(tmp_path: Path) -> None:
     metrics, record = LearnerMetrics(), run_files.history(7)[-1]
-    metrics.start(config(updates=50, batch_samples=4))
+    metrics.start(config(updates=50, batch_samples=4), "host:7:1.5")
     metrics.observe_verdict("stale", 10, None, 3)
     metrics.observe_update(record, "train", 0.1)
     metrics.set_batch(3, 1.0)
@@ -27,6 +27,7 @@ def test_learner_in_reads_what_the_metrics_publish(tmp_path: Path) -> None:
     metrics.watch_disk(tmp_path)
     found = learner_in(scraped(metrics))
     assert (found.announced, found.responding) == (True, True)
+    assert found.identity == "host:7:1.5"
     assert (found.epoch, found.version, found.target_updates) == (1, 7, 50)
     assert (found.batch_samples, found.batch_target_samples, found.loss_clamp) == (3, 4, 10)
     assert (found.checkpoint_version, found.checkpoint_time, found.checkpoint_failures) == (6, 12.5, 1)
@@ -53,3 +54,13 @@ def test_take_snapshot_of_a_stopped_run_has_its_history_only(tmp_path: Path) -> 
 def test_endpoint_that_does_not_respond_reports_nothing() -> None:
     assert learner_in(Scrape(True, None)) == LearnerSnapshot(announced=True)
     assert fleet_in(Scrape(True, None)) == FleetSnapshot(announced=True)
+
+
+def test_belongs_asks_the_identity_before_the_numbers() -> None:
+    """Another run on the same port may be further on, in the same epoch."""
+    history = run_files.history(5)
+    further = LearnerSnapshot(responding=True, epoch=1, version=9)
+    assert belongs(further, history, "here:1:2.0")  # it publishes none: an older version
+    assert belongs(further._replace(identity="here:1:2.0"), history, "here:1:2.0")
+    assert not belongs(further._replace(identity="here:8:3.0"), history, "here:1:2.0")
+    assert not belongs(further._replace(version=3), history, "here:1:2.0")

@@ -19,7 +19,7 @@ from common.errors import UserError
 from common.optimizer import initial_theta, make_family
 from common.task import IMAGE_FAMILIES, make_task
 from common.update_record import UpdateRecord
-from learner import failpoints
+from learner import failpoints, lineage
 from learner.history import read_newest
 from learner.hooks import Hooks
 from learner.recovery import open_learner
@@ -74,7 +74,7 @@ class LearnerService:
             if not restarted:
                 targets.remove_targets(run, targets.LEARNER)
             raise
-        self._metrics.start(config)
+        self._metrics.start(config, lineage.identity(run.epochs))
         self._metrics.watch_disk(run.path)
 
     def report(self) -> LearnerReport:

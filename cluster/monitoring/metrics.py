@@ -143,8 +143,8 @@ class LearnerMetrics:
         )
         self._failures = counter("outertrain_checkpoint_failures", "Checkpoints that could not be written.")
 
-    def start(self, config: Config) -> None:
-        """Call once: publishes versions of the code, the configuration, and the constants that alerts compare with."""
+    def start(self, config: Config, run: str = "") -> None:
+        """Call once: publishes the identity of the `run`, versions, and the configuration that alerts compare with."""
         self._build.info(build_versions())
         estimator = config.estimator
         self._run.info(
@@ -152,9 +152,8 @@ class LearnerMetrics:
                 "task": config.task.family,
                 "optimizer": config.optimizer.family,
                 "estimator": estimator.use,
-                "es": estimator.es,
-                "objective": estimator.objective,
-                "merge": estimator.merge,
+                **{key: getattr(estimator, key) for key in ("es", "objective", "merge")},
+                "identity": run,
             }
         )
         self._target.set(config.outer.updates)

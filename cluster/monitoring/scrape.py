@@ -24,6 +24,11 @@ class Scrape(NamedTuple):
         """The value of one series, or None."""
         return (self.samples or {}).get((name, frozenset(labels.items())))
 
+    def label(self, name: str, label: str) -> str | None:
+        """A label of the only series of a metric, or None."""
+        found = (dict(labels).get(label) for other, labels in self.samples or {} if other == name)
+        return next(found, None)
+
     def by(self, name: str, label: str) -> dict[str, float]:
         """The values of a metric by one of its labels, summed over the others."""
         sums: dict[str, float] = {}

@@ -8,6 +8,7 @@ from cluster.monitoring.fleet_status import FleetStatus
 from cluster.monitoring.scrape import Scrape, scrape
 from cluster.runs.directory import RunDirectory
 from common.update_record import UpdateRecord
+from learner.lineage import identity
 
 _GAUGES = {  # field of LearnerSnapshot -> metric
     "epoch": "outertrain_epoch",
@@ -30,6 +31,7 @@ class LearnerSnapshot(NamedTuple):
     announced: bool = False  # it has written a target file, which it removes when it exits normally
     responding: bool = False
     foreign: bool = False  # what responds at the announced address is not this run's learner
+    identity: str | None = None  # of its run
     epoch: float | None = None
     version: float | None = None
     target_updates: float | None = None
@@ -69,16 +71,22 @@ class Snapshot(NamedTuple):
 def take_snapshot(run: RunDirectory, history: Sequence[UpdateRecord]) -> Snapshot:
     """Scrapes both endpoints of the run."""
     learner, fleet = learner_in(scrape(run, "learner")), fleet_in(scrape(run, "fleet"))
-    if learner.responding and not belongs(learner, history):
+    if learner.responding and not belongs(learner, history, identity(run.epochs)):
         learner, fleet = LearnerSnapshot(announced=True, foreign=True), FleetSnapshot(announced=fleet.announced)
     return Snapshot(history, learner, fleet, time.time())
 
 
-def belongs(learner: LearnerSnapshot, history: Sequence[UpdateRecord]) -> bool:
-    """Whether the numbers of an endpoint can be those of the learner that wrote a history, which was read before.
+def belongs(learner: LearnerSnapshot, history: Sequence[UpdateRecord], run: str) -> bool:
+    """Whether an endpoint is that of the learner that wrote a history, which was read before.
 
-    A target file that a crash left behind may name a port that the learner of another run has got since.
+    A target file that a crash left behind may name a port that the learner of another run has got since. A learner
+    that publishes no identity, of an older version, is told by its numbers.
+
+    Args:
+      run: the identity of the run (`learner.lineage.identity`).
     """
+    if learner.identity and run:
+        return learner.identity == run
     if not history or learner.epoch is None or learner.version is None:
         return True
     newest = history[-1]
@@ -95,6 +103,7 @@ def learner_in(scraped: Scrape) -> LearnerSnapshot:
     return LearnerSnapshot(
         announced=scraped.announced,
         responding=scraped.samples is not None,
+        identity=scraped.label("outertrain_run_info", "identity"),
         **gauges,
         verdicts=_counts(scraped, "outertrain_samples_total", "verdict"),
     )
