@@ -100,12 +100,13 @@ def test_exclusive_rejects_others_until_the_holder_is_killed() -> None:
         pass
 
 
-def test_discard_removes_only_runs_without_a_checkpoint() -> None:
+def test_discard_removes_only_runs_without_an_update() -> None:
     run = create("a", Config())
     (run.path / "checkpoints" / "e0001-v0000000.ckpt").write_bytes(b"")
+    (run.path / "checkpoints" / "e0001-v0000001.ckpt").write_bytes(b"")
     discard(run)
     assert names() == ["a"]
-    (run.path / "checkpoints" / "e0001-v0000000.ckpt").unlink()
+    (run.path / "checkpoints" / "e0001-v0000001.ckpt").unlink()
     discard(run)
     assert names() == []
 

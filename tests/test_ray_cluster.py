@@ -149,7 +149,9 @@ def stopped(
         drain=Method(lambda: None), persist=Method(lambda: status), close=Method(lambda: done.append("close"))
     )
     empty = SimpleNamespace(grace=0.0, alive=0)
-    fleet = SimpleNamespace(drain=Method(drain), status=Method(lambda: empty))
+    fleet = SimpleNamespace(
+        drain=Method(drain), status=Method(lambda: empty), close=Method(lambda: done.append("withdraw"))
+    )
     monkeypatch.setattr(ray_cluster, "handles", lambda run: ray_cluster.Handles(learner, fleet))
     monkeypatch.setattr(ray_cluster, "unwrap", lambda call: call())
     monkeypatch.setattr(ray_cluster, "running", lambda run: False)
@@ -164,13 +166,13 @@ def stopped(
 def test_stop_keeps_a_learner_whose_version_is_not_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     [sentence] = stopped(monkeypatch, durable=5)
     assert "version 7 of 'a' is in memory only, version 5 is on disk (No space left on device)" in sentence
-    assert stopped(monkeypatch, durable=5, now=True) == ["close", "kill", "kill"]
-    assert stopped(monkeypatch, durable=7) == ["close", "kill", "kill"]
+    assert stopped(monkeypatch, durable=5, now=True) == ["close", "withdraw", "kill", "kill"]
+    assert stopped(monkeypatch, durable=7) == ["close", "withdraw", "kill", "kill"]
 
 
 def test_stop_closes_the_learner_of_a_failed_fleet(monkeypatch: pytest.MonkeyPatch) -> None:
     unavailable = EXCEPTIONS.ActorUnavailableError("restarting", b"0" * 16)
-    assert stopped(monkeypatch, durable=7, fleet_error=unavailable) == ["close", "kill", "kill"]
+    assert stopped(monkeypatch, durable=7, fleet_error=unavailable) == ["close", "withdraw", "kill", "kill"]
 
 
 def test_launch_that_fails_leaves_no_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

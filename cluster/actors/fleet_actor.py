@@ -91,6 +91,12 @@ class FleetActor(RunReader):
             self._fleet.drain()
 
     @ray.method(concurrency_group="control")
+    def close(self) -> None:
+        """Removes what announces the fleet to Prometheus, before its process is ended."""
+        if self._announced:
+            targets.remove_targets(self._run, targets.FLEET)
+
+    @ray.method(concurrency_group="control")
     def pid(self) -> int:
         return os.getpid()
 

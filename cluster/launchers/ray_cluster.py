@@ -31,6 +31,7 @@ from learner.status import LearnerStatus
 
 PREFIX = "outertrain/"  # of our namespaces
 WORKER = {"num_cpus": 1}  # Ray's options of a worker
+KILL_S = 10.0  # for Ray to end actors that were killed
 SHUTDOWN_S = 40.0  # for the fleet to end workers that exceed their grace period
 
 
@@ -151,6 +152,8 @@ def launch(
         for actor in actors:
             with suppress(Exception):  # the cluster may be lost: the first error says so
                 ray.kill(actor)
+        with suppress(Exception):
+            _ended(run.name, KILL_S)  # what they still write would come back after the run is discarded
         for role in (targets.LEARNER, targets.FLEET):  # else Prometheus would alert about a run that does not exist
             targets.remove_targets(run, role)
         raise
@@ -253,17 +256,25 @@ def stop(run: str, say: Callable[[str], None], *, now: bool = False) -> None:
             _check_durable(run, unwrap(learner.persist.remote))
         if learner:
             unwrap(learner.close.remote)
+    with suppress(RayActorError):
+        if fleet:
+            unwrap(fleet.close.remote)
     for actor in filter(None, (fleet, learner)):
         ray.kill(actor)
-    end = time.monotonic() + SHUTDOWN_S
-    while running(run):  # until the names are free, so that the run can be launched again
-        if time.monotonic() > end:
-            raise UserError(
-                f"the cluster does not end the actors of {run!r}: see `ray status`, then repeat the command"
-            )
-        time.sleep(0.1)
+    if not _ended(run, SHUTDOWN_S):
+        raise UserError(f"the cluster does not end the actors of {run!r}: see `ray status`, then repeat the command")
     for role in (targets.LEARNER, targets.FLEET):
         targets.remove_targets(RunDirectory(directory.root() / run), role)
+
+
+def _ended(run: str, seconds: float) -> bool:
+    """Waits until the names of the actors are free, so that the run can be launched again; whether they are."""
+    end = time.monotonic() + seconds
+    while running(run):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def _check_durable(run: str, status: LearnerStatus | None) -> None:

@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from learner import checkpoints, history
 
 ROOT_VARIABLE = "OUTERTRAIN_RUNS"
 TRAINING, EVALUATION, SEARCH = "lock", "evaluation.lock", "search.lock"  # lock files of a run, for `exclusive`
+DISCARD_TRIES = 50
 LOG_BYTES = 2**20  # of the end of a log, which is all that a command reads
 LONGEST_NAME = 200  # bytes; file systems allow 255, with what is appended to it
 
@@ -163,9 +165,14 @@ def create(name: str, config: Config) -> RunDirectory:
 
 
 def discard(run: RunDirectory) -> None:
-    """Removes a run that has no checkpoint."""
-    if not any(run.checkpoints.glob("*.ckpt")):
-        shutil.rmtree(run.path)
+    """Removes a run that has made no outer update. A process that is just ending may still write there for a moment."""
+    for _ in range(DISCARD_TRIES):
+        if any(position.version for position in checkpoints.positions(run.checkpoints)):
+            return
+        shutil.rmtree(run.path, ignore_errors=True)
+        if not run.path.exists():
+            return
+        time.sleep(0.1)
 
 
 def find(name: str) -> RunDirectory:
