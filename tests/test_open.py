@@ -45,7 +45,7 @@ def test_resume_finds_the_newest_run_of_a_configuration() -> None:
 
 def test_resume_rejects_changes_of_digested_sections() -> None:
     run = open_run(request(None, "a", "seed=5")).run
-    open_run(request(None, "a", "outer.updates=999", resume=True))
+    open_run(request(None, "a", "outer.updates=999", resume=True)).apply()
     assert run.config().outer.updates == 999 and run.config().seed == 5
     before = run.config_file.read_bytes()
     with pytest.raises(UserError, match=r"trained with another \[estimator\]"):
@@ -60,21 +60,31 @@ def test_open_run_bad_configuration_creates_nothing() -> None:
 
 
 def test_undo_restores_the_directory() -> None:
-    run, undo, _ = open_run(request(None, "a"))
-    undo()
+    open_run(request(None, "a")).undo()
     assert directory.names() == []
-    run, *_ = open_run(request(None, "a"))
+    run = open_run(request(None, "a")).run
     before = run.config_file.read_bytes()
-    _, undo, _ = open_run(request(None, "a", "outer.updates=7", resume=True))
+    opened = open_run(request(None, "a", "outer.updates=7", resume=True))
+    assert opened.config.outer.updates == 7 and run.config_file.read_bytes() == before
+    opened.apply()
     assert run.config().outer.updates == 7
-    undo()
+    opened.undo()
     assert run.config_file.read_bytes() == before
+
+
+def test_undo_before_apply_keeps_what_another_has_written() -> None:
+    """A command that does not get the lock leaves the configuration to the process that has it."""
+    run = open_run(request(None, "a")).run
+    late = open_run(request(None, "a", "outer.updates=7", resume=True))
+    open_run(request(None, "a", "outer.updates=9", resume=True)).apply()
+    late.undo()
+    assert run.config().outer.updates == 9
 
 
 def test_resume_accepts_a_moved_class_store() -> None:
     """Whether its content is the same is for its fingerprint to say."""
     run = open_run(request(None, "a", "dataset.source=store", "dataset.path=old")).run
-    open_run(request(None, "a", "dataset.path=new", resume=True))
+    open_run(request(None, "a", "dataset.path=new", resume=True)).apply()
     assert Path(run.config().dataset.path).name == "new"
     with pytest.raises(UserError, match=r"trained with another \[dataset\]"):
         open_run(request(None, "a", "dataset.valid_fraction=0.5", resume=True))

@@ -1,10 +1,15 @@
-"""The train command: what its times count."""
+"""The train command: what its times count, and what it says when it is interrupted."""
 
 import json
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from cluster.cli.train import stopped
+from cluster.runs.directory import RunDirectory
+from learner.lineage import claim
+from learner.status import LearnerStatus
 
 CONFIG = """
 [task]
@@ -36,3 +41,13 @@ def test_train_times_exclude_what_precedes_an_exec(tmp_path: Path) -> None:
         process.communicate()
     assert process.returncode == 0
     assert 0 < facts["seconds_to_first_update"] <= facts["seconds_total"] <= end - executed
+
+
+def test_stopped_names_the_last_version_on_disk(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    claim(run.epochs, None, 0.0)
+    run.checkpoints.mkdir()
+    (run.checkpoints / "e0001-v0000004.ckpt").write_bytes(b"")
+    assert stopped(run, LearnerStatus(version=4)).startswith("stopped with a checkpoint; resume with:")
+    full = LearnerStatus(version=9, checkpoint_error="No space left on device")
+    assert "stopped at version 9, but version 4 is the last one on disk (No space left on device)" in stopped(run, full)

@@ -31,10 +31,10 @@ def command(config: str | None, name: str, overrides: tuple[str, ...], resume: b
     """
     ray_cluster.check_place()
     resume = resume and name in directory.names()
-    run, undo, note = open_run(Request(config, name, overrides, resume))
-    if note:
-        print(note, file=sys.stderr)
-    settings = run.config()
+    opened = open_run(Request(config, name, overrides, resume))
+    run, settings = opened.run, opened.config
+    if opened.note:
+        print(opened.note, file=sys.stderr)
     asked_now = any(override.partition("=")[0].strip() == "workers.count" for override in overrides)
     scaled = run.worker_target() if resume and not asked_now else None
     workers = settings.workers.count if scaled is None else scaled
@@ -42,9 +42,10 @@ def command(config: str | None, name: str, overrides: tuple[str, ...], resume: b
         if found := check_task(settings):
             print(printable(found), file=sys.stderr)
         with exclusive(run), ray_cluster.connected(run.name, settings):
+            opened.apply()
             ray_cluster.launch(run, workers, spread=not pack)
     except BaseException:  # an interrupt too: the name would stay taken
-        undo()
+        opened.undo()
         raise
     see = f"outertrain watch | scale | stop {shlex.quote(run.name)}"
     print(printable(f"{run.name} runs with {workers} workers; see: {see}"), file=sys.stderr)

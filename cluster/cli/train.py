@@ -21,7 +21,9 @@ from cluster.runs.directory import EVALUATION, RunDirectory, exclusive, load_the
 from cluster.runs.open import Request, open_run
 from common.config import Config
 from common.errors import UserError
+from learner import checkpoints
 from learner.history import read_history
+from learner.status import LearnerStatus
 
 if TYPE_CHECKING:
     from cluster.jobs.evaluation import InterimEvaluation
@@ -53,24 +55,21 @@ def command(*, in_process: bool, evaluate: bool, as_json: bool, **request: Any) 
 
 def train(request: Request, mode: Mode) -> int:
     """Returns the exit code. Raises Interrupted when the user stops it; the run then has a checkpoint."""
-    run, undo, note = open_run(request)
-    config = run.config()
+    opened = open_run(request)
+    run, config = opened.run, opened.config
     with ExitStack() as stack:
         try:
             stack.enter_context(held(run, mode, config))
+            opened.apply()
             interrupt, show = stack.enter_context(Interrupt()), stack.enter_context(console.make())
-            if note:
-                show.say(note)
+            if opened.note:
+                show.say(opened.note)
             show.say(f"run {run.name}: {config.outer.updates} outer updates, results in {run.path}")
             if found := check_task(config):
                 show.say(found)
             work(run, config, mode, interrupt, show)
-        except Interrupted:
-            raise Interrupted(
-                f"stopped with a checkpoint; resume with: outertrain train --name {shlex.quote(run.name)} --resume"
-            ) from None
         except UserError:
-            undo()
+            opened.undo()
             raise
         facts = conclude(run, config, show)
     if mode.as_json:
@@ -89,17 +88,34 @@ def held(run: RunDirectory, mode: Mode, config: Config) -> Iterator[None]:
 
 
 def work(run: RunDirectory, config: Config, mode: Mode, interrupt: Interrupt, show: console.Display) -> None:
-    """Trains and evaluates. Raises Interrupted."""
-    with make_host(run, config, in_process=mode.in_process) as host:
-        from cluster.jobs.evaluation import InterimEvaluation, evaluate
-        from workers.evaluation.jobs import Learned
+    """Trains and evaluates. Raises Interrupted, which says what is on disk."""
+    reached = LearnerStatus()
+    try:
+        with make_host(run, config, in_process=mode.in_process) as host:
+            from cluster.jobs.evaluation import InterimEvaluation, evaluate
+            from workers.evaluation.jobs import Learned
 
-        interim = InterimEvaluation(run, config, host.pool())
-        follow(host, config, interim, interrupt, show)
-        judged = mode.evaluate and config.evaluation.tasks > 0
-        if judged:
-            evaluate(run, config, [Learned(*load_theta(run))], host.pool(), counter("evaluating", interrupt, show))
-        interim.conclude(newest=judged)
+            interim = InterimEvaluation(run, config, host.pool())
+            try:
+                follow(host, config, interim, interrupt, show)
+            finally:
+                reached = host.status().learner
+            judged = mode.evaluate and config.evaluation.tasks > 0
+            if judged:
+                evaluate(run, config, [Learned(*load_theta(run))], host.pool(), counter("evaluating", interrupt, show))
+            interim.conclude(newest=judged)
+    except Interrupted:  # the host is closed: it has tried to write the newest version
+        raise Interrupted(stopped(run, reached)) from None
+
+
+def stopped(run: RunDirectory, reached: LearnerStatus) -> str:
+    """What the user who has interrupted a run is told: how to resume it, and what is lost."""
+    resume = f"resume with: outertrain train --name {shlex.quote(run.name)} --resume"
+    saved = max((version for version, _ in checkpoints.versions(run.path)), default=0)
+    if saved >= reached.version:
+        return f"stopped with a checkpoint; {resume}"
+    why = reached.checkpoint_error or "its checkpoint could not be written"
+    return f"stopped at version {reached.version}, but version {saved} is the last one on disk ({why}); {resume}"
 
 
 def make_host(run: RunDirectory, config: Config, *, in_process: bool) -> RunHost:

@@ -1,9 +1,7 @@
 """Creates or finds the run of a command, and validates its configuration before anything starts."""
 
 import os
-from collections.abc import Callable
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,15 +24,28 @@ class Request(NamedTuple):
 
 
 class Opened(NamedTuple):
-    """The run of a command, and how to undo what opening it has changed."""
+    """The run of a command. A new one is on disk already; of a resumed one, nothing is changed before `apply`."""
 
     run: RunDirectory
-    undo: Callable[[], None]  # for a command that cannot start after all
+    config: Config  # complete, with the overrides of the command
+    before: Config | None = None  # of the run to resume, on disk; None: the run is new
     note: str = ""  # message for the user
+
+    def apply(self) -> None:
+        """Writes the configuration with the overrides. Call with the run locked: another process may be using it."""
+        if self.before not in (None, self.config):
+            self.run.write_config(self.config)
+
+    def undo(self) -> None:
+        """Undoes what this command has changed, if it cannot start after all."""
+        if self.before is None:
+            directory.discard(self.run)
+        elif self.before != self.config and self.run.config() == self.config:
+            self.run.write_config(self.before)
 
 
 def open_run(request: Request) -> Opened:
-    """Returns the run, whose directory holds its complete configuration.
+    """Returns the run and its complete configuration.
 
     Raises:
       UserError: the configuration is invalid, the name is taken, there is no run to resume, or the storage is not
@@ -48,11 +59,11 @@ def create(request: Request) -> Opened:
     source = request.source or DEFAULT
     config = absolute(configfile.load(source, request.overrides))
     run = directory.create(request.name or directory.free_name(stem(source)), config)
-    return Opened(run, partial(directory.discard, run))
+    return Opened(run, config)
 
 
 def resume(request: Request) -> Opened:
-    """Finds the run to resume and applies the overrides to its configuration.
+    """Finds the run to resume, and its configuration with the overrides.
 
     Overrides may not change the sections that define what a sample means. A class store may have moved: its fingerprint
     ensures that the content is the same.
@@ -71,10 +82,7 @@ def resume(request: Request) -> Opened:
                 f"the run {run.name!r} was trained with another [{section}], so its samples would not be comparable: "
                 "leave that section unchanged, or start a new run"
             )
-    if config == before:
-        return Opened(run, lambda: None, note)
-    run.write_config(config)
-    return Opened(run, partial(run.write_config, before), note)
+    return Opened(run, config, before, note)
 
 
 def differences(request: Request, config: Config, run: str) -> str:

@@ -132,7 +132,9 @@ def launched(
     """A run of stubs on the cluster, all started within `seconds`. At the end it is stopped and checked."""
     overrides = (f"workers.count={workers}", *overrides)
     request = Request(str(surroundings / "run.toml"), name, overrides, resume=name in directory.names())
-    run = open_run(request).run
+    opened = open_run(request)
+    opened.apply()
+    run = opened.run
     config = run.config()
     staged = replace(config, task=replace(config.task, family="stub:Stub"))  # Ray copies the stub's file to all nodes
     with ray_cluster.connected(name, staged):
