@@ -16,6 +16,7 @@ from tensorflow_datasets.core.download import checksums
 from tensorflow_datasets.core.download.download_manager import DownloadManager
 from tensorflow_datasets.core.download.downloader import DownloadResult, _Downloader
 
+from common.data import tfds_source
 from common.data.class_store import ClassStore
 from common.data.imagenet_archives import open_archives
 from common.data.prepare import prepare
@@ -128,6 +129,28 @@ def test_single_split_is_resized_and_a_tenth_is_held_out(tmp_path):
         images, labels = source.read(part)
         assert (images == labels[:, None, None, None]).all()
     prepare(source, tmp_path / "store", quiet)
+
+
+def test_read_names_images_that_cannot_be_decoded(tmp_path, monkeypatch):
+    source, calls = open_tfds("grey", tmp_path / "tfds", size=8), iter(range(1000))
+
+    def torn(content, shape):
+        return decode(content[:40] if next(calls) == 3 else content, shape)
+
+    monkeypatch.setattr(tfds_source, "decode", torn)
+    images, labels = source.read(0)
+    assert len(images) == len(labels) == 269
+    [(name, why)] = source.rejected.items()
+    assert name == "train[10%:][3]" and why
+
+
+def test_parts_are_bounded_in_bytes(tmp_path, monkeypatch):
+    whole = open_tfds("grey", tmp_path / "tfds", size=8)
+    monkeypatch.setattr(tfds_source, "PART_BYTES", 8 * 8 * 100)
+    bounded = open_tfds("grey", tmp_path / "tfds", size=8)
+    counts = [len(bounded.read(part)[1]) for part in range(len(bounded.parts))]
+    assert max(counts) <= 100 and sum(counts) == 300 and bounded.identity != whole.identity
+    assert bounded.parts == sorted(bounded.parts, reverse=True)
 
 
 class Competition(tfds.core.GeneratorBasedBuilder):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.data.images import UNDECODABLE, decode_any, size_of
+from common.data.images import UNDECODABLE, decode_any, reason, size_of
 from common.errors import UserError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -57,7 +57,7 @@ class ImageFolder:
                 images.append(decode_any(path, self.image_shape))
                 labels.append(label)
             except UNDECODABLE as error:
-                self.rejected[str(path)] = str(error).splitlines()[0] if str(error) else type(error).__name__
+                self.rejected[str(path)] = reason(error)
         return np.array(images, np.uint8).reshape(-1, *self.image_shape), np.array(labels, np.int64)
 
 

@@ -22,6 +22,11 @@ UNDECODABLE = (  # what Pillow raises for files that are not what they seem, ill
 )
 
 
+def reason(error: Exception) -> str:
+    """The first line of why an image cannot be decoded, for the list of what was left out."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
 def resized(image: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
     """uint8 `[H, W, C]` of an image of mode L or RGB; where `shape` is smaller, a pixel is the mean of those it covers."""
     height, width, _ = shape

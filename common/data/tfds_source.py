@@ -19,11 +19,12 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
-from common.data.images import resized
+from common.data.images import UNDECODABLE, reason, resized
 from common.data.tensorflow_stub import replaced_tensorflow
 from common.errors import UserError
 
-PART = 10_000  # examples of one part
+PART = 10_000  # examples of one part, at most
+PART_BYTES = 64 * 2**20  # of its encoded images, and of its decoded ones
 HELD_OUT = ("test", "validation")  # the first of these that has labels becomes inner-test
 HELD_OUT_FRACTION = "10%"  # of the training split, where no other split has labels
 PROBED = 100  # labels that tell whether a split has labels at all
@@ -51,38 +52,46 @@ class Tfds:
             self.description += f" ({', '.join(unlabelled)} has no labels: {splits['test']} is used in its place)"
         self._sources = {split: builder.as_data_source(split=split, decoders=raw) for split in splits.values()}
         self._ranges = [
-            (file, split, start, min(start + PART, info.splits[split].num_examples))
+            (file, split, start, min(start + step, info.splits[split].num_examples))
             for file, split in splits.items()
-            for start in range(0, info.splits[split].num_examples, PART)
+            for step in [_part(info.splits[split], image_shape)]
+            for start in range(0, info.splits[split].num_examples, step)
         ]
         self.parts = [file for file, _, _, _ in self._ranges]
-        content = [
+        content: list[Any] = [
             (str(name), int(split.num_examples), int(split.num_bytes)) for name, split in sorted(info.splits.items())
         ]
+        if any(_part(info.splits[split], image_shape) < PART for split in splits.values()):
+            content += self._ranges  # an unfinished preparation knows its parts by their numbers
         self.identity = hashlib.sha256(repr((info.full_name, image_shape, content)).encode()).hexdigest()
 
     def read(self, part: int) -> tuple[np.ndarray, np.ndarray]:
-        """uint8 `[n, H, W, C]` and labels `[n]`."""
+        """uint8 `[n, H, W, C]` and labels `[n]` of the images that can be decoded; the others go to `rejected`."""
         _, split, start, end = self._ranges[part]
-        examples = self._sources[split].__getitems__(range(start, end))
-        images = np.stack([decode(example[self._image], self.image_shape) for example in examples])
-        return images, np.array([example[self._label] for example in examples], np.int64)
+        images, labels = [], []
+        for number, example in enumerate(self._sources[split].__getitems__(range(start, end)), start):
+            try:
+                images.append(decode(example[self._image], self.image_shape))
+                labels.append(example[self._label])
+            except UNDECODABLE as error:
+                self.rejected[f"{split}[{number}]"] = reason(error)
+        return np.array(images, np.uint8).reshape(-1, *self.image_shape), np.array(labels, np.int64)
 
 
 def decode(encoded: bytes, shape: tuple[int, int, int]) -> np.ndarray:
     """The encoded image as uint8 of `shape`; where it is larger, a pixel is the mean of the pixels it covers.
 
-    Raises UserError when the image is truncated. The decoder of tensorflow-datasets is not used, because it returns grey
-    and CMYK images among coloured ones unconverted.
+    Raises one of `UNDECODABLE` when the image is truncated. The decoder of tensorflow-datasets is not used, because it
+    returns grey and CMYK images among coloured ones unconverted.
     """
-    try:
-        with Image.open(io.BytesIO(encoded)) as image:
-            converted = image.convert("L" if shape[2] == 1 else "RGB")
-    except OSError as error:  # truncated, or no image at all
-        raise UserError(
-            f"an image cannot be decoded ({error}): the set is corrupt, remove its folder and prepare it again"
-        ) from None
-    return resized(converted, shape)
+    with Image.open(io.BytesIO(encoded)) as image:
+        return resized(image.convert("L" if shape[2] == 1 else "RGB"), shape)
+
+
+def _part(split: Any, shape: tuple[int, int, int]) -> int:
+    """The number of examples of a part, so that it fits into memory whatever the size of the images."""
+    encoded = split.num_bytes / max(1, split.num_examples)
+    return int(np.clip(PART_BYTES / max(encoded, np.prod(shape)), 1, PART))
 
 
 def open_tfds(name: str, data_dir: Path | None = None, size: int | None = None) -> Tfds:
