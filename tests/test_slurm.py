@@ -117,3 +117,16 @@ def test_job_without_arguments_fails_with_sentence(cluster: Slurm, command: str,
     until(lambda: cluster.state(job) == "FAILED", 60, "the job to fail")
     [line] = Path(cluster.shared / log.format(job)).read_text().splitlines()
     assert sentence in line
+
+
+def test_second_job_of_a_running_run_fails_with_sentence(cluster: Slurm) -> None:
+    first = cluster.run(f"sbatch --parsable --nodes=1 {SIZE} --output=/dev/null --wrap 'sleep 300'").strip()
+    until(lambda: cluster.state(first) == "RUNNING", 60, "the first job to run")
+    state = cluster.shared / "runs" / ".slurm" / "taken"
+    state.mkdir(parents=True)
+    (state / "address").write_text(f"RAY_ADDRESS=127.0.0.1:1\nhead_job={first}\n")
+    job = cluster.run(f"sbatch --parsable --nodes=1 {SIZE} deploy/slurm/run.sbatch run.toml taken").strip()
+    until(lambda: cluster.state(job) == "FAILED", 60, "the second job to fail")
+    cluster.run(f"scancel {first}")
+    assert f"the run taken belongs to the running job {first}: cancel that one first" in log_of(cluster, job)
+    assert (state / "address").read_text().endswith(f"head_job={first}\n")

@@ -10,11 +10,22 @@ export RAY_worker_register_timeout_seconds=300 # many workers may start at once 
 export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0  # a worker does not know that its node is draining
 
 # Ray's sockets, logs and sessions: node-local, and short, because the path of a socket holds 107 bytes (many sites set a longer TMPDIR).
-ray_folder="${OUTERTRAIN_RAY_FOLDER:-/tmp}/ot-${SLURM_JOB_ID:-$$}"
+# Ray opens its own folder to all users, so it lies in one that is ours alone.
+private_folder="${OUTERTRAIN_RAY_FOLDER:-/tmp}/ot-${SLURM_JOB_ID:-$$}"
 
 # What every `ray start` of a job gets: free ports, because nodes may be shared, and no object store to speak of, because messages travel inline.
-ray_options=(--block --temp-dir="$ray_folder" --include-log-monitor=false --object-store-memory=104857600
+ray_options=(--block --temp-dir="$private_folder/r" --include-log-monitor=false --object-store-memory=104857600
              --dashboard-agent-listen-port=0 --log-color=false)
+
+# Starts Ray on this node, in a folder that no other user can enter or has prepared.
+start_node() {
+    mkdir -m 700 "$private_folder" 2>/dev/null
+    if [ -L "$private_folder" ] || [ ! -O "$private_folder" ] || ! chmod 700 "$private_folder"; then
+        echo "$private_folder on $(hostname) belongs to another user: set OUTERTRAIN_RAY_FOLDER to another folder of each node" >&2
+        return 1
+    fi
+    exec ray start "$@" "${ray_options[@]}"
+}
 
 # Where the token and the address of a run's Ray head lie.
 state_of() { echo "$OUTERTRAIN_RUNS/.slurm/$1"; }
