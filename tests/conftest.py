@@ -1,4 +1,4 @@
-"""The environment of all tests: JAX strict and on one thread, compiled functions kept in the temporary folder.
+"""The environment of all tests: JAX is strict, on one thread, and quick to compile; what it compiled is kept in /tmp.
 
 Set before anything imports JAX, and by environment variables, so that processes that tests start are strict too.
 Warnings are errors (pyproject.toml); 64 bits only inside `jax.enable_x64(True)`.
@@ -15,6 +15,7 @@ from common import runtime
 
 os.environ[runtime.CACHE_VARIABLE] = str(Path(tempfile.gettempdir()) / f"outertrain-tests-{os.getuid()}")
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # compiling takes most of the suite's time
 runtime.prepare(pin=False)
 
 settings.register_profile("fixed", derandomize=True, database=None, deadline=None, max_examples=50)

@@ -12,6 +12,7 @@ from learner.history import read_history
 
 SHORT = {
     "dataset.path": "store",
+    "task.batch_size": 8,  # the paper's network, on small batches
     "curriculum.start": 1,  # the paper's 50, too long for a test
     "curriculum.end": 2,
     "outer.updates": 2,

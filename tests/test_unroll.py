@@ -233,7 +233,7 @@ def test_diverged_problem_has_the_clamp_as_loss(subject, x64):
 def test_start_has_the_gradient_on_the_first_batch():
     task, problem = tasks.task("mlp"), tasks.problem("mlp")
     state = Unroll(task, family_of("sgd"), OuterLoss(), SEGMENT).start(problem, jax.random.key(7))
-    w = task.init(jax.random.key(7))
+    w = jax.jit(task.init)(jax.random.key(7))
     jax.tree.map(np.testing.assert_array_equal, state.w, w)
     batch = task.batch(problem.data, jax.random.fold_in(problem.key, 0), "train")
     for a, b in zip(jax.tree.leaves(state.gradient), jax.tree.leaves(jax.jit(jax.grad(task.loss))(w, batch))):
