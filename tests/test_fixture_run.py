@@ -75,5 +75,5 @@ def state(run: Path) -> dict[str, object]:
 def test_fixture_run_is_not_part_of_the_wheel() -> None:
     project = tomllib.loads((FIXTURE.parents[2] / "pyproject.toml").read_text())
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
-    assert wheel["packages"] == ["common", "learner", "workers", "cluster"]
-    assert wheel["force-include"] == {"cluster/public/outertrain": "outertrain"}
+    assert wheel["only-include"] == ["common", "learner", "workers", "cluster"]
+    assert wheel["sources"] == {"cluster/public/outertrain": "outertrain"}
