@@ -4,9 +4,10 @@ import threading
 
 import numpy as np
 import pytest
+from helpers.exposition import exposition
 from helpers.learner import DIGEST, SIZE, THETA, ask, config, feed, sample, send, start
 
-from cluster.monitoring.metrics import LearnerMetrics, exposition
+from cluster.monitoring.metrics import LearnerMetrics
 from common import files, moments
 from common.messages import Verdict, decode_theta, pack_sample, unpack_reply, unpack_sample
 from learner.aggregator import merged

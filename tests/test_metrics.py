@@ -11,11 +11,12 @@ from types import SimpleNamespace
 
 import pytest
 from helpers import run_files
+from helpers.exposition import exposition
 from helpers.learner import sample as make_sample
 from prometheus_client.parser import text_string_to_metric_families
 
 from cluster.monitoring.fleet_status import FleetStatus
-from cluster.monitoring.metrics import STEPS, FleetMetrics, LearnerMetrics, exposition, window_range
+from cluster.monitoring.metrics import STEPS, FleetMetrics, LearnerMetrics, window_range
 from common.config import Config
 from common.facts import Facts
 from common.messages import Verdict
@@ -213,8 +214,9 @@ def test_update_counts_dropped_pairs_and_empty_updates(learner: LearnerMetrics) 
 
 def test_metrics_ignore_the_multiprocess_mode_of_other_programs(tmp_path: Path) -> None:
     program = (
-        "from cluster.monitoring.metrics import FleetMetrics, exposition; from cluster.monitoring.fleet_status import *\n"
-        "m = FleetMetrics(); m.observe_status(FleetStatus(target=4)); print(exposition(m.registry))"
+        "from cluster.monitoring.metrics import FleetMetrics; from cluster.monitoring.fleet_status import *\n"
+        "from prometheus_client import generate_latest\n"
+        "m = FleetMetrics(); m.observe_status(FleetStatus(target=4)); print(generate_latest(m.registry).decode())"
     )
     environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
     done = subprocess.run(

@@ -21,9 +21,10 @@ from typing import Any, NamedTuple
 import psutil
 import pytest
 import yaml
+from helpers.exposition import exposition
 from test_deploy import DEPLOY, MONITORING, alerts, panels, rules
 
-from cluster.monitoring.metrics import FleetMetrics, LearnerMetrics, exposition
+from cluster.monitoring.metrics import FleetMetrics, LearnerMetrics
 from cluster.monitoring.scrape import DIRECT
 
 pytestmark = pytest.mark.cluster

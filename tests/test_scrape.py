@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 from helpers import run_files
+from helpers.exposition import exposition
 
 from cluster.monitoring.endpoint import Endpoint
 from cluster.monitoring.fleet_status import FleetStatus
-from cluster.monitoring.metrics import FleetMetrics, LearnerMetrics, exposition
+from cluster.monitoring.metrics import FleetMetrics, LearnerMetrics
 from cluster.monitoring.scrape import DIRECT, Scrape, parse, scrape
 from cluster.monitoring.targets import FOLDER_VARIABLE, write_targets
 from cluster.runs.directory import RunDirectory

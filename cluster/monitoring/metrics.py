@@ -271,11 +271,6 @@ class FleetMetrics:
         self._restarts_before = status.restarts
 
 
-def exposition(registry: CollectorRegistry) -> str:
-    """The text that a scrape reads."""
-    return prometheus_client.generate_latest(registry).decode()
-
-
 def build_versions() -> dict[str, str]:
     """Installed versions of outertrain and of the packages that its numbers depend on. Imports none of them."""
     names = {"version": "outertrain", "jax": "jax", "optax": "optax", "ray": "ray"}

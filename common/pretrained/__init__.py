@@ -30,11 +30,6 @@ def names() -> list[str]:
     return sorted(p.name.removesuffix(SUFFIX) for p in _folder().iterdir() if p.name.endswith(SUFFIX))
 
 
-def card(name: str) -> str:
-    """The card of an included optimizer, as Markdown."""
-    return (_folder() / f"{name}.md").read_text(encoding="utf-8")
-
-
 def find(source: str) -> Path | None:
     """The theta file of an included name, or else at a path; None if there is neither."""
     path = _folder() / f"{source}{SUFFIX}" if source in names() else Path(source)
