@@ -47,5 +47,5 @@ LONGER = {
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         marked = {mark.name for mark in item.iter_markers()}
-        if item.path.stem not in LONGER and not marked & {"cluster", "extras", "faults", "slow", "slurm"}:
+        if item.path.stem not in LONGER and not marked & {"cluster", "extras", "faults", "slow", "slurm", "torch"}:
             item.add_marker("quick")

@@ -18,7 +18,14 @@ from common.errors import printable
     type=click.Path(path_type=Path),
     required=True,
     metavar="FILE",
-    help="FILE.py: a module that needs only jax and optax; any other suffix: a theta file.",
+    help="FILE.py: a module that needs only jax and optax, or only torch; any other suffix: a theta file.",
+)
+@click.option(
+    "--framework",
+    type=click.Choice(["optax", "torch"]),
+    default="optax",
+    show_default=True,
+    help="What the module is for.",
 )
 @click.option(
     "--version",
@@ -26,13 +33,13 @@ from common.errors import printable
     callback=lambda context, parameter, value: version_in(value),
     help="Outer update to export (default: the newest); best: the best of those evaluated (evaluation.every).",
 )
-def command(target: str, output: Path, version: int | str | None) -> None:
+def command(target: str, output: Path, framework: str, version: int | str | None) -> None:
     """Save a learned optimizer as a Python module or a theta file.
 
     RUN|THETA is a run, a theta file, or the name of an included optimizer.
     """
     learned = find(target, version)
-    write(learned, output)
+    write(learned, output, framework)
     print(printable(f"{output}: {len(learned.theta)} parameters {learned.origin}"), file=sys.stderr)
 
 

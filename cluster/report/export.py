@@ -1,4 +1,4 @@
-"""Export of a learned optimizer: as a self-contained Python module that needs jax and optax, or as a theta file."""
+"""Export of a learned optimizer: as a self-contained Python module for optax or torch, or as a theta file."""
 
 import ast
 import hashlib
@@ -11,6 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from cluster.report.literals import escaped, in_lines
+from cluster.report.torch_export import torch_source
 from cluster.runs import best, directory
 from cluster.runs.directory import load_theta
 from common import pretrained
@@ -106,25 +108,13 @@ def module_source(config: OptimizerConfig, theta: np.ndarray, origin: str, modul
         imports=_imports(sources),
     )
     tail = TAIL.format(
-        lines=_literal(text),
+        lines=in_lines(text),
         size=len(theta),
-        origin=_escaped(str(origin)),
+        origin=escaped(str(origin)),
         call=_call(config),
         notes=MLP_NOTES if config.family == "mlp" else HAND_DESIGNED_NOTES,
     )
     return "\n\n".join([head + _without_head(sources[0]), *map(_without_head, sources[1:]), tail])
-
-
-def _escaped(text: str) -> str:
-    """An ASCII string literal whose value is any text, in double quotes where that needs no escape."""
-    literal = ascii(text)
-    return literal if '"' in literal else f'"{literal[1:-1]}"'
-
-
-def _literal(text: str) -> str:
-    """A string literal of lines of 100 characters; `text` has none that need an escape."""
-    lines = [f'"{text[k : k + 100]}"' for k in range(0, len(text), 100)]
-    return lines[0] if len(lines) == 1 else "\n    ".join(["(", *lines]) + "\n)"
 
 
 def _call(config: OptimizerConfig) -> str:
@@ -160,15 +150,22 @@ def _imports(sources: Sequence[str]) -> str:
     return "\n".join([*(line for line in lines if line not in third_party), "", *third_party])
 
 
-def write(learned: Pretrained, path: Path) -> None:
+def write(learned: Pretrained, path: Path, framework: str = "optax") -> None:
     """Writes a module if the path ends in `.py`, otherwise a theta file.
 
+    Args:
+      framework: "optax" or "torch": what the module needs; a theta file serves both.
+
     Raises:
-      UserError: the path cannot be written.
+      UserError: the path cannot be written, or the optimizer cannot be written for torch.
     """
     theta, optimizer, origin = learned
+    if framework == "torch" and path.suffix != ".py":
+        raise UserError(f"--framework selects what a module needs, and {path} is not a .py file: name one with -o")
     try:
-        if path.suffix == ".py":
+        if framework == "torch":
+            path.write_text(torch_source(optimizer, theta, origin), encoding="utf-8")
+        elif path.suffix == ".py":
             path.write_text(module_source(optimizer, theta, origin, path.stem), encoding="utf-8")
         else:
             pretrained.save(path, learned)
