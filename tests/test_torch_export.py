@@ -183,3 +183,26 @@ def test_large_gradients_and_weights_equal_those_of_optax(size: float) -> None:
     tx = drop_in(jnp.asarray(theta_of(config)))
     updates, _ = tx.update(jnp.asarray(g), tx.init(jnp.asarray(start)), jnp.asarray(start))
     np.testing.assert_allclose(p.numpy(), start + np.asarray(updates), rtol=1e-6)
+
+
+@pytest.mark.torch
+def test_copies_new_groups_and_tensor_rates_work() -> None:
+    import copy
+
+    import torch
+
+    make = exported(CONFIGS["whole"])
+    p, late = torch.ones(3), torch.ones(3)
+    p.grad = late.grad = torch.arange(3.0)
+    optimizer = make([p], lr=torch.tensor(0.5))
+    optimizer.step()
+    optimizer.add_param_group({"params": [late], "lr": 0.5})
+    twin = copy.deepcopy(optimizer)
+    optimizer.step()
+    twin.step()
+    for ours, theirs in zip(optimizer.param_groups, twin.param_groups, strict=True):
+        assert torch.equal(ours["params"][0], theirs["params"][0])
+    alone = torch.ones(3)
+    alone.grad = torch.arange(3.0)
+    make([alone], lr=0.5).step()
+    assert torch.equal(alone, late)  # its steps count from its own first gradient
