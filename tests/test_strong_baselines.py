@@ -82,6 +82,8 @@ def test_muon_leaves_the_last_layer_and_biases_to_adam() -> None:
     assert {name for name, axes in dense.items() if axes} == {"dense0_kernel"}
     assert dense["dense0_kernel"] == MuonDimensionNumbers(1, 0)
     assert baselines.matrix_dimensions({"w": jnp.zeros(3)}) == {"w": None}
+    deep = baselines.matrix_dimensions({f"dense{k}_kernel": jnp.zeros((2, 2)) for k in range(11)})
+    assert [name for name, numbers in deep.items() if numbers is None] == ["dense10_kernel"]
 
 
 def write(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, body: str) -> str:

@@ -6,6 +6,7 @@ serves all settings of a grid. The schedule warms up linearly over 5 % of the st
 that of Schedule-Free only warms up. A user's own is a function from a learning rate to an optax transformation.
 """
 
+import re
 from collections.abc import Callable
 from math import log
 from typing import Any
@@ -99,13 +100,13 @@ def muon_of_kernels(rate: Schedule, decay: jax.Array) -> optax.GradientTransform
 
 
 def matrix_dimensions(w: Any) -> Any:
-    """Which leaves Muon treats as matrices: all kernels but the last layer's, convolutions as [9 C, O].
+    """Which leaves Muon treats as matrices: all kernels but the last one's by name, convolutions as [9 C, O].
 
     The others, None here, are trained by AdamW. A kernel has its outputs on the last axis, but for the dense networks
     of `common.networks.dense`, whose kernels are [out, in].
     """
     leaves, tree = jax.tree_util.tree_flatten_with_path(w)
-    kernels = [k for k, (_, leaf) in enumerate(leaves) if leaf.ndim >= 2]
+    kernels = sorted((k for k, (_, leaf) in enumerate(leaves) if leaf.ndim >= 2), key=lambda k: _natural(leaves[k][0]))
     found: list[MuonDimensionNumbers | None] = [None] * len(leaves)
     for k in kernels[:-1]:
         path, leaf = leaves[k]
@@ -114,6 +115,11 @@ def matrix_dimensions(w: Any) -> Any:
         else:
             found[k] = MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), leaf.ndim - 1)
     return jax.tree.unflatten(tree, found)
+
+
+def _natural(path: Any) -> list[str | int]:
+    """A key that sorts layer 2 before layer 10; JAX sorts the names of a dictionary as text."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", jax.tree_util.keystr(path))]
 
 
 def _user_family(name: str) -> Family:
