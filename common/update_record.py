@@ -87,6 +87,7 @@ class UpdateRecord(NamedTuple):
     refused: bool  # the step left the range of float32, so that theta is unchanged
     rp_dropped: int = 0  # pairs left out of the mean under `estimator.use = "rp"`, because their rp is not finite
     var_rp_nonfinite: float = 0.0  # fraction of coordinates whose variance of rp is infinite
+    core_seconds: float = 0.0  # computing of the batch's samples, summed over workers; 0: not recorded
 
     @property
     def empty(self) -> bool:
@@ -96,10 +97,13 @@ class UpdateRecord(NamedTuple):
     def to_json(self) -> Json:
         """A line of history.jsonl. Later fields are written only where they say something."""
         fields = self._asdict()
-        del fields["norms"], fields["clipped"], fields["refused"], fields["rp_dropped"], fields["var_rp_nonfinite"]
+        for name in ("norms", "clipped", "refused", "rp_dropped", "var_rp_nonfinite", "core_seconds"):
+            del fields[name]
         later: Json = {"rp_dropped": self.rp_dropped, "empty": self.empty} if self.rp_dropped else {}
         if self.var_rp_nonfinite:
             later["var_rp_nonfinite"] = self.var_rp_nonfinite
+        if self.core_seconds:
+            later["core_seconds"] = self.core_seconds
         return fields | {
             "verdicts": dict(self.verdicts),
             "windows": self.windows._asdict(),
@@ -153,6 +157,7 @@ class UpdateRecord(NamedTuple):
             refused=bool(_value(line, "refused", bool)),
             rp_dropped=_integer(line, "rp_dropped") if "rp_dropped" in line else 0,
             var_rp_nonfinite=_number(line, "var_rp_nonfinite") if "var_rp_nonfinite" in line else 0.0,
+            core_seconds=_number(line, "core_seconds") if "core_seconds" in line else 0.0,
         )
 
 

@@ -12,7 +12,7 @@ from cluster.report.evaluation_plots import EVALUATION_PLOTS
 from cluster.report.material import gather
 from cluster.report.page import write_report
 from cluster.report.training_plots import TRAINING_PLOTS
-from cluster.runs.cost import training_seconds
+from cluster.runs.cost import outer_training_cost, training_seconds
 from common.config import Config
 from common.errors import UserError
 from common.update_record import UNKNOWN
@@ -138,3 +138,14 @@ def test_training_seconds_add_the_incarnations_of_the_learner() -> None:
     first, second = run_files.history(2)
     restarted = first._replace(epoch=2, seconds=3.0)
     assert training_seconds([first, second, restarted]) == second.seconds + 3.0
+
+
+def test_cost_is_the_computing_of_the_samples(tmp_path: Path) -> None:
+    """Whatever number of workers there was at any time; without it, the seconds times the configured number."""
+    records = [record._replace(core_seconds=2.5) for record in run_files.history(4)]
+    run = run_files.write_run(tmp_path / "new", records, [], Config())
+    assert outer_training_cost(run, Config()) == 10.0
+    old = run_files.write_run(tmp_path / "old", run_files.history(4), [], Config())
+    assert outer_training_cost(old, Config()) == training_seconds(run_files.history(4)) * Config().workers.count
+    empty = run_files.write_run(tmp_path / "empty", [], [], Config())
+    assert outer_training_cost(empty, Config()) is None

@@ -7,7 +7,7 @@ import pytest
 
 from common.update_record import UpdateRecord
 
-LATER = ("rp_dropped", "var_rp_nonfinite")  # of a later release, written only where it says something
+LATER = ("rp_dropped", "var_rp_nonfinite", "core_seconds")  # of a later release, written only where it says something
 GOLDEN = (Path(__file__).parent / "helpers" / "golden_history.jsonl").read_text()
 
 
@@ -39,7 +39,7 @@ def test_from_json_later_key_is_optional_and_checked() -> None:
         with pytest.raises(ValueError, match=key):
             UpdateRecord.from_json(line | {key: "text"})
     earlier = UpdateRecord.from_json({key: value for key, value in line.items() if key not in LATER})
-    assert (earlier.rp_dropped, earlier.var_rp_nonfinite) == (0, 0.0)
+    assert (earlier.rp_dropped, earlier.var_rp_nonfinite, earlier.core_seconds) == (0, 0.0, 0.0)
 
 
 def test_from_json_unknown_key_is_ignored() -> None:

@@ -17,6 +17,11 @@ def training_seconds(history: Sequence[UpdateRecord]) -> float:
 
 
 def outer_training_cost(run_dir: Path, config: Config) -> float | None:
-    """Core seconds: the seconds of outer-training times `workers.count`; None where there was none."""
+    """Core seconds that workers have computed the applied samples; None where there was no outer-training.
+
+    Histories of older versions do not hold them: there, the seconds of outer-training times `workers.count` stand in.
+    """
     history = read_history(run_dir)
-    return training_seconds(history) * config.workers.count if history else None
+    if all(record.core_seconds for record in history):
+        return sum(record.core_seconds for record in history) or None
+    return training_seconds(history) * config.workers.count
