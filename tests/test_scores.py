@@ -7,7 +7,7 @@ import pytest
 from helpers import run_files
 
 from workers.evaluation.results import BySplit, UnrollResult, block_ends
-from workers.evaluation.scores import LEARNED, Scores, Side, pay_back, score, speedup, steps_to, target
+from workers.evaluation.scores import LEARNED, Scores, Side, pay_back, pooled, score, speedup, steps_to, target
 from workers.evaluation.tuning import Setting
 
 STEPS = 1000
@@ -142,3 +142,32 @@ def test_test_images_decide_nothing() -> None:
     clean, other = scored(unrolls), scored(poisoned)
     assert [s.setting for s in clean.per_task] == [s.setting for s in other.per_task]
     assert clean.to_json() == other.to_json()
+
+
+def test_best_baseline_is_that_of_the_least_final_train_loss() -> None:
+    """Also for the validation objective, on which another one ends lower."""
+    curve = decay(0)
+    train = {"adam": 0.9, "sgd": 0.7}
+    valid = {"adam": curve, "sgd": curve + 0.3}
+    unrolls = [
+        replace(
+            unroll(name, 0, valid[name]), curves=BySplit((1.0, train[name]), (1.0, 1.0), (1.0, 1.0)), objective="valid"
+        )
+        for name in train
+    ]
+    learned = replace(unroll(LEARNED, 0, curve), objective="valid")
+    found = score([learned, *unrolls], [0], "valid")
+    assert found is not None
+    assert found.best.steps == found.by_baseline["sgd"][0].steps != found.by_baseline["adam"][0].steps
+
+
+def test_pooled_scores_are_among_all_optimizers() -> None:
+    """Of three that differ in nothing but pace, only the fastest scores 1; alone with the baseline, two would."""
+    paces = {"slow": 0.75, "fast": 0.25}  # seconds per step; the baseline needs 0.5
+    each = {name: scored(pair(seconds=seconds)) for name, seconds in paces.items()}
+    found = pooled(each)
+    assert {name: one.side(LEARNED).score for name, one in found.items()} == {"slow": pytest.approx(1 / 3), "fast": 1.0}
+    assert found["slow"].side("adam").score == found["fast"].side("adam").score == pytest.approx(2 / 3)
+    assert each["slow"].side("adam").score == 1.0 and found["slow"].best.algoperf_score == pytest.approx(1 / 3)
+    other = scored([u for u in pair() if u.task < 11], tasks=11)
+    assert pooled({**each, "other": other})["other"] is other

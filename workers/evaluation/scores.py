@@ -40,7 +40,7 @@ class Side(NamedTuple):
     core_seconds: float  # of all its unrolls, by the timing protocol
     seconds_per_step: float
     final: float  # mean over the tasks, of the objective
-    score: float  # AlgoPerf's, among all optimizers of the comparison
+    score: float  # AlgoPerf's, among all optimizers of the comparison (`pooled`: of all comparisons)
 
 
 class Versus(NamedTuple):
@@ -69,7 +69,7 @@ class Scores(NamedTuple):
 
     tasks: tuple[int, ...]
     steps: int  # of an inner problem
-    best: Versus  # against, on each task, the baseline with the least final loss, at its 100 % target
+    best: Versus  # against, on each task, the baseline with the least final train loss, at its 100 % target
     by_baseline: Mapping[str, tuple[Versus, ...]]  # a `Versus` for each of `TARGETS`
     sides: tuple[Side, ...]  # the learned optimizer first
     per_task: tuple[TaskScore, ...]
@@ -114,7 +114,7 @@ def score(unrolls: Sequence[UnrollResult], tasks: Sequence[int], objective: str)
     if not names or any(set(tasks) - one.keys() for one in chosen.values()):
         return None
     finals = {name: np.array([one[task][0].final(objective) for task in tasks]) for name, one in chosen.items()}
-    best = [names[k] for k in np.argmin([finals[name] for name in names], axis=0)]
+    best = [min(names, key=lambda name: chosen[name][task][0].final("train")) for task in tasks]
     rivals = {task: chosen[name][task] for task, name in zip(tasks, best)}
     targets = [target(rivals[task][0], 100) for task in tasks]
     steps = {n: np.array([steps_to(one[t][0], goal) for t, goal in zip(tasks, targets)]) for n, one in chosen.items()}
@@ -139,6 +139,32 @@ def score(unrolls: Sequence[UnrollResult], tasks: Sequence[int], objective: str)
         ),
         ratios=ratios,
     )
+
+
+def pooled(each: Mapping[str, Scores]) -> dict[str, Scores]:
+    """The scores of several learned optimizers, with AlgoPerf's score among all of them and their baselines.
+
+    Args:
+      each: by name; left as they are unless all are of the same tasks and baselines.
+    """
+    if len({(one.tasks, tuple(one.by_baseline)) for one in each.values()}) != 1:
+        return dict(each)
+    first = next(iter(each.values()))
+    own = {f"{LEARNED} {name}": _seconds(one, LEARNED) for name, one in each.items()}
+    ratios = performance_ratios({**own, **{name: _seconds(first, name) for name in first.by_baseline}})
+
+    def among_all(name: str, one: Scores) -> Scores:
+        here = {side.optimizer: ratios[side.optimizer] for side in one.sides[1:]}
+        here = {LEARNED: ratios[f"{LEARNED} {name}"], **here}
+        sides = tuple(side._replace(score=algoperf_score(here[side.optimizer])) for side in one.sides)
+        return one._replace(best=one.best._replace(algoperf_score=sides[0].score), sides=sides, ratios=here)
+
+    return {name: among_all(name, one) for name, one in each.items()}
+
+
+def _seconds(scores: Scores, name: str) -> np.ndarray:
+    """[tasks] seconds of an optimizer to the target of each task."""
+    return np.array([one.seconds for one in scores.per_task if one.optimizer == name])
 
 
 def setting_of(unroll: UnrollResult) -> Setting:
