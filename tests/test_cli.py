@@ -139,6 +139,10 @@ def test_evaluate_several_shows_one_table(folder: Path, capsys: pytest.CaptureFi
     table = err[err.index("to the final train loss") :].splitlines()
     names = [line.split()[0] for line in table[2:7]]
     assert names[:3] == learned and "users_optimizer:sign" in names[3:]
+    page = Path(facts["report"]).read_text()
+    assert main(["report", facts["run"]]) == 0
+    again = Path(capsys.readouterr().out.strip())
+    assert again == Path(facts["report"]) and again.read_text().count("fast.theta") == page.count("fast.theta") > 0
     single = ["evaluate", "sgd.theta", "--config", "small.toml", "--in-process", "--json"]
     assert main(single) == 0
     alone = json.loads(capsys.readouterr().out)

@@ -104,8 +104,8 @@ def assess(subject: Subject, place: Place, compute: Compute, activity: str) -> d
             **({"optimizers": each} if each else {}),
             "report": str(run.page),
         }
-        if subject.theta is not None and subject.version is None:
-            run.write_summary(facts)  # of several theta files, `report` shows this one
+        if subject.theta is not None and (subject.version is None or subject.contenders):
+            run.write_summary(facts)  # of all theta files evaluated in this directory, `report` shows these
         page = write_report(run.path, evaluation)
         cost = outer_training_cost(run.path, run.config())  # not with the --workers of this command
         show.say(several_table(evaluation) if evaluation.others else final_table(evaluation.comparison, run.name, cost))

@@ -83,24 +83,36 @@ def read_evaluation(
     Args:
       folder: `evaluation` of the run directory.
       theta_sha256: which learned theta; by default the newest, of equals the one of the last summary.
-      several: digests of the thetas of several learned optimizers by name, which are compared as well.
+      several: digests of the thetas of several learned optimizers by name, which are compared as well; by default those
+        of the last summary.
     """
-    unrolls = results.read(folder)
-    theta = theta_sha256 or newest_theta(unrolls, _theta_of_summary(folder))
+    unrolls, summary = results.read(folder), _summary_in(folder)
+    several = _several_of(summary) if several is None else several
+    digest = summary.get("theta_sha256")
+    theta = theta_sha256 or newest_theta(unrolls, digest if isinstance(digest, str) else None)
     objective, grid = config.estimator.objective, config.evaluation
-    others = {name: compare(unrolls, objective, grid, digest) for name, digest in (several or {}).items()}
+    others = {name: compare(unrolls, objective, grid, digest) for name, digest in several.items()}
     scores = pooled({name: one.scores for name, one in others.items() if one is not None and one.scores is not None})
     found = tuple((name, one._replace(scores=scores.get(name))) for name, one in others.items() if one is not None)
     own = next((one for _, one in found if one.theta_sha256 == theta), None)
     return Evaluation(unrolls, own or compare(unrolls, objective, grid, theta), found)
 
 
-def _theta_of_summary(folder: Path) -> str | None:
+def _summary_in(folder: Path) -> Mapping[str, Any]:
+    """What --json printed last; empty where there is none, or it is corrupt."""
     try:
-        digest = json.loads((folder / SUMMARY).read_text()).get("theta_sha256")
-    except (OSError, ValueError, AttributeError):
-        return None
-    return digest if isinstance(digest, str) else None
+        summary = json.loads((folder / SUMMARY).read_text())
+    except (OSError, ValueError):
+        return {}
+    return summary if isinstance(summary, dict) else {}
+
+
+def _several_of(summary: Mapping[str, Any]) -> dict[str, str]:
+    """Digests of the thetas that were compared in one command, by name."""
+    listed = summary.get("optimizers")
+    numbers = listed if isinstance(listed, dict) else {}
+    digests = {name: one.get("theta_sha256") for name, one in numbers.items() if isinstance(one, dict)}
+    return {name: digest for name, digest in digests.items() if isinstance(digest, str)}
 
 
 def newest_theta(unrolls: Iterable[UnrollResult], among_equals: str | None = None) -> str | None:
