@@ -127,7 +127,16 @@ def test_evaluate_several_shows_one_table(folder: Path, capsys: pytest.CaptureFi
     pretrained.save(Path("sgd.theta"), pretrained.Pretrained(sgd, OptimizerConfig(family="sgd"), "by hand"))
     (folder / "users_optimizer.py").write_text("import optax\n\n\ndef sign(rate):\n    return optax.sign_sgd(rate)\n")
     learned = ["slow.theta", "fast.theta", "sgd.theta"]
-    command = ["evaluate", *learned, "users_optimizer:sign", "--config", "small.toml", "--in-process", "--json"]
+    command = [
+        "evaluate",
+        *learned,
+        "users_optimizer:sign",
+        "--config",
+        "small.toml",
+        "--in-process",
+        "--pool",
+        "--json",
+    ]
     assert main(command) == 0
     out, err = capsys.readouterr()
     facts = json.loads(out)
@@ -137,12 +146,15 @@ def test_evaluate_several_shows_one_table(folder: Path, capsys: pytest.CaptureFi
     digests = [facts["optimizers"][name]["theta_sha256"] for name in learned]
     assert len(set(digests)) == 3
     table = err[err.index("to the final train loss") :].splitlines()
-    names = [line.split()[0] for line in table[2:7]]
-    assert names[:3] == learned and "users_optimizer:sign" in names[3:]
+    names = [line.split()[0] for line in table[2:8]]
+    assert names[:4] == [*learned, "mean"] and "users_optimizer:sign" in names[4:]
+    assert "mean of these 3" in err and facts["pooled"]["baselines"].keys() == facts["baselines"].keys()
     page = Path(facts["report"]).read_text()
     assert main(["report", facts["run"]]) == 0
     again = Path(capsys.readouterr().out.strip())
     assert again == Path(facts["report"]) and again.read_text().count("fast.theta") == page.count("fast.theta") > 0
+    assert main(["evaluate", "sgd.theta", "--config", "small.toml", "--in-process", "--pool"]) == 2
+    assert "name the runs of two seeds or more" in capsys.readouterr().err
     single = ["evaluate", "sgd.theta", "--config", "small.toml", "--in-process", "--json"]
     assert main(single) == 0
     alone = json.loads(capsys.readouterr().out)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from helpers import run_files
 
+from workers.evaluation.pooling import in_one_pool, over_seeds
 from workers.evaluation.results import BySplit, UnrollResult, block_ends
-from workers.evaluation.scores import LEARNED, Scores, Side, pay_back, pooled, score, speedup, steps_to, target
+from workers.evaluation.scores import LEARNED, Scores, Side, pay_back, score, speedup, steps_to, target
 from workers.evaluation.tuning import Setting
 
 STEPS = 1000
@@ -165,9 +166,27 @@ def test_pooled_scores_are_among_all_optimizers() -> None:
     """Of three that differ in nothing but pace, only the fastest scores 1; alone with the baseline, two would."""
     paces = {"slow": 0.75, "fast": 0.25}  # seconds per step; the baseline needs 0.5
     each = {name: scored(pair(seconds=seconds)) for name, seconds in paces.items()}
-    found = pooled(each)
+    found = in_one_pool(each)
     assert {name: one.side(LEARNED).score for name, one in found.items()} == {"slow": pytest.approx(1 / 3), "fast": 1.0}
     assert found["slow"].side("adam").score == found["fast"].side("adam").score == pytest.approx(2 / 3)
     assert each["slow"].side("adam").score == 1.0 and found["slow"].best.algoperf_score == pytest.approx(1 / 3)
     other = scored([u for u in pair() if u.task < 11], tasks=11)
-    assert pooled({**each, "other": other})["other"] is other
+    assert in_one_pool({**each, "other": other})["other"] is other
+
+
+def test_over_seeds_averages_logarithms_task_by_task() -> None:
+    """A seed that is twice as fast and one that is half as fast are as fast as the baseline, not 1.25 times."""
+    each = [scored(pair(seconds=seconds)) for seconds in (0.25, 1.0)]
+    found = over_seeds(each, "train")
+    assert found is not None
+    assert [one.best.speedup_seconds.value for one in each] == [2.0, 0.5]
+    assert found.best.speedup_seconds.value == found.by_baseline["adam"][1].speedup_seconds.value == pytest.approx(1.0)
+    assert (found.side(LEARNED).trials, found.side(LEARNED).seconds_per_step, found.best.wins) == (1, 0.625, 0)
+    assert found.to_json()["final_ratio"] == pytest.approx(1.0)
+    one = over_seeds(each[:1], "train")
+    assert one is not None and one.to_json() == each[0].to_json()
+
+
+def test_over_seeds_of_other_tasks_is_none() -> None:
+    fewer = scored([u for u in pair() if u.task < 11], tasks=11)
+    assert over_seeds([scored(pair()), fewer], "train") is None

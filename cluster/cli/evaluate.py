@@ -22,8 +22,10 @@ from cluster.runs.cost import outer_training_cost
 from cluster.runs.directory import EVALUATION, exclusive
 from common.config import Config
 from common.errors import UserError
-from workers.evaluation.comparison import read_evaluation
+from workers.evaluation.comparison import Evaluation, read_evaluation
 from workers.evaluation.jobs import Learned, digest_of
+from workers.evaluation.pooling import over_seeds
+from workers.evaluation.scores import Scores
 
 Compute = Callable[[Subject, Pool, Progress], None]
 
@@ -33,9 +35,16 @@ Compute = Callable[[Subject, Pool, Progress], None]
 @click.option("--config", metavar="CONFIG", help="The tasks for a theta file: a TOML file or a preset.")
 @options.overrides("tasks", "baselines", "workers")
 @options.place
+@click.option("--pool", is_flag=True, help="Also score the learned optimizers as one, trained with several seeds.")
 @options.as_json
 def command(
-    targets: tuple[str, ...], config: str | None, overrides: tuple[str, ...], place: Place, as_json: bool
+    *,
+    targets: tuple[str, ...],
+    config: str | None,
+    overrides: tuple[str, ...],
+    place: Place,
+    pool: bool,
+    as_json: bool,
 ) -> int:
     """Compare learned optimizers with tuned baselines on unseen tasks.
 
@@ -47,7 +56,10 @@ def command(
     def compute(subject: Subject, pool: Pool, progress: Progress) -> None:
         evaluate(subject.run, subject.config, learned_of(subject), pool, progress)
 
-    facts = assess(find_all(targets, request), place, compute, "evaluating")
+    subject = find_all(targets, request)
+    if pool and not subject.contenders:
+        raise UserError("--pool averages over several learned optimizers: name the runs of two seeds or more")
+    facts = assess(subject, place, compute, "evaluating", pool=pool)
     if as_json:
         print(json.dumps(facts), flush=True)
     return 0
@@ -75,8 +87,18 @@ def check_own(config: Config) -> None:
             family(name)
 
 
-def assess(subject: Subject, place: Place, compute: Compute, activity: str) -> dict[str, Any]:
+def seeds_of(evaluation: Evaluation) -> Scores | None:
+    """The learned optimizers as a single one; None where they cannot be scored together."""
+    scores = [one.scores for _, one in evaluation.others]
+    known = [one for one in scores if one is not None]
+    return over_seeds(known, evaluation.others[0][1].objective) if known and len(known) == len(scores) else None
+
+
+def assess(subject: Subject, place: Place, compute: Compute, activity: str, *, pool: bool = False) -> dict[str, Any]:
     """Computes what is missing of an evaluation, writes the report, prints the table and returns what --json prints.
+
+    Args:
+      pool: several learned optimizers are scored as a single one as well.
 
     Raises Interrupted when the user stops it.
     """
@@ -87,14 +109,15 @@ def assess(subject: Subject, place: Place, compute: Compute, activity: str) -> d
         show.say(f"results in {run.evaluation}")
         if not place.cluster:
             check_task(config)
-        with make_pool(subject, place) as pool:
+        with make_pool(subject, place) as host:
             if not place.cluster:
                 check_own(config)
-            compute(subject, pool.pool(), counter(activity, interrupt, show))
+            compute(subject, host.pool(), counter(activity, interrupt, show))
         digest = None if subject.theta is None else digest_of(subject.theta)
         names = {one.name: digest_of(one.theta) for one in subject.contenders}
         evaluation = read_evaluation(run.evaluation, config, digest, names)
         each = {name: numbers_of(comparison, config) for name, comparison in evaluation.others}
+        seeds = seeds_of(evaluation) if pool else None
         facts = {
             "run": run.name,
             "version": subject.version,
@@ -102,12 +125,17 @@ def assess(subject: Subject, place: Place, compute: Compute, activity: str) -> d
             "seconds_total": time.time() - STARTED,
             **summary_of(evaluation.comparison, config, subject.theta),
             **({"optimizers": each} if each else {}),
+            **({"pooled": None if seeds is None else seeds.to_json()} if pool else {}),
             "report": str(run.page),
         }
         if subject.theta is not None and (subject.version is None or subject.contenders):
             run.write_summary(facts)  # of all theta files evaluated in this directory, `report` shows these
         page = write_report(run.path, evaluation)
         cost = outer_training_cost(run.path, run.config())  # not with the --workers of this command
-        show.say(several_table(evaluation) if evaluation.others else final_table(evaluation.comparison, run.name, cost))
+        show.say(
+            several_table(evaluation, seeds)
+            if evaluation.others
+            else final_table(evaluation.comparison, run.name, cost)
+        )
         show.say(f"report: {page}")
     return facts

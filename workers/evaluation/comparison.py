@@ -15,9 +15,10 @@ import numpy as np
 
 from common.config import Config, EvaluationConfig
 from workers.evaluation import results
+from workers.evaluation.pooling import in_one_pool
 from workers.evaluation.results import UnrollResult
 from workers.evaluation.scores import LEARNED as LEARNED
-from workers.evaluation.scores import Scores, pooled, score, setting_of
+from workers.evaluation.scores import Scores, score, setting_of
 from workers.evaluation.tuning import LossTable, Setting, grid_rates
 
 SUMMARY = "summary.json"  # of the last evaluation or training
@@ -92,7 +93,9 @@ def read_evaluation(
     theta = theta_sha256 or newest_theta(unrolls, digest if isinstance(digest, str) else None)
     objective, grid = config.estimator.objective, config.evaluation
     others = {name: compare(unrolls, objective, grid, digest) for name, digest in several.items()}
-    scores = pooled({name: one.scores for name, one in others.items() if one is not None and one.scores is not None})
+    scores = in_one_pool(
+        {name: one.scores for name, one in others.items() if one is not None and one.scores is not None}
+    )
     found = tuple((name, one._replace(scores=scores.get(name))) for name, one in others.items() if one is not None)
     own = next((one for _, one in found if one.theta_sha256 == theta), None)
     return Evaluation(unrolls, own or compare(unrolls, objective, grid, theta), found)

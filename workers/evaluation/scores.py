@@ -40,7 +40,7 @@ class Side(NamedTuple):
     core_seconds: float  # of all its unrolls, by the timing protocol
     seconds_per_step: float
     final: float  # mean over the tasks, of the objective
-    score: float  # AlgoPerf's, among all optimizers of the comparison (`pooled`: of all comparisons)
+    score: float  # AlgoPerf's, among all optimizers of the comparison (or of several: `workers.evaluation.pooling`)
 
 
 class Versus(NamedTuple):
@@ -139,32 +139,6 @@ def score(unrolls: Sequence[UnrollResult], tasks: Sequence[int], objective: str)
         ),
         ratios=ratios,
     )
-
-
-def pooled(each: Mapping[str, Scores]) -> dict[str, Scores]:
-    """The scores of several learned optimizers, with AlgoPerf's score among all of them and their baselines.
-
-    Args:
-      each: by name; left as they are unless all are of the same tasks and baselines.
-    """
-    if len({(one.tasks, tuple(one.by_baseline)) for one in each.values()}) != 1:
-        return dict(each)
-    first = next(iter(each.values()))
-    own = {f"{LEARNED} {name}": _seconds(one, LEARNED) for name, one in each.items()}
-    ratios = performance_ratios({**own, **{name: _seconds(first, name) for name in first.by_baseline}})
-
-    def among_all(name: str, one: Scores) -> Scores:
-        here = {side.optimizer: ratios[side.optimizer] for side in one.sides[1:]}
-        here = {LEARNED: ratios[f"{LEARNED} {name}"], **here}
-        sides = tuple(side._replace(score=algoperf_score(here[side.optimizer])) for side in one.sides)
-        return one._replace(best=one.best._replace(algoperf_score=sides[0].score), sides=sides, ratios=here)
-
-    return {name: among_all(name, one) for name, one in each.items()}
-
-
-def _seconds(scores: Scores, name: str) -> np.ndarray:
-    """[tasks] seconds of an optimizer to the target of each task."""
-    return np.array([one.seconds for one in scores.per_task if one.optimizer == name])
 
 
 def setting_of(unroll: UnrollResult) -> Setting:
