@@ -52,6 +52,8 @@ def test_job_survives_json(job: jobs.Job) -> None:
 
 def test_name_of_an_unroll_is_the_one_on_disk() -> None:
     assert UnrollJob("adam", 7, 2, rate=0.1, bound=1.0).name == "outer_test-7-2-adam-0.1-bounded"
+    near = [UnrollJob("adamw", 7, rate=0.1, decay=decay).name for decay in (0.1234567, 0.1234568, 0.125)]
+    assert len(set(near)) == 3 and near[2] == "outer_test-7-0-adamw-0.1-0.125"
     learned = UnrollJob("learned", 7, theta=jobs.encode(THETA), outer_split="outer_train")
     assert learned.name == f"outer_train-7-0-learned-{jobs.digest_of(THETA)[:16]}"
 

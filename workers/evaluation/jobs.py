@@ -42,7 +42,7 @@ class UnrollJob(NamedTuple):
     @property
     def name(self) -> str:
         setting = f"{self.rate:.6g}" if self.theta is None else sha256(self.theta)[:16]
-        setting += f"-{self.decay:g}" if self.decay else ""
+        setting += f"-{_short(self.decay)}" if self.decay else ""
         setting += f"-{self.schedule}" if self.schedule != CONSTANT else ""
         setting += f"-{hashlib.sha256(self.family.encode()).hexdigest()[:8]}" if self.family is not None else ""
         bounded = "" if self.bound is None else "-bounded"
@@ -54,6 +54,12 @@ class UnrollJob(NamedTuple):
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
         return cls(**{key: record[key] for key in cls._fields if key in record})
+
+
+def _short(value: float) -> str:
+    """A number in six digits, or in all that it takes to tell it from others."""
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 class TimingJob(NamedTuple):
