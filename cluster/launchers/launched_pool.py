@@ -150,7 +150,7 @@ def read(run: RunDirectory) -> Finished:
 
 def perform(spec: Json, finished: Finished | None) -> Json:
     """Ray task: returns the result of a job, given the outcome of its training if it has one."""
-    runtime.prepare()
+    runtime.prepare(pin=False)  # Ray keeps the process for other tasks, and a pinned one would hold its core
     from workers.figures import catalogue
 
     def trained(config: Any, keep: Any) -> Trained:
