@@ -7,6 +7,7 @@ import pytest
 from cluster.runs import directory
 from cluster.runs.open import Request, newest, open_run
 from common.errors import UserError
+from learner.lineage import claim
 
 
 @pytest.fixture(autouse=True)
@@ -70,6 +71,16 @@ def test_undo_restores_the_directory() -> None:
     assert run.config().outer.updates == 7
     opened.undo()
     assert run.config_file.read_bytes() == before
+
+
+def test_undo_keeps_the_configuration_of_updates_that_were_made() -> None:
+    opened = open_run(request(None, "a"))
+    resumed = open_run(request(None, "a", "outer.updates=7", resume=True))
+    resumed.apply()
+    claim(opened.run.epochs, None, 0.0)
+    (opened.run.checkpoints / "e0001-v0000003.ckpt").write_bytes(b"")
+    resumed.undo()
+    assert opened.run.config().outer.updates == 7
 
 
 def test_undo_before_apply_keeps_what_another_has_written() -> None:

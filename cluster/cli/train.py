@@ -18,10 +18,9 @@ from cluster.monitoring import progress
 from cluster.monitoring.run_status import RunStatus
 from cluster.runs.best import read as read_best
 from cluster.runs.directory import EVALUATION, RunDirectory, exclusive, load_theta, shell_command
-from cluster.runs.open import Request, open_run
+from cluster.runs.open import Request, newest_version, open_run
 from common.config import Config
 from common.errors import UserError
-from learner import checkpoints
 from learner.history import read_history
 from learner.status import LearnerStatus
 
@@ -111,7 +110,7 @@ def work(run: RunDirectory, config: Config, mode: Mode, interrupt: Interrupt, sh
 def stopped(run: RunDirectory, reached: LearnerStatus) -> str:
     """What the user who has interrupted a run is told: how to resume it, and what is lost."""
     resume = f"resume with: outertrain train --name {shlex.quote(run.name)} --resume"
-    saved = max((version for version, _ in checkpoints.versions(run.path)), default=0)
+    saved = newest_version(run)
     if saved >= reached.version:
         return f"stopped with a checkpoint; {resume}"
     why = reached.checkpoint_error or "its checkpoint could not be written"

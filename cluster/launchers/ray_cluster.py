@@ -257,8 +257,8 @@ def stop(run: str, say: Callable[[str], None], *, now: bool = False) -> None:
         if learner:
             unwrap(learner.close.remote)
     with suppress(RayActorError):
-        if fleet:
-            unwrap(fleet.close.remote)
+        if close := getattr(fleet, "close", None):  # one that older code has launched has none
+            unwrap(close.remote)
     for actor in filter(None, (fleet, learner)):
         ray.kill(actor)
     if not _ended(run, SHUTDOWN_S):

@@ -10,6 +10,7 @@ from cluster.runs.directory import RunDirectory
 from common import configfile
 from common.config import DIGESTED, Config
 from common.errors import UserError
+from learner import checkpoints
 
 DEFAULT = "quickstart"
 
@@ -29,6 +30,7 @@ class Opened(NamedTuple):
     run: RunDirectory
     config: Config  # complete, with the overrides of the command
     before: Config | None = None  # of the run to resume, on disk; None: the run is new
+    reached: int = 0  # its version, when it was opened
     note: str = ""  # message for the user
 
     def apply(self) -> None:
@@ -37,10 +39,12 @@ class Opened(NamedTuple):
             self.run.write_config(self.config)
 
     def undo(self) -> None:
-        """Undoes what this command has changed, if it cannot start after all."""
+        """Undoes what this command has changed, unless it has made an update: that was made under its configuration."""
         if self.before is None:
             directory.discard(self.run)
-        elif self.before != self.config and self.run.config() == self.config:
+        elif (
+            newest_version(self.run) == self.reached and self.before != self.config and self.run.config() == self.config
+        ):
             self.run.write_config(self.before)
 
 
@@ -82,7 +86,12 @@ def resume(request: Request) -> Opened:
                 f"the run {run.name!r} was trained with another [{section}], so its samples would not be comparable: "
                 "leave that section unchanged, or start a new run"
             )
-    return Opened(run, config, before, note)
+    return Opened(run, config, before, newest_version(run), note)
+
+
+def newest_version(run: RunDirectory) -> int:
+    """The version of the newest checkpoint of the run's lineage; 0 where it has none."""
+    return max((version for version, _ in checkpoints.versions(run.path)), default=0)
 
 
 def differences(request: Request, config: Config, run: str) -> str:
