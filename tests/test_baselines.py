@@ -57,5 +57,5 @@ def test_users_optimizer_that_tuning_cannot_change_is_rejected(tmp_path, monkeyp
         baselines.family("users_own:held")
     with pytest.raises(UserError, match="must not depend on the rate's value"):
         baselines.family("users_own:by_value")
-    with pytest.raises(UserError, match=r"users_script fails when it is imported \(SystemExit: 0\)"):
+    with pytest.raises(UserError, match=r"users_script fails when it is imported \(SystemExit: 0, users_script.py:2"):
         baselines.family("users_script:make")
