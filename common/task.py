@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from common.config import Config, TaskConfig
-from common.data.dataset import Dataset, outer_classes
+from common.data.dataset import Dataset, open_dataset, outer_classes
 from common.errors import UserError
 from common.networks import conv, dense
 from common.own_task.source import place, place_of_error
@@ -26,6 +26,22 @@ class Images(NamedTuple):
 
 SPLITS = ("train", "valid", "test")
 IMAGE_FAMILIES = ("conv", "mlp")  # these need a dataset
+
+
+class OpenedTask(NamedTuple):
+    """The task of a configuration, and a hash of the data that it draws from."""
+
+    family: TaskFamily
+    fingerprint: str  # "" for families without data, or whose data no hash is known of
+
+
+def open_task(config: Config) -> OpenedTask:
+    """Opens the data of a configuration, and makes its task of them. Raises UserError where they cannot be used."""
+    if config.task.family not in IMAGE_FAMILIES:
+        family = make_task(config, None)
+        return OpenedTask(family, family.fingerprint)
+    dataset = open_dataset(config.dataset)
+    return OpenedTask(make_task(config, dataset), dataset.fingerprint)
 
 
 def make_task(config: Config, dataset: Dataset | None) -> TaskFamily:

@@ -17,6 +17,7 @@ from common.own_task import dry_step
 from common.own_task import task as task_module
 from common.own_task.rows import open_rows
 from common.own_task.task import Task
+from common.task import open_task
 from workers.unroll import OuterLoss, Problem, Unroll
 
 X = np.random.default_rng(0).normal(size=(100, 3)).astype(np.float32)
@@ -54,6 +55,19 @@ def test_task_trains_in_the_unroll():
     losses, gradient, state = unrolled(Task(init, loss, DATA))
     assert losses[-1] < 0.05 * losses[0] and np.any(gradient)
     np.testing.assert_allclose(state.w["w"], np.ones(3), atol=0.2)
+
+
+def test_run_is_resumed_with_the_same_data_only(tmp_path, monkeypatch):
+    module = "import numpy as np, outertrain, test_own_task as t\n"
+    module += "task = outertrain.Task(t.init, t.loss, {'x': t.X * np.float32(SCALE), 'y': t.DATA['y']})\n"
+    monkeypatch.syspath_prepend(tmp_path)
+    digests = []
+    for k, scale in enumerate(("1", "1", "1.01")):
+        (tmp_path / f"rows_{k}.py").write_text(module.replace("SCALE", scale))
+        digests.append(open_task(replace(CONFIG, task=replace(CONFIG.task, family=f"rows_{k}:task"))).fingerprint)
+    assert digests[0] == digests[1] != digests[2] and "" not in digests
+    assert open_rows(lambda random: DATA, seed=0).fingerprint == ""
+    assert open_rows(DATA, seed=0).fingerprint == digests[0] != open_rows({"x": X}, seed=0).fingerprint
 
 
 def test_rows_are_split_without_overlap():

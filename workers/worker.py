@@ -11,14 +11,13 @@ import numpy as np
 
 from common import moments
 from common.config import Config, digest
-from common.data.dataset import open_dataset
 from common.errors import UserError
 from common.exchange import Exchange
 from common.facts import Facts
 from common.messages import GradientSample, Reply, decode_theta, pack_sample, unpack_reply
 from common.optimizer import make_family
 from common.streams import PROBES
-from common.task import IMAGE_FAMILIES, make_task
+from common.task import open_task
 from workers.estimators import usable_rp
 from workers.trajectory import Advance, Sampler, Trajectory
 from workers.unroll import OuterLoss, Unroll
@@ -36,12 +35,11 @@ class Worker:
     """
 
     def __init__(self, config: Config, uid: str, exchange: Exchange):
-        dataset = open_dataset(config.dataset) if config.task.family in IMAGE_FAMILIES else None
-        task, family = make_task(config, dataset), make_family(config.optimizer)
-        unroll = Unroll(task, family, OuterLoss.of(config.estimator), config.workers.segment)
+        task, family = open_task(config), make_family(config.optimizer)
+        unroll = Unroll(task.family, family, OuterLoss.of(config.estimator), config.workers.segment)
         self.config, self.uid, self.exchange = config, uid, exchange
-        self.digest = digest(config, dataset.fingerprint if dataset else "")
-        self.sampler = Sampler(config, task, unroll, uid, family.size)
+        self.digest = digest(config, task.fingerprint)
+        self.sampler = Sampler(config, task.family, unroll, uid, family.size)
         self.trajectories: list[Trajectory] = []
         self.sequence = 0
         self.theta: np.ndarray | None = None

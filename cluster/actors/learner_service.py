@@ -14,10 +14,9 @@ from cluster.monitoring.progress import RECENT
 from cluster.monitoring.run_status import LearnerReport
 from cluster.runs.directory import RunDirectory
 from common.config import digest
-from common.data.dataset import open_dataset
 from common.errors import UserError
 from common.optimizer import initial_theta, make_family
-from common.task import IMAGE_FAMILIES, make_task
+from common.task import open_task
 from common.update_record import UpdateRecord
 from learner import failpoints, lineage
 from learner.history import read_newest
@@ -53,8 +52,7 @@ class LearnerService:
         """
         self._run, self._config = run, run.config()
         config = self._config
-        dataset = open_dataset(config.dataset) if config.task.family in IMAGE_FAMILIES else None
-        make_task(config, dataset)  # an impossible task is rejected here, not by each worker
+        task = open_task(config)  # an impossible one is rejected here, not by each worker
         family = make_family(config.optimizer)
         self._metrics = RecentMetrics(read_newest(run.path, RECENT))
         self._endpoint = Endpoint(self._metrics.registry, config.metrics.address, config.metrics.port)
@@ -65,7 +63,7 @@ class LearnerService:
             # Before opening the run, which takes an epoch.
             targets.write_targets(run, targets.LEARNER, self._endpoint.address, self._endpoint.port)
             hooks = Hooks(self._metrics, auxiliary=auxiliary, failpoint=failpoints.from_environment())
-            identity = digest(config, dataset.fingerprint if dataset else "")
+            identity = digest(config, task.fingerprint)
             self.learner, self.auxiliary = open_learner(
                 run.path, config, identity, initial_theta(config), family.segments, hooks
             )

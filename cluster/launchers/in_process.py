@@ -18,9 +18,8 @@ from cluster.monitoring.fleet_status import FleetStatus
 from cluster.monitoring.run_status import RunStatus
 from cluster.runs.directory import RunDirectory
 from common.config import Config, digest
-from common.data.dataset import open_dataset
 from common.optimizer import initial_theta, make_family
-from common.task import IMAGE_FAMILIES
+from common.task import open_task
 from learner.history import read_history
 from learner.hooks import Hooks
 from learner.learner import Learner
@@ -150,8 +149,7 @@ def train_for_figure(config: Config, keep: Sequence[int], folder: Path) -> Train
 
 def open_training(config: Config, folder: Path) -> RoundRobin:
     """The learner and the workers of the run in `folder`, at its newest checkpoint."""
-    dataset = open_dataset(config.dataset) if config.task.family in IMAGE_FAMILIES else None
-    identity, segments = digest(config, dataset.fingerprint if dataset else ""), make_family(config.optimizer).segments
+    identity, segments = digest(config, open_task(config).fingerprint), make_family(config.optimizer).segments
     training = RoundRobin(config)
     hooks = Hooks(auxiliary=training.snapshot)
     training.start(*open_learner(folder, config, identity, initial_theta(config), segments, hooks))

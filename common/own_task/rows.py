@@ -5,6 +5,7 @@ Each task divides the rows of its half at random into 70 % train, 15 % valid and
 divided in the same way, without the halves: each call returns the rows of another task.
 """
 
+import hashlib
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ class Rows(NamedTuple):
 
     draw: Callable[[np.random.Generator, str], Any]  # (random, outer_split) -> arrays [rows, ...] of one task
     source: str  # a few words on where the rows come from, for messages
+    fingerprint: str = ""  # hash of the arrays; "" for those of a function
 
     def task(self, random: np.random.Generator, outer_split: str) -> dict[str, Any]:
         """The rows of one task by inner split, each a pytree like the data."""
@@ -60,7 +62,17 @@ def open_rows(data: Any, seed: int) -> Rows:
     def draw(random: np.random.Generator, outer_split: str) -> Any:
         return jax.tree.map(lambda x: x[chosen[outer_split]], arrays)
 
-    return Rows(draw, f"{count(arrays)} rows, half of which train the optimizer while the other half test it")
+    source = f"{count(arrays)} rows, half of which train the optimizer while the other half test it"
+    return Rows(draw, source, _fingerprint(arrays))
+
+
+def _fingerprint(arrays: Any) -> str:
+    """Sha256 (hex) of names, shapes, dtypes and contents."""
+    digest = hashlib.sha256()
+    for path, array in jax.tree_util.tree_flatten_with_path(arrays)[0]:
+        digest.update(repr((jax.tree_util.keystr(path), array.shape, array.dtype.name)).encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def _function(data: Callable[..., Any]) -> Callable[[np.random.Generator, str], Any]:

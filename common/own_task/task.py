@@ -67,6 +67,7 @@ class Task:
             loss=_named(calls.loss_with_state if model.stateful else calls.loss, self.loss),
             accuracy=None if self.accuracy is None else _named(calls.accuracy, self.accuracy),
             state=_named(model.state, self.init) if model.stateful else None,
+            fingerprint=rows.fingerprint,
         )
 
 

@@ -17,9 +17,8 @@ import numpy as np
 from common import streams
 from common.config import Config
 from common.configfile import from_dict
-from common.data.dataset import open_dataset
 from common.optimizer import Family, make_family
-from common.task import IMAGE_FAMILIES, TaskFamily, make_task
+from common.task import TaskFamily, open_task
 from workers.evaluation import baselines, timing
 from workers.evaluation.comparison import LEARNED
 from workers.evaluation.jobs import TimingJob, UnrollJob, decode, encode, sha256
@@ -39,8 +38,7 @@ class Evaluator:
         """Args: task: replaces the task family that the configuration names."""
         self.config = config
         self.objective = config.estimator.objective
-        needs_images = task is None and config.task.family in IMAGE_FAMILIES
-        self.task = task or make_task(config, open_dataset(config.dataset) if needs_images else None)
+        self.task = task or open_task(config).family
         self._measure = jax.jit(partial(measure, self.task, config.estimator.clamp, known=self.objective))
         self._unrolls: dict[tuple[str, str | None, bool], Unroll] = {}
         self._tasks: OrderedDict[tuple[int, str], Any] = OrderedDict()
