@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, fields, is_dataclass, replace
 
+import optax
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,7 +34,20 @@ def test_load_paper_preset_has_the_papers_numbers():
     assert (paper.curriculum.start, paper.curriculum.end, paper.curriculum.updates) == (50, 10_000, 5000)
     assert paper.estimator.sigma**2 == pytest.approx(0.01)
     assert (paper.estimator.outer_batches, paper.estimator.clamp, paper.outer.batch_samples) == (5, 10.0, 128)
-    assert (paper.outer.learning_rate, paper.outer.options, paper.outer.clip_value) == (1e-5, {"b1": 0.5}, 0.1)
+    release = load("paper-release").outer
+    assert (release.learning_rate, release.schedule, release.options) == (1e-5, "constant", {"b1": 0.5})
+    assert release.clip_value == 0.05  # of the mean of two branches, whose sum the release clips at 0.1
+    assert replace(load("paper-release"), outer=paper.outer) == paper
+
+
+def test_load_paper_preset_can_move_theta_as_far_as_learning_takes():
+    """The rates of Adam bound the displacement of a coordinate; a tenth of those learned at mini moved by 0.35 or more."""
+
+    def reach(outer):
+        shape = optax.cosine_decay_schedule(1.0, outer.updates) if outer.schedule == "cosine" else lambda step: 1.0
+        return outer.learning_rate * sum(float(shape(step)) for step in range(0, outer.updates, 100)) * 100
+
+    assert reach(load("paper-release").outer) == pytest.approx(0.1) and reach(load("paper").outer) > 2 * 0.35
 
 
 @pytest.mark.parametrize("name", configfile.preset_names())
@@ -164,7 +178,7 @@ def test_load_unreadable_file_lists_the_presets(tmp_path):
     assert load(str(good)).dataset.path == "Bücher"
     (tmp_path / "latin.toml").write_bytes('[dataset]\npath = "Bücher"'.encode("latin1"))
     for bad in (tmp_path, tmp_path / "latin.toml", tmp_path / "missing.toml", "quickstrat"):
-        with pytest.raises(UserError, match=r"presets are .*paper, quickstart"):
+        with pytest.raises(UserError, match=r"presets are .*paper, paper-release, quickstart"):
             load(str(bad))
 
 
