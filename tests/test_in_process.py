@@ -143,6 +143,12 @@ def test_best_evaluated_version_is_kept_and_exported(tmp_path: Path) -> None:
     assert f"best: version {least}, mean train loss" in text(status_of(run))
 
 
+def test_workers_of_one_process_share_an_unroll(tmp_path: Path) -> None:
+    """Its tapes take the most memory of all that a worker has."""
+    training = open_training(SMALL, tmp_path)
+    assert len(training._workers) == 2 and len({id(worker.sampler.unroll) for worker in training._workers}) == 1
+
+
 SMALL = from_dict(
     {
         "task": {"family": "quadratic", "inner_steps": 12},

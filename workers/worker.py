@@ -6,6 +6,7 @@ until the reply says stop
 """
 
 import time
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,10 +18,23 @@ from common.facts import Facts
 from common.messages import GradientSample, Reply, decode_theta, pack_sample, unpack_reply
 from common.optimizer import make_family
 from common.streams import PROBES
-from common.task import open_task
+from common.task import OpenedTask, open_task
 from workers.estimators import usable_rp
 from workers.trajectory import Advance, Sampler, Trajectory
 from workers.unroll import OuterLoss, Unroll
+
+
+class Engine(NamedTuple):
+    """What the workers of a process share: the task, and its unroll, whose tapes take up to 192 MB."""
+
+    task: OpenedTask
+    unroll: Unroll
+
+
+def make_engine(config: Config) -> Engine:
+    """Raises UserError where the task or its data cannot be used."""
+    task, family = open_task(config), make_family(config.optimizer)
+    return Engine(task, Unroll(task.family, family, OuterLoss.of(config.estimator), config.workers.segment))
 
 
 class Worker:
@@ -29,17 +43,17 @@ class Worker:
     Args:
       uid: name of the worker; with `config.seed` it determines all its random numbers.
       exchange: one call to the learner or to an aggregator, which returns the packed reply.
+      engine: of the process; by default one of its own.
 
     Raises:
       UserError: the learner's configuration or data differs, or the task family's loss is negative.
     """
 
-    def __init__(self, config: Config, uid: str, exchange: Exchange):
-        task, family = open_task(config), make_family(config.optimizer)
-        unroll = Unroll(task.family, family, OuterLoss.of(config.estimator), config.workers.segment)
+    def __init__(self, config: Config, uid: str, exchange: Exchange, engine: Engine | None = None):
+        task, unroll = engine or make_engine(config)
         self.config, self.uid, self.exchange = config, uid, exchange
         self.digest = digest(config, task.fingerprint)
-        self.sampler = Sampler(config, task.family, unroll, uid, family.size)
+        self.sampler = Sampler(config, task.family, unroll, uid, make_family(config.optimizer).size)
         self.trajectories: list[Trajectory] = []
         self.sequence = 0
         self.theta: np.ndarray | None = None

@@ -25,7 +25,7 @@ from learner.hooks import Hooks
 from learner.learner import Learner
 from learner.recovery import open_learner
 from workers.figures.figure import Trained
-from workers.worker import Worker
+from workers.worker import Worker, make_engine
 
 TURN = "turn"  # key of the auxiliary state: index of the worker whose turn is next
 
@@ -48,7 +48,8 @@ class RoundRobin:
         """Creates the workers and restores each from `snapshot`, which is empty for a new run."""
         count = self._config.workers.count
         self._turn = int(snapshot.get(TURN, b"0")) % count
-        self._workers = [Worker(self._config, f"w{k}", learner.exchange) for k in range(count)]
+        engine = make_engine(self._config)
+        self._workers = [Worker(self._config, f"w{k}", learner.exchange, engine) for k in range(count)]
         for worker in self._workers:
             if worker.uid in snapshot:
                 worker.restore(snapshot[worker.uid])
