@@ -58,7 +58,9 @@ def ray_on_hosts(folder: Path, settings: dict[str, int]) -> Iterator[Network]:
     """A head and two nodes with four cores each."""
     with virtual_network(folder, "head", "worker-1", "worker-2") as made:
         variables = {"PATH": f"{sys.prefix}/bin:$PATH", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4, **settings}
-        lines = [f". {REPOSITORY}/deploy/ray/env.sh", *(f"export {name}={value}" for name, value in variables.items())]
+        compiled = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # as in this process, whose replay must agree bit for bit
+        exports = (f"export {name}={value}" for name, value in {**variables, **compiled}.items())
+        lines = [f". {REPOSITORY}/deploy/ray/env.sh", *exports]
         head, *workers = made.hosts.values()
         for host in made.hosts.values():
             (host.home / ".bashrc").write_text("\n".join(lines) + "\n")
