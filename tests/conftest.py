@@ -15,7 +15,7 @@ from common import runtime
 
 os.environ[runtime.CACHE_VARIABLE] = str(Path(tempfile.gettempdir()) / f"outertrain-tests-{os.getuid()}")
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
-os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # compiling takes most of the suite's time
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # compiling takes most of the default suite's time
 runtime.prepare(pin=False)
 
 settings.register_profile("fixed", derandomize=True, database=None, deadline=None, max_examples=50)

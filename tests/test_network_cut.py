@@ -5,6 +5,7 @@ pytest -m slow tests/test_network_cut.py. Each run ends with the checks of `help
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -58,7 +59,8 @@ def ray_on_hosts(folder: Path, settings: dict[str, int]) -> Iterator[Network]:
     """A head and two nodes with four cores each."""
     with virtual_network(folder, "head", "worker-1", "worker-2") as made:
         variables = {"PATH": f"{sys.prefix}/bin:$PATH", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4, **settings}
-        compiled = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # as in this process, whose replay must agree bit for bit
+        name = "JAX_DISABLE_MOST_OPTIMIZATIONS"  # as in this process, whose replay must agree bit for bit
+        compiled = {name: os.environ[name]}
         exports = (f"export {name}={value}" for name, value in {**variables, **compiled}.items())
         lines = [f". {REPOSITORY}/deploy/ray/env.sh", *exports]
         head, *workers = made.hosts.values()
