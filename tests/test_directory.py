@@ -111,6 +111,17 @@ def test_discard_removes_only_runs_without_an_update() -> None:
     assert names() == []
 
 
+def test_discard_says_when_the_directory_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rmtree(path: Path, ignore_errors: bool) -> None:
+        if not ignore_errors:
+            raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(directory.shutil, "rmtree", rmtree)
+    monkeypatch.setattr(directory.time, "sleep", lambda seconds: None)
+    with pytest.raises(PermissionError):
+        discard(create("a", Config()))
+
+
 def test_worker_target_is_saved_and_corruption_is_named() -> None:
     run = create("a", Config())
     assert run.worker_target() is None

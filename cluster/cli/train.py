@@ -97,8 +97,9 @@ def work(run: RunDirectory, config: Config, mode: Mode, interrupt: Interrupt, sh
             interim = InterimEvaluation(run, config, host.pool())
             try:
                 follow(host, config, interim, interrupt, show)
-            finally:
+            except Interrupted:
                 reached = host.status().learner
+                raise
             judged = mode.evaluate and config.evaluation.tasks > 0
             if judged:
                 evaluate(run, config, [Learned(*load_theta(run))], host.pool(), counter("evaluating", interrupt, show))
@@ -108,7 +109,7 @@ def work(run: RunDirectory, config: Config, mode: Mode, interrupt: Interrupt, sh
 
 
 def stopped(run: RunDirectory, reached: LearnerStatus) -> str:
-    """What the user who has interrupted a run is told: how to resume it, and what is lost."""
+    """The message for the user who has interrupted a run: how to resume it, and what is lost."""
     resume = f"resume with: outertrain train --name {shlex.quote(run.name)} --resume"
     saved = newest_version(run)
     if saved >= reached.version:

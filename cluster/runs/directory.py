@@ -165,11 +165,14 @@ def create(name: str, config: Config) -> RunDirectory:
 
 
 def discard(run: RunDirectory) -> None:
-    """Removes a run that has made no outer update. A process that is just ending may still write there for a moment."""
-    for _ in range(DISCARD_TRIES):
+    """Removes a run that has made no outer update. A process that is just ending may still write there for a moment.
+
+    Raises OSError when the directory cannot be removed.
+    """
+    for left in reversed(range(DISCARD_TRIES)):
         if any(position.version for position in checkpoints.positions(run.checkpoints)):
             return
-        shutil.rmtree(run.path, ignore_errors=True)
+        shutil.rmtree(run.path, ignore_errors=left > 0)
         if not run.path.exists():
             return
         time.sleep(0.1)
