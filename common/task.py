@@ -13,6 +13,7 @@ from common.errors import UserError
 from common.networks import conv, dense
 from common.own_task.source import place, place_of_error
 from common.own_task.task import Task
+from common.task_family import SPLITS
 from common.task_family import TaskFamily as TaskFamily
 from common.user_code import load
 
@@ -24,7 +25,6 @@ class Images(NamedTuple):
     counts: np.ndarray  # [classes] float32, images of each class; the rest is padding
 
 
-SPLITS = ("train", "valid", "test")
 IMAGE_FAMILIES = ("conv", "mlp")  # these need a dataset
 
 

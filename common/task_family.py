@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+SPLITS = ("train", "valid", "test")  # of the examples of a task
+
 
 class TaskFamily(NamedTuple):
     """A distribution over tasks, as functions. A task is its `data`, a pytree with the same shapes for every task.

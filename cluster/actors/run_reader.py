@@ -1,4 +1,4 @@
-"""What learner and fleet tell about their run's directory, for commands on machines that cannot read it."""
+"""What learner and fleet report about their run's directory, for commands on machines that cannot read it."""
 
 import ray
 

@@ -17,9 +17,8 @@ from common.config import Config
 from common.errors import UserError
 from common.own_task.rows import Rows, count, keys_of
 from common.own_task.source import place, place_of_error
-from common.task_family import TaskFamily
+from common.task_family import SPLITS, TaskFamily
 
-SPLITS = ("train", "valid", "test")
 VALUE_IN_PYTHON = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
 
 

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from common.errors import UserError
+from common.task_family import SPLITS
 
 TRAIN, VALID = 0.7, 0.15  # fractions of the rows of a task; the rest is test
 FEWEST = 10  # rows of a task, for one of each inner split at least
@@ -32,7 +33,7 @@ class Rows(NamedTuple):
         """The rows of one task by inner split, each a pytree like the data."""
         arrays = self.draw(random, outer_split)
         order, ends = random.permutation(count(arrays)), bounds(count(arrays))
-        parts = zip(("train", "valid", "test"), np.split(order, ends))
+        parts = zip(SPLITS, np.split(order, ends))
         return {split: jax.tree.map(lambda x, rows=rows: x[rows], arrays) for split, rows in parts}
 
 

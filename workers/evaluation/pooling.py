@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from workers.evaluation.scores import LEARNED, Scores, Side, Versus
+from workers.evaluation.scores import LEARNED, Scores, Side, Versus, final_ratio
 from workers.evaluation.statistics import algoperf_score, estimate, mean_of_logs, performance_ratios
 
 
@@ -78,14 +78,13 @@ def _mean(each: Sequence[Versus], learned: np.ndarray, baseline: np.ndarray) -> 
         np.array([mean_of_logs(of_task) for of_task in np.transpose([getattr(one, unit) for one in each])])
         for unit in ("steps", "seconds")
     )
-    finite = learned.mean() < np.inf and 0 < baseline.mean() < np.inf
     return Versus(
         target=each[0].target,
         steps=steps,
         seconds=seconds,
         speedup_steps=estimate(steps),
         speedup_seconds=estimate(seconds),
-        final_ratio=float(learned.mean() / baseline.mean()) if finite else None,
+        final_ratio=final_ratio(learned, baseline),
         wins=int((learned < baseline).sum()),
         algoperf_score=float(np.mean([one.algoperf_score for one in each])),
     )

@@ -204,10 +204,16 @@ def _versus(learned: Chosen, baseline: Chosen, tasks: Sequence[int], objective: 
         seconds=np.array(seconds),
         speedup_steps=estimate(np.array(steps)),
         speedup_seconds=estimate(np.array(seconds)),
-        final_ratio=float(own.mean() / other.mean()) if own.mean() < np.inf and 0 < other.mean() < np.inf else None,
+        final_ratio=final_ratio(own, other),
         wins=int((own < other).sum()),
         algoperf_score=algoperf_score(performance_ratios(by_name)[LEARNED]),
     )
+
+
+def final_ratio(own: np.ndarray, other: np.ndarray) -> float | None:
+    """Mean of final losses [tasks] over that of others; None where one is not finite."""
+    finite = own.mean() < np.inf and 0 < other.mean() < np.inf
+    return float(own.mean() / other.mean()) if finite else None
 
 
 def _side(name: str, own: Sequence[UnrollResult], final: float, ratios: np.ndarray) -> Side:
