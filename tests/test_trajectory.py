@@ -279,3 +279,15 @@ def test_problem_length_is_inner_steps(unroll):
     config = dataclasses.replace(sampler(unroll).config, task=task)
     draw = Sampler(config, unroll.task, unroll, "a worker", 2)
     assert [a.steps for a in run(draw, draw.begin(0, 1), 3)[0]] == [5, 2, 5]
+
+
+@pytest.mark.parametrize(
+    ("estimator", "functions"),
+    [
+        ({}, {"reverse", "on_tape", "start"}),
+        ({"probe_rate": 0.5}, {"reverse", "on_tape", "start", "forward"}),
+        ({"use": "es"}, {"start", "forward"}),
+    ],
+)
+def test_compilations_are_those_that_a_sample_needs(unroll, estimator, functions):
+    assert set(sampler(unroll, **estimator).compilations()) == functions

@@ -224,6 +224,15 @@ def test_conv_keeps_outputs_and_cotangents_of_its_layers(monkeypatch):
     assert sorted(s for s in shapes if len(s) == 5) == [first, second, second]
 
 
+def test_activations_of_a_task_are_traced_once(monkeypatch):
+    calls, traced = [], segment.activation_shapes
+    monkeypatch.setattr(segment, "activation_shapes", lambda *arguments: calls.append(1) or traced(*arguments))
+    unroll, problem = Unroll(tasks.task("mlp"), family_of("sgd"), OuterLoss(), SEGMENT), tasks.problem("mlp")
+    state = unroll.start(problem, jax.random.key(0))
+    unroll.losses_and_grad(family_of("sgd").init(jax.random.key(1)), problem, state, 3 * SEGMENT)
+    assert len(unroll._blank) == 3 and len(calls) == 1
+
+
 @only("divergence beyond the clamp")
 def test_diverged_problem_has_the_clamp_as_loss(subject, x64):
     losses, _ = subject.unroll.forward(subject.theta, subject.problem, subject.state, 11)

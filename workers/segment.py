@@ -136,11 +136,10 @@ def _hessian_product(step: InnerStep, problem: Problem, segment: Segment, at: ja
     return _with_activations(derivative, w, rows)(direction)[1]
 
 
-def zero_tape(step: InnerStep, segment: int, problem: Problem, state: InnerState, *, activations: bool) -> Tape:
-    """An empty tape of one segment, with or without activations."""
+def zero_tape(segment: int, state: InnerState, kept: list[jax.ShapeDtypeStruct]) -> Tape:
+    """An empty tape of one segment. Args: kept: of each step's activations, as `activation_shapes` returns them."""
     flat = ravel_pytree(state.w)[0]
     rows = jnp.zeros((segment + 1, flat.size), flat.dtype)
-    kept = activation_shapes(step, problem, state) if activations else []
     model = jax.tree.map(lambda x: jnp.zeros((segment + 1, *jnp.shape(x)), jnp.result_type(x)), state.model)
     return Tape(rows, jnp.zeros_like(rows), [jnp.zeros((segment, *x.shape), x.dtype) for x in kept], model)
 

@@ -57,8 +57,12 @@ class Sampler:
 
     def compilations(self) -> dict[str, Callable[[], Any]]:
         """The compiled functions of a sample by name, as calls without arguments; a call compiles the function."""
-        calls = self.unroll.compilations(self.theta_size, *self._problem(0, 1))
-        unused = ("reverse", "on_tape") if self.config.estimator.use == "es" else ()
+        calls, estimator = self.unroll.compilations(self.theta_size, *self._problem(0, 1)), self.config.estimator
+        unused: tuple[str, ...] = ()
+        if estimator.use == "es":
+            unused = ("reverse", "on_tape")
+        elif estimator.probe_rate == 1:
+            unused = ("forward",)  # each sample computes rp
         return {name: call for name, call in calls.items() if name not in unused}
 
     def _problem(self, slot: int, number: int) -> tuple[Problem, jax.Array]:

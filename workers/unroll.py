@@ -55,11 +55,12 @@ class Unroll:
         self.task, self.outer_loss, self.segment = task, outer_loss, segment
         self.step = InnerStep(task, family, outer_loss)
         self.start = jax.jit(self.step.start)
-        self.reported = jax.jit(family.reported)
+        self.reported = family.reported if family.evaluated is None else jax.jit(family.reported)
         self._forward = jax.jit(partial(segments.forward, self.step, segment))
         self._on_tape = jax.jit(partial(segments.forward_on_tape, self.step), donate_argnums=4)
         self._reverse = jax.jit(partial(segments.reverse, self.step))
         self._blank: list[Tape] = []
+        self._activations: dict[Any, list[jax.ShapeDtypeStruct]] = {}  # on a tape, by dtype: tracing them takes time
 
     def forward(
         self, theta: jax.Array, problem: Problem, state: InnerState, steps: int
@@ -101,11 +102,14 @@ class Unroll:
         if self._blank and self._blank[-1].w.dtype == dtype:
             return self._blank.pop()
         self._blank.clear()
-        fit = self._activations_fit(problem, state)
-        return segments.zero_tape(self.step, self.segment, problem, state, activations=fit)
+        if dtype not in self._activations:
+            self._activations[dtype] = self._activations_kept(problem, state)
+        return segments.zero_tape(self.segment, state, self._activations[dtype])
 
-    def _activations_fit(self, problem: Problem, state: InnerState) -> bool:
-        return self.segment * _nbytes(segments.activation_shapes(self.step, problem, state)) <= ACTIVATION_BYTES
+    def _activations_kept(self, problem: Problem, state: InnerState) -> list[jax.ShapeDtypeStruct]:
+        """What a tape keeps of one step's activations; nothing where those of a segment do not fit."""
+        shapes = segments.activation_shapes(self.step, problem, state)
+        return shapes if self.segment * _nbytes(shapes) <= ACTIVATION_BYTES else []
 
     def compilations(self, theta_size: int, problem: Problem, key: jax.Array) -> dict[str, Callable[[], Any]]:
         """The compiled functions of a truncation by name, as calls that run no step; slowest to compile first."""

@@ -31,8 +31,8 @@ class OneTape(Unroll):
 class Recomputing(Unroll):
     """Recomputes activations even where they fit, as the reverse pass of large networks does."""
 
-    def _activations_fit(self, problem: Problem, state: InnerState) -> bool:
-        return False
+    def _activations_kept(self, problem: Problem, state: InnerState) -> list[jax.ShapeDtypeStruct]:
+        return []
 
 
 def kept(rounds: int) -> Measured:

@@ -129,7 +129,7 @@ def unrolled(inner: Inner, thetas: jax.Array, steps: int) -> tuple[jax.Array, ja
     """Unrolls at many theta [K, P] from one w: the path of w [K, steps + 1, N], unclamped losses [K, steps]."""
     step = InnerStep(inner.task, inner.family, OuterLoss(clamp=float("inf")))
     state = jax.jit(step.start)(inner.problem, inner.key)
-    tape = zero_tape(step, steps, inner.problem, state, activations=False)
+    tape = zero_tape(steps, state, [])
     unroll = jax.vmap(partial(forward_on_tape, step), in_axes=(0, None, None, None, None))
     _, losses, tape = jax.jit(unroll)(thetas, inner.problem, state, steps, tape)
     return tape.w, losses
