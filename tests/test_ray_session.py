@@ -3,9 +3,10 @@
 import os
 from pathlib import Path
 
+import psutil
 import pytest
 
-from cluster.actors import ray_session
+from cluster.actors import ray_head, ray_session
 from common.config import Config
 from common.errors import UserError
 
@@ -95,3 +96,22 @@ def test_local_in_a_job_of_a_cluster_is_independent_of_it(unstarted: Path, monke
     monkeypatch.setattr("ray.init", lambda **options: None)
     with ray_session.local(2, "x", Config()):
         assert "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ
+
+
+@pytest.mark.cluster
+def test_local_starts_no_dashboard_and_no_monitor(unstarted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_session, "scratch_parents", lambda: [Path("/tmp")])  # sockets need a short path
+    with ray_session.local(2, "x", Config()):
+        commands = [" ".join(process.cmdline()) for process in psutil.Process().children(recursive=True)]
+    assert any("raylet" in command for command in commands) and any("gcs_server" in command for command in commands)
+    assert not [command for command in commands if "monitor.py" in command or "dashboard.py" in command]
+
+
+def test_reduced_ray_is_restored_and_may_lack_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray._private.node import Node
+
+    before = {name: getattr(Node, name) for name in ray_head.NOT_STARTED}
+    monkeypatch.setattr(ray_head, "NOT_STARTED", (*ray_head.NOT_STARTED, "start_of_another_version"))
+    with ray_head.reduced():
+        assert not {name for name in before if getattr(Node, name) is before[name]}
+    assert {name: getattr(Node, name) for name in before} == before and not hasattr(Node, "start_of_another_version")

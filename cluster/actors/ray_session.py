@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.actors.ray_errors import explained, summary
+from cluster.actors.ray_head import reduced
 from cluster.actors.user_files import stage
 from common.config import Config
 from common.errors import UserError
@@ -89,19 +90,20 @@ def local(processes: int, namespace: str, config: Config) -> Iterator[None]:
 
 def _start(ray: Any, processes: int, namespace: str, scratch: Path) -> None:
     try:
-        ray.init(
-            address="local",
-            num_cpus=processes,
-            namespace=namespace,
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _temp_dir=str(
-                scratch / "r"
-            ),  # not scratch, which would become writable for all users: Ray opens its folder
-            _system_config=SYSTEM,
-        )
+        with reduced():
+            ray.init(
+                address="local",
+                num_cpus=processes,
+                namespace=namespace,
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _temp_dir=str(
+                    scratch / "r"
+                ),  # not scratch, which would become writable for all users: Ray opens its folder
+                _system_config=SYSTEM | {"worker_maximum_startup_concurrency": processes},
+            )
     except Exception as error:  # Ray raises nothing narrower when its processes do not start within 30 s
         raise UserError(
             f"Ray did not start on this machine ({summary(error)}): if other programs keep its cores busy, "
