@@ -11,7 +11,7 @@ import pytest
 
 from common.configfile import from_dict
 from workers.estimators import Truncation, branch
-from workers.evaluation.evaluator import MEASURED, Evaluator, curves_of, measure
+from workers.evaluation.evaluator import MEASURED, Evaluator, accuracy, curves_of, measure
 from workers.evaluation.jobs import TimingJob, UnrollJob, encode
 from workers.evaluation.perform import perform
 
@@ -131,8 +131,9 @@ def test_diverged_run_counts_the_clamp(quadratic):
 def test_measured_loss_of_nan_counts_the_clamp(quadratic):
     problem, state, key = quadratic.start(UnrollJob("learned", 1000))
     w = {"w": jnp.full_like(state.w["w"], jnp.nan)}
-    losses, accuracy = measure(quadratic.task, 7.0, (w, ()), problem.data, key)
-    assert losses.tolist() == [7.0, 7.0, 7.0] and np.isnan(accuracy)
+    model = w, ()
+    assert measure(quadratic.task, 7.0, model, problem.data, key).tolist() == [7.0, 7.0, 7.0]
+    assert np.isnan(accuracy(quadratic.task, model, problem.data, key))
 
 
 def test_accuracy_is_a_fraction_of_the_measured_images(images):
@@ -152,8 +153,7 @@ def test_bound_stops_only_what_cannot_end_below_it(quadratic):
 
 
 def test_mean_of_a_stopped_run_counts_missing_steps_as_zero():
-    measured = (np.array([1.0, 2.0, 3.0]), np.float32(0.5))
-    result = curves_of("train", [10, 20], [np.full(10, 4.0, np.float32)], [measured])
+    result = curves_of("train", [10, 20], [np.full(10, 4.0, np.float32)], [jnp.array([1.0, 2.0, 3.0])])
     assert result.means.train == 2.0 and result.losses.train == (4.0,) and result.means.test == 3.0
 
 

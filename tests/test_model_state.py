@@ -12,7 +12,7 @@ import pytest
 from common.config import Config, CurriculumConfig, EstimatorConfig, OptimizerConfig, TaskConfig
 from common.optimizer import make_family
 from common.task import TaskFamily
-from workers.evaluation.evaluator import measure
+from workers.evaluation.evaluator import accuracy, measure
 from workers.trajectory import Sampler
 from workers.unroll import OuterLoss, Problem, Unroll
 
@@ -117,6 +117,5 @@ def test_trajectories_with_model_state_resume_bit_for_bit():
 def test_measure_reads_the_model_state():
     own, w = task(), {"w": jnp.zeros(3)}
     data, state = {"x": jnp.ones(3)}, {"mean": jnp.array([2.0, 2.0, -1.0]), "count": jnp.int32(1)}
-    losses, accuracy = measure(own, 10.0, (w, state), data, jax.random.key(0))
-    np.testing.assert_allclose(losses, 3.0, rtol=1e-6)  # tanh(0) = 0: the mean square of the state
-    assert float(accuracy) == pytest.approx(2 / 3)
+    np.testing.assert_allclose(measure(own, 10.0, (w, state), data, jax.random.key(0)), 3.0, rtol=1e-6)  # tanh(0) = 0
+    assert float(accuracy(own, (w, state), data, jax.random.key(0))) == pytest.approx(2 / 3)

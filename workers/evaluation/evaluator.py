@@ -39,7 +39,11 @@ class Evaluator:
         self.config = config
         self.objective = config.estimator.objective
         self.task = task or open_task(config).family
-        self._measure = jax.jit(partial(measure, self.task, config.estimator.clamp, known=self.objective))
+        measured = partial(measure, self.task, config.estimator.clamp, known=self.objective)
+        self._measure = jax.jit(lambda model, data, key, step: measured(model, data, jax.random.fold_in(key, step)))
+        self._accuracy = jax.jit(
+            lambda model, data, key, step: accuracy(self.task, model, data, jax.random.fold_in(key, step))
+        )
         self._unrolls: dict[tuple[str, str | None, bool], Unroll] = {}
         self._tasks: OrderedDict[tuple[int, str], Any] = OrderedDict()
 
@@ -53,11 +57,12 @@ class Evaluator:
             chunk, state = unroll.forward(theta, problem, state, end - begin)
             seconds += time.perf_counter() - before
             losses.append(chunk)
-            weights = unroll.reported(state.optimizer, state.w)
-            points.append(self._measure((weights, state.model), problem.data, jax.random.fold_in(key, end)))
+            model = unroll.reported(state.optimizer, state.w), state.model
+            points.append(self._measure(model, problem.data, key, end))
             if job.bound is not None and sum(c.sum(dtype=np.float64) for c in losses) > job.bound * boundaries[-1]:
                 break
         curves = curves_of(self.objective, boundaries, losses, points)
+        correct = float(self._accuracy(model, problem.data, key, end))
         last = curves.steps[-1]
         return UnrollResult(
             name=job.name,
@@ -72,7 +77,7 @@ class Evaluator:
             steps=curves.steps,
             curves=curves.losses,
             means=curves.means,
-            final_test_accuracy=curves.final_test_accuracy,
+            final_test_accuracy=None if np.isnan(correct) else correct,
             seconds_per_step=seconds / last,
             stopped=last if last < boundaries[-1] else None,
             decay=job.decay,
@@ -164,25 +169,35 @@ def blocks_of(losses: np.ndarray) -> tuple[float, ...]:
 
 def measure(
     task: TaskFamily, clamp: float, model: tuple[Any, Any], data: Any, key: jax.Array, known: str = ""
-) -> tuple[jax.Array, jax.Array]:
-    """Losses [3] on the splits, clamped, and accuracy [] on the test split (NaN for a family that has none).
+) -> jax.Array:
+    """Losses [3] on the splits, clamped.
 
     Args:
       model: the weights, and the model state.
       known: a split whose losses the unroll itself reports: NaN here.
     """
-    losses, accuracy = [], jnp.float32(jnp.nan)
-    for k, split in enumerate(SPLITS):
+    losses = []
+    for split in SPLITS:
         if split == known:
             losses.append(jnp.float32(jnp.nan))
             continue
-        keys = jax.random.split(jax.random.fold_in(key, k), MEASURED)
-        batches = [task.batch(data, one, split) for one in keys]
-        values = jnp.stack([task.loss_of(model[0], batch, model[1]) for batch in batches])
+        values = jnp.stack([task.loss_of(model[0], one, model[1]) for one in _batches(task, data, split, key)])
         losses.append(jnp.mean(jnp.where(jnp.isfinite(values), jnp.minimum(values, clamp), clamp)))
-        if split == "test" and task.accuracy is not None:
-            accuracy = jnp.mean(jnp.stack([task.accuracy_of(model[0], batch, model[1]) for batch in batches]))
-    return jnp.stack(losses), accuracy
+    return jnp.stack(losses)
+
+
+def accuracy(task: TaskFamily, model: tuple[Any, Any], data: Any, key: jax.Array) -> jax.Array:
+    """The accuracy [] on the batches of `measure`; NaN for a family that has none."""
+    if task.accuracy is None:
+        return jnp.float32(jnp.nan)
+    values = [task.accuracy_of(model[0], one, model[1]) for one in _batches(task, data, "test", key)]
+    mean: jax.Array = jnp.stack(values).mean()
+    return mean
+
+
+def _batches(task: TaskFamily, data: Any, split: str, key: jax.Array) -> list[Any]:
+    keys = jax.random.split(jax.random.fold_in(key, SPLITS.index(split)), MEASURED)
+    return [task.batch(data, one, split) for one in keys]
 
 
 class Curves(NamedTuple):
@@ -191,26 +206,18 @@ class Curves(NamedTuple):
     steps: tuple[int, ...]
     losses: BySplit[tuple[float, ...]]
     means: BySplit[float]
-    final_test_accuracy: float | None
 
 
-def curves_of(
-    objective: str, boundaries: list[int], losses: list[np.ndarray], points: list[tuple[jax.Array, jax.Array]]
-) -> Curves:
+def curves_of(objective: str, boundaries: list[int], losses: list[np.ndarray], points: list[jax.Array]) -> Curves:
     """Curves and means from the losses [steps] of each chunk and the measurements at its end.
 
     The missing steps of an unroll that was cut short count as 0 in the mean of the objective: no loss is negative, so
     the mean of all steps is not below that.
     """
-    lines = {split: tuple(float(point[0][k]) for point in points) for k, split in enumerate(SPLITS)}
+    measured = np.asarray(points)  # [points, splits]
+    lines = {split: tuple(measured[:, k].tolist()) for k, split in enumerate(SPLITS)}
     means = {split: float(np.mean(line)) for split, line in lines.items()}
     lines[objective] = tuple(float(chunk.mean(dtype=np.float64)) for chunk in losses)
     every = np.concatenate(losses)
     means[objective] = float(every.mean(dtype=np.float64) * (len(every) / boundaries[-1]))
-    accuracy = float(points[-1][1])
-    return Curves(
-        tuple(boundaries[: len(losses)]),
-        BySplit(**lines),
-        BySplit(**means),
-        None if np.isnan(accuracy) else accuracy,
-    )
+    return Curves(tuple(boundaries[: len(losses)]), BySplit(**lines), BySplit(**means))
