@@ -189,10 +189,9 @@ def measure(
 def accuracy(task: TaskFamily, model: tuple[Any, Any], data: Any, key: jax.Array) -> jax.Array:
     """The accuracy [] on the batches of `measure`; NaN for a family that has none."""
     if task.accuracy is None:
-        return jnp.float32(jnp.nan)
+        return jnp.array(jnp.nan, jnp.float32)
     values = [task.accuracy_of(model[0], one, model[1]) for one in _batches(task, data, "test", key)]
-    mean: jax.Array = jnp.stack(values).mean()
-    return mean
+    return jnp.stack(values).mean()
 
 
 def _batches(task: TaskFamily, data: Any, split: str, key: jax.Array) -> list[Any]:
