@@ -10,8 +10,9 @@ import pytest
 
 from cluster.cli.main import main
 from cluster.planning.costs import RAY_SECONDS, learner_costs
+from cluster.planning.learner_failures import with_learner_failures
 from cluster.planning.plan import Basis, durations, make_plan
-from cluster.planning.simulation import Costs, Failures
+from cluster.planning.simulation import LONGEST_RETRY_SECONDS, Costs, Failures, Scenario, Simulation
 from common.config import Config, CurriculumConfig, OuterConfig, WorkersConfig
 
 CHEAP = Costs(exchange=1e-6, update=1e-6, latency=0.0)
@@ -60,6 +61,45 @@ def test_plan_with_failing_workers_takes_longer() -> None:
     assert failing.moments[-1].outcome.goodput < calm.moments[-1].outcome.goodput
 
 
+STEADY = Scenario(64, 16, durations(config(curriculum=RAMP), 100, 0.2), CHEAP)  # a sample takes 20 s, a batch 5 s
+
+
+@pytest.mark.parametrize(("batch", "expected"), [(16, 2.4), (160, 24.0)])
+def test_learner_failure_costs_half_a_batch(batch: int, expected: float) -> None:
+    failures = Failures(learner_mtbf=1e6, learner_restart=0.1)
+    scenario = STEADY._replace(batch=batch, failures=failures)
+    calm = Simulation(scenario._replace(failures=Failures()), 0).run(12_800, 128)
+    assert calm.seconds_per_update / 2 == pytest.approx(expected, rel=0.1)
+    assert with_learner_failures(scenario, calm)[1] == pytest.approx(expected, rel=0.25)
+
+
+def test_learner_failure_of_a_saturated_learner_costs_its_restart() -> None:
+    failures = Failures(learner_mtbf=1e6, learner_restart=30.0)
+    scenario = STEADY._replace(costs=Costs(1.0, 1.0), failures=failures)  # 1.06 s per sample of 0.3 s: a queue
+    calm = Simulation(scenario._replace(failures=Failures()), 0).run(3200, 128)
+    pause = LONGEST_RETRY_SECONDS  # at most, until the first worker asks again
+    assert 30.0 < with_learner_failures(scenario, calm)[1] < 30.0 + pause + 16 * 1.06
+
+
+def test_rare_learner_failures_slow_a_run_as_simulated() -> None:
+    scenario = STEADY._replace(failures=Failures(learner_mtbf=200.0, learner_restart=20.0))
+    calm = Simulation(scenario._replace(failures=Failures()), 0).run(12_800, 128)
+    scaled, _ = with_learner_failures(scenario, calm)
+    direct = Simulation(scenario, 1).run(64_000, 128)
+    assert direct.learner_failures > 80
+    assert scaled.samples_per_second == pytest.approx(direct.samples_per_second, rel=0.03)
+    assert scaled.goodput == pytest.approx(direct.goodput, rel=0.03) and direct.goodput < 0.95
+
+
+def test_plan_with_failing_learner_takes_longer() -> None:
+    flat, basis = config(curriculum=replace(RAMP, start=50, end=50)), Basis(0.1, CHEAP)
+    calm, rare, often = (
+        make_plan(flat, basis._replace(failures=Failures(learner_mtbf=t))).hours for t in (1e9, 1e3, 1e2)
+    )
+    assert calm == pytest.approx(make_plan(flat, basis).hours, rel=1e-6)
+    assert calm < rare < often
+
+
 def test_plan_is_deterministic() -> None:
     assert make_plan(config(), Basis(0.1, CHEAP)) == make_plan(config(), Basis(0.1, CHEAP))
 
@@ -99,10 +139,12 @@ def test_plan_prints_one_line_of_json(folder: Path, capsys: pytest.CaptureFixtur
 
 
 def test_plan_prints_a_table(folder: Path, capsys: pytest.CaptureFixture) -> None:
-    assert main(["plan", "own.toml", "--workers", "5", "--step-seconds", "60", "--worker-mtbf", "1"]) == 0
+    given = ["--step-seconds", "60", "--worker-mtbf", "1", "--learner-mtbf", "24"]
+    assert main(["plan", "own.toml", "--workers", "5", *given]) == 0
     out = capsys.readouterr().out
     assert out.startswith("40 updates of 8 samples, 5 workers: ")
-    assert "6e+04 ms, as given" in out and len(out.splitlines()) == 9
+    assert "6e+04 ms, as given" in out and len(out.splitlines()) == 10
+    assert "a failure of the learner costs " in out
 
 
 @pytest.mark.parametrize(
@@ -112,6 +154,9 @@ def test_plan_prints_a_table(folder: Path, capsys: pytest.CaptureFixture) -> Non
         (["own.toml", "--step-seconds", "nan"], "--step-seconds nan is no duration"),
         (["own.toml", "--step-seconds", "1", "--worker-mtbf", "-2"], "--worker-mtbf -2 is no time between failures"),
         (["own.toml", "--step-seconds", "1", "--worker-mtbf", "nan"], "--worker-mtbf nan is no time between failures"),
+        (["own.toml", "--step-seconds", "1", "--learner-mtbf", "0"], "--learner-mtbf 0 is no time between failures"),
+        (["own.toml", "--step-seconds", "60", "--workers", "1", "--learner-mtbf", "0.1"], "loses most batches"),
+        (["own.toml", "--step-seconds", "60", "--worker-mtbf", "0.01"], "finishes hardly any sample"),
         (["own.toml", "--step-seconds", "1", "--cores-per-node", "0"], "--cores-per-node 0 leaves no worker on a node"),
         (["own.toml", "--workers", "0"], "workers.count = 0"),
         (["own.toml", "--workers", "100001"], "a plan simulates each worker, at most 100,000"),

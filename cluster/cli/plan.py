@@ -1,6 +1,7 @@
 """`outertrain plan`: time and cost of a run before it is started."""
 
 import json
+import math
 from typing import Any, NamedTuple
 
 import click
@@ -25,6 +26,9 @@ MOST_WORKERS = 100_000  # a minute of simulation
 )
 @click.option(
     "--worker-mtbf", type=float, metavar="HOURS", help="Mean time between failures of a worker (default: none)."
+)
+@click.option(
+    "--learner-mtbf", type=float, metavar="HOURS", help="Mean time between failures of the learner (default: none)."
 )
 @click.option(
     "--cores-per-node", type=int, default=32, metavar="N", help="Workers of one aggregator, if used (default: 32)."
@@ -52,18 +56,21 @@ class Assumed(NamedTuple):
     """What the command takes on trust."""
 
     worker_mtbf: float | None  # hours
+    learner_mtbf: float | None  # hours
     cores_per_node: int
 
     def checked(self) -> "Assumed":
         """Raises UserError for impossible values."""
-        if self.worker_mtbf is not None and not self.worker_mtbf > 0:
-            raise UserError(f"--worker-mtbf {self.worker_mtbf:g} is no time between failures: give hours, more than 0")
+        for option, hours in (("--worker-mtbf", self.worker_mtbf), ("--learner-mtbf", self.learner_mtbf)):
+            if hours is not None and not hours > 0:
+                raise UserError(f"{option} {hours:g} is no time between failures: give hours, more than 0")
         if self.cores_per_node < 1:
             raise UserError(f"--cores-per-node {self.cores_per_node} leaves no worker on a node: give at least 1")
         return self
 
     def failures(self) -> Failures:
-        return Failures() if self.worker_mtbf is None else Failures(worker_mtbf=3600.0 * self.worker_mtbf)
+        worker, learner = (math.inf if h is None else 3600.0 * h for h in (self.worker_mtbf, self.learner_mtbf))
+        return Failures(worker_mtbf=worker, learner_mtbf=learner)
 
 
 def measure(config: Config, step_seconds: float | None, assumed: Assumed) -> Basis:
@@ -119,6 +126,7 @@ def facts(plan: Plan, basis: Basis) -> dict[str, Any]:
                 "rejected": m.outcome.rejected,
                 "samples_per_exchange": m.outcome.group,
                 "most_workers": m.most_workers,
+                "learner_failure_seconds": m.learner_failure_seconds,
             }
             for m in plan.moments
         ],
@@ -142,16 +150,16 @@ def text(plan: Plan, basis: Basis, *, measured: bool) -> str:
         for m in plan.moments
     ]
     origin = "measured on this machine" if measured else "as given"
-    return "\n".join(
-        [
-            f"{plan.updates:,} updates of {plan.batch} samples, {plan.workers:,} workers: {seconds(3600 * plan.hours)}, "
-            f"{plan.core_hours:,.4g} core hours, {plan.core_seconds_per_update:,.4g} core seconds per update",
-            f"inner step of a pair: {1000 * basis.step_seconds:.4g} ms, {origin}; the learner takes up to "
-            f"{plan.capacity:,.0f} samples per second",
-            "",
-            *aligned([head, *rows]),
-        ]
-    )
+    lines = [
+        f"{plan.updates:,} updates of {plan.batch} samples, {plan.workers:,} workers: {seconds(3600 * plan.hours)}, "
+        f"{plan.core_hours:,.4g} core hours, {plan.core_seconds_per_update:,.4g} core seconds per update",
+        f"inner step of a pair: {1000 * basis.step_seconds:.4g} ms, {origin}; the learner takes up to "
+        f"{plan.capacity:,.0f} samples per second",
+    ]
+    if basis.failures.learner_mtbf < math.inf:
+        lost = [m.learner_failure_seconds for m in plan.moments]
+        lines.append(f"a failure of the learner costs {seconds(min(lost))} to {seconds(max(lost))}")
+    return "\n".join([*lines, "", *aligned([head, *rows])])
 
 
 def seconds(value: float) -> str:

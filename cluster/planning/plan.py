@@ -4,17 +4,21 @@ The window grows during a run, and with it the time of a sample. So the plan sim
 a steady state, and integrates the seconds per update over all updates.
 """
 
+import math
 import random
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
+from cluster.planning.learner_failures import with_learner_failures
 from cluster.planning.simulation import Costs, Durations, Failures, Outcome, Scenario, Simulation
 from common.config import Config
+from common.errors import UserError
 from workers.curriculum import window
 
 PARTS = 4  # of the ramp
 MIN_UPDATES, MIN_CYCLES = 20, 6  # that are simulated of each moment: updates, and samples of each worker
+LONGEST_SAMPLE = 5.0  # times the mean time between failures of a worker: one sample in 150 is finished
 HEAD_CORES = 1  # the learner, the fleet manager and Ray's head
 
 
@@ -35,6 +39,7 @@ class Moment(NamedTuple):
     sample_seconds: float  # mean over samples
     outcome: Outcome
     most_workers: int  # beyond which the learner is the bottleneck
+    learner_failure_seconds: float  # that one failure of the learner costs; 0 where none is assumed
 
 
 class Plan(NamedTuple):
@@ -52,6 +57,7 @@ class Plan(NamedTuple):
 
 
 def make_plan(config: Config, basis: Basis, seed: int = 0) -> Plan:
+    """The plan of a run. Raises UserError when failures are so frequent that it would not advance."""
     costs, batch = basis.costs, config.outer.batch_samples
     capacity = 1.0 / (costs.exchange + costs.update / batch)
     moments = tuple(_moment(config, basis, version, seed) for version in _versions(config))
@@ -90,12 +96,26 @@ def _moment(config: Config, basis: Basis, version: int, seed: int) -> Moment:
         max(config.workers.aggregate, 1),
         max_staleness=config.outer.max_staleness,
     )
-    outcome = Simulation(scenario, seed).run(max(MIN_UPDATES * batch, MIN_CYCLES * workers), 2 * workers + batch)
     several = draw(random.Random(seed))
     mean = sum(next(several) for _ in range(2000)) / 2000
+    _check_lifetime(mean, basis.failures.worker_mtbf)
+    calm = scenario._replace(failures=basis.failures._replace(learner_mtbf=math.inf))
+    outcome = Simulation(calm, seed).run(max(MIN_UPDATES * batch, MIN_CYCLES * workers), 2 * workers + batch)
+    lost = 0.0
+    if basis.failures.learner_mtbf < math.inf:
+        outcome, lost = with_learner_failures(scenario, outcome, seed)
     nominal = window(config.curriculum, version, 0.5, config.task.inner_steps)
     most = int(mean / (basis.costs.exchange + basis.costs.update / batch))
-    return Moment(version, nominal, mean, outcome, most)
+    return Moment(version, nominal, mean, outcome, most, lost)
+
+
+def _check_lifetime(sample_seconds: float, worker_mtbf: float) -> None:
+    """Raises UserError when workers would hardly ever live until the end of a sample: the simulation would not end."""
+    if sample_seconds > LONGEST_SAMPLE * worker_mtbf:
+        raise UserError(
+            f"a worker that fails every {worker_mtbf:,.4g} s finishes hardly any sample, because one takes "
+            f"{sample_seconds:,.4g} s here: give a longer --worker-mtbf, or a smaller curriculum.end"
+        )
 
 
 def aggregators_of(config: Config, cores_per_node: int) -> int:

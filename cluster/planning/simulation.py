@@ -63,6 +63,7 @@ class Outcome(NamedTuple):
     goodput: float  # fraction of the workers' time that went into samples that were applied
     rejected: float  # fraction of the samples that were too stale
     group: float  # samples per exchange of the learner
+    learner_failures: int
 
     @property
     def seconds_per_update(self) -> float:
@@ -111,7 +112,7 @@ class _Tally:
     """Sums over the measured part."""
 
     def __init__(self) -> None:
-        self.exchanges = self.arrived = self.rejected = self.applied = self.updates = 0
+        self.exchanges = self.arrived = self.rejected = self.applied = self.updates = self.learner_failures = 0
         self.staleness = self.useful = self.spent = self.busy = 0.0
         self.waits: list[float] = []
 
@@ -156,6 +157,7 @@ class Simulation:
             goodput=tally.useful / tally.spent,
             rejected=tally.rejected / tally.arrived,
             group=tally.arrived / tally.exchanges,
+            learner_failures=tally.learner_failures,
         )
 
     def _advance(self, samples: int) -> None:
@@ -283,4 +285,5 @@ class Simulation:
             self._free = self._down_until = self._failed_at + self._scenario.failures.learner_restart
             self._failure = self._down_until + self._draw(self._scenario.failures.learner_mtbf)
             self._held = []
+            self._tally.learner_failures += 1
         return self._down_until <= self._now
