@@ -68,7 +68,7 @@ def test_other_contents_are_listed(tmp_path):
 
 
 def test_empty_folder_is_a_sentence(tmp_path):
-    rejected(tmp_path, "holds nothing, but neither class folders with images nor the official archives")
+    rejected(tmp_path, "holds nothing, but neither class folders with images, Parquet files nor the official archives")
 
 
 def test_path_that_does_not_exist_is_a_sentence(tmp_path):
@@ -78,4 +78,4 @@ def test_path_that_does_not_exist_is_a_sentence(tmp_path):
 
 def test_file_of_another_kind_is_a_sentence(tmp_path):
     (tmp_path / "notes.txt").write_text("")
-    rejected(tmp_path / "notes.txt", "notes.txt is a file: give a folder, a .npz file, or tfds:NAME")
+    rejected(tmp_path / "notes.txt", "notes.txt is a file: give a folder, a .npz or .parquet file, or tfds:NAME")

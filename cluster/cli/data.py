@@ -1,4 +1,4 @@
-"""`outertrain data prepare`: converts official archives or a tensorflow-datasets builder into a class store."""
+"""`outertrain data prepare`: converts data sets as people have them into class stores."""
 
 import shlex
 import sys
@@ -21,20 +21,21 @@ def command() -> None:
 @click.argument("source", metavar="SOURCE")
 @click.argument("store", metavar="STORE", type=click.Path(path_type=Path))
 @click.option("--size", type=int, metavar="PIXELS", help="Side of the images, where the source offers several.")
+@click.option("--label", metavar="COLUMN", help="Column of the labels, where Parquet files have several.")
 @click.option(
     "--data-dir", type=click.Path(path_type=Path), metavar="DIR", help="Data directory of tensorflow-datasets."
 )
-def prepare_command(source: str, store: Path, size: int | None, data_dir: Path | None) -> None:
+def prepare_command(source: str, store: Path, size: int | None, label: str | None, data_dir: Path | None) -> None:
     """Make a class store; the same command resumes after an interruption.
 
     SOURCE is a folder with one folder of images for each class (inside train/ and test/ where there are such), a folder
     with the official Imagenet<size>_*_npz.zip archives or their unpacked npz files, a .npz file with images and labels,
-    or tfds:NAME such as tfds:imagenet_resized/32x32. STORE is the folder to write; set dataset.path to it.
+    a .parquet file or a folder of such files with encoded images and labels, as hubs serve them, or tfds:NAME such as tfds:imagenet_resized/32x32. STORE is the folder to write; set dataset.path to it.
     """
     if size is not None and size < 1:
         raise UserError(f"--size {size} is no image: give its side in pixels")
     with console.make() as show:
-        opened = open_source(source, data_dir, size)
+        opened = open_source(source, data_dir, size, label)
         header = prepare(opened, store, show.counting)
     if opened.rejected:
         print(f"{len(opened.rejected)} images or classes were left out, the first of them:", file=sys.stderr)

@@ -7,6 +7,7 @@ its source, and the last images of a class, its inner-valid split, are a random 
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from common.errors import UserError
 SCHEMA = 1
 HEADER = "header.json"
 FILES = ("train", "test")  # a store has NAME.bin for each
+LEAST = {"train": 2, "test": 1}  # images of a class
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def read_header(folder: Path) -> Header:
         raise UserError(f"{path} is not a header of schema {SCHEMA}: prepare the store again with this version.")
     try:
         header = Header(**{**content, "image_shape": tuple(content["image_shape"])})
-        valid = all(_valid(header.offsets[name], header.classes, least) for name, least in (("train", 2), ("test", 1)))
+        valid = all(_valid(header.offsets[name], header.classes, least) for name, least in LEAST.items())
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} is corrupt ({error}): prepare the store again.") from None
     if not valid:
@@ -101,6 +103,12 @@ def read_header(folder: Path) -> Header:
 
 def _valid(offsets: list[int], classes: int, least: int) -> bool:
     return len(offsets) == classes + 1 and offsets[0] == 0 and bool((np.diff(offsets) >= least).all())
+
+
+def too_small(counts: Mapping[str, int]) -> str:
+    """Why a class with so many images per file is left out."""
+    parts = ", ".join(f"{count} {file}" for file, count in counts.items())
+    return f"a class with {sum(counts.values())} images ({parts})"
 
 
 def write_header(folder: Path, header: Header) -> Path:

@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from common.data.class_store import LEAST, too_small
 from common.data.images import UNDECODABLE, decode_any, reason, size_of
 from common.errors import UserError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"}
 HELD_OUT = ("test", "val", "valid", "validation")  # the first of these that is there holds the test images
 HELD_OUT_FRACTION = 0.1
-LEAST = {"train": 2, "test": 1}  # images of a class
 PART_BYTES = 64 * 2**20  # of the images that are in memory together
 PROBED = 100  # images whose headers decide the shape
 
@@ -38,13 +38,13 @@ class ImageFolder:
     def __init__(self, folder: Path, layout: Layout, shape: tuple[int, int, int]):
         self.description = f"the images in {folder}"
         self.image_shape = shape
-        self.names = list(layout.files["train"])
-        self.classes = len(self.names)
+        self.names: list[str] | None = list(layout.files["train"])
+        self.classes = len(layout.files["train"])
         self.rejected: dict[str, str] = {name: why for name, why in layout.left_out.items()}
         self._parts: list[tuple[str, list[tuple[Path, int]]]] = []
         step = max(1, PART_BYTES // int(np.prod(shape)))
         for file, classes in layout.files.items():
-            examples = [(path, label) for label, name in enumerate(self.names) for path in classes[name]]
+            examples = [(path, label) for label, name in enumerate(layout.files["train"]) for path in classes[name]]
             self._parts += [(file, examples[i : i + step]) for i in range(0, len(examples), step)]
         self.parts = [file for file, _ in self._parts]
         self.identity = _identity(folder, shape, self._parts)
@@ -130,7 +130,7 @@ def _enough(files: dict[str, dict[str, list[Path]]]) -> Layout:
     for name in files["train"]:
         found = {file: len(files[file][name]) for file in LEAST}
         if any(found[file] < least for file, least in LEAST.items()):
-            left_out[name] = f"a class with {sum(found.values())} images ({found['train']} train, {found['test']} test)"
+            left_out[name] = too_small(found)
     kept = {file: {n: paths for n, paths in classes.items() if n not in left_out} for file, classes in files.items()}
     return Layout(kept, left_out)
 

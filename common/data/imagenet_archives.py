@@ -56,6 +56,7 @@ class Archives:
         self.description = f"the Imagenet{size} archives in {folder}"
         self.image_shape = (size, size, 3)
         self.rejected: dict[str, str] = {}
+        self.names: list[str] | None = None
         self.parts = [batch.split for batch in batches]
         self._batches = batches
         content = [(batch.split, *batch.checksum) for batch in batches]

@@ -3,6 +3,7 @@
 import struct
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -35,7 +36,7 @@ def resized(image: Image.Image, shape: tuple[int, int, int]) -> np.ndarray:
     return np.asarray(image).reshape(shape)
 
 
-def decode_any(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
+def decode_any(path: Path | BinaryIO, shape: tuple[int, int, int]) -> np.ndarray:
     """uint8 RGB `[H, W, 3]` of an image file of any kind that Pillow reads, upright.
 
     Images with EXIF orientation are rotated; grey, palette and CMYK images are converted; transparency is dropped; 16-bit
@@ -54,7 +55,7 @@ def decode_any(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
         return resized(upright.convert("RGB"), shape)
 
 
-def size_of(path: Path) -> tuple[int, int] | None:
+def size_of(path: Path | BinaryIO) -> tuple[int, int] | None:
     """Height and width of an upright image from its header, None when it cannot be read."""
     try:
         with Image.open(path) as image:

@@ -56,6 +56,7 @@ class Npz:
     def __init__(self, path: Path):
         self.description = f"the images in {path}"
         self.rejected: dict[str, str] = {}
+        self.names: list[str] | None = None
         self._path = path
         self._stream: IO[bytes] | None = None
         self._position = ("", 0)  # of the stream: array, and bytes after its header
@@ -88,7 +89,7 @@ class Npz:
         origin = file if file in pairs else "train"
         chosen = np.ones(len(labels[origin]), bool)
         if "test" not in pairs:
-            chosen = _held_out(labels["train"]) == (file == "test")
+            chosen = tenth_of_each_class(labels["train"]) == (file == "test")
         step = max(1, PART_BYTES // int(np.prod(self.image_shape)))
         return [
             Part(pairs[origin][0], i, labels[origin][i : i + step], chosen[i : i + step])
@@ -173,7 +174,7 @@ def _labels(path: Path, images: Member, labels: Member) -> np.ndarray:
         raise UserError(f"{labels.name} in {path} cannot be read ({error}): the file is corrupt.") from None
 
 
-def _held_out(labels: np.ndarray) -> np.ndarray:
+def tenth_of_each_class(labels: np.ndarray) -> np.ndarray:
     """[n] bool: the first of each ten images of a class."""
     rank = np.empty(len(labels), np.int64)
     order = np.argsort(labels, kind="stable")

@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from common import files
-from common.data.class_store import FILES, HEADER, Header, map_images, read_header, write_header
+from common.data.class_store import FILES, HEADER, LEAST, Header, map_images, read_header, too_small, write_header
 from common.errors import UserError
 
 Progress = Callable[[str, int, int], None]  # name of the pass, units done, units in all
@@ -33,6 +33,7 @@ class Source(Protocol):
     image_shape: tuple[int, int, int]  # height, width, channels
     classes: int
     first_label: int  # labels run from here to first_label + classes - 1
+    names: list[str] | None  # of the classes, of which small ones are left out; None: all classes must be complete
     rejected: dict[str, str]  # images and classes that were left out: name -> reason; complete after the last read
     parts: list[str]  # the file of the store ("train" or "test") that each part belongs to
 
@@ -45,7 +46,7 @@ class _Plan(NamedTuple):
     """The position of each image in the store."""
 
     header: Header  # with an empty fingerprint
-    places: list[np.ndarray]  # per part [n]: positions of its images in their file
+    places: list[np.ndarray]  # per part [n]: positions of its images in their file; -1: of a class that is left out
     keys: dict[str, np.ndarray]  # per file [n]: hash of the image at each position
 
 
@@ -138,28 +139,50 @@ def _checked(source: Source, part: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _plan(source: Source, labels: list[np.ndarray], keys: list[np.ndarray]) -> _Plan:
     places: list[np.ndarray] = [np.empty(0, np.int64)] * len(labels)
+    kept = _complete_classes(source, labels)
     offsets, sorted_keys = {}, {}
-    for name, least in zip(FILES, (2, 1)):
+    for name in FILES:
         parts = [i for i, file in enumerate(source.parts) if file == name]
         label, key = (np.concatenate([rows[i] for i in parts]) for rows in (labels, keys))
-        order = np.lexsort((key, label))
-        place = np.empty(len(order), np.int64)
+        used = np.flatnonzero(kept[label])
+        order = used[np.lexsort((key[used], label[used]))]
+        place = np.full(len(label), -1, np.int64)
         place[order] = np.arange(len(order))
         for i, piece in zip(parts, np.split(place, np.cumsum([len(labels[i]) for i in parts])[:-1])):
             places[i] = piece
-        counts = np.bincount(label, minlength=source.classes)
-        _check_counts(source, name, counts, least)
+        counts = np.bincount(label, minlength=source.classes)[kept]
         offsets[name] = [0, *np.cumsum(counts).tolist()]
         sorted_keys[name] = key[order]
     header = Header(source.description, source.identity, source.image_shape, offsets, fingerprint="")
     return _Plan(header, places, sorted_keys)
 
 
-def _check_counts(source: Source, name: str, counts: np.ndarray, least: int) -> None:
-    short = np.flatnonzero(counts < least)
+def _complete_classes(source: Source, labels: list[np.ndarray]) -> np.ndarray:
+    """[classes] bool: those with enough images. Raises UserError when others may not be left out, or none is complete."""
+    counts = {
+        name: sum(
+            (np.bincount(found, minlength=source.classes) for file, found in zip(source.parts, labels) if file == name),
+            np.zeros(source.classes, np.int64),
+        )
+        for name in FILES
+    }
+    short = {name: counts[name] < LEAST[name] for name in FILES}
+    complete = ~np.logical_or(*short.values())
+    if source.names is None:
+        for name in FILES:
+            _check_counts(source, name, np.flatnonzero(short[name]))
+    elif not complete.any():
+        raise UserError(f"{source.description}: no class has two training images and a test image left.")
+    else:
+        for cls in np.flatnonzero(~complete):
+            source.rejected[source.names[cls]] = too_small({name: int(found[cls]) for name, found in counts.items()})
+    return complete
+
+
+def _check_counts(source: Source, name: str, short: np.ndarray) -> None:
     if len(short):
         raise UserError(
-            f"{source.description}: {len(short)} of {source.classes} classes have fewer than {least} {name} images "
+            f"{source.description}: {len(short)} of {source.classes} classes have fewer than {LEAST[name]} {name} images "
             f"(the first is label {short[0] + source.first_label}): the data are incomplete, fetch them again."
         )
 
@@ -176,7 +199,8 @@ def _place(source: Source, plan: _Plan, work: Path, progress: Progress) -> None:
             images = source.read(part)[0]
             if len(images) != len(plan.places[part]):
                 raise UserError(f"{source.description} changed while they were read: run the same command again.")
-            maps[name][plan.places[part]] = images
+            used = plan.places[part] >= 0
+            maps[name][plan.places[part][used]] = images[used]
             done.touch()  # not synced: after a power failure, `_seal` finds missing images
     progress("writing", len(source.parts), len(source.parts))
 

@@ -10,6 +10,7 @@ from common.data.class_store import HEADER
 from common.data.image_folder import find_layout, open_image_folder
 from common.data.imagenet_archives import ARCHIVE, BATCH, find_batches, open_archives
 from common.data.npz_source import Npz
+from common.data.parquet_files import has_parquet
 from common.data.prepare import Source
 from common.errors import UserError
 
@@ -18,32 +19,54 @@ UNFINISHED = (".part", ".partial", ".crdownload", ".download", ".tmp")
 SHOWN = 5  # names of a folder that are listed in a sentence
 
 
-def open_source(name: str, data_dir: Path | None = None, size: int | None = None) -> Source:
-    """The source behind `name`: tfds:NAME, a .npz file, or a folder of official ImageNet archives or of classes.
+def open_source(name: str, data_dir: Path | None = None, size: int | None = None, label: str | None = None) -> Source:
+    """The source behind `name`: tfds:NAME, a .npz or Parquet file, or a folder of such files, official archives or classes.
 
     Args:
       name: as given on the command line.
       data_dir: where tensorflow-datasets keeps its data.
       size: width and height of the images, where the source offers several.
+      label: the column of labels, of Parquet files.
 
     Raises UserError when there is no such source, or it is incomplete.
     """
     scheme, separator, rest = name.partition(":")
-    if separator and scheme == "tfds":
+    place = Path(name)
+    is_tfds = separator and scheme == "tfds"
+    if not is_tfds and not place.exists():
+        raise UserError(f"{place} does not exist: give a folder, or tfds:NAME for a set of tensorflow-datasets.")
+    if not is_tfds and _is_parquet(place):
+        from common.data.parquet_source import Parquet  # imports pyarrow
+
+        return Parquet(place, size, label)
+    if label is not None:
+        raise UserError(f"--label chooses a column of Parquet files, and there are none in {name}: leave it out.")
+    if is_tfds:
         from common.data.tfds_source import open_tfds  # imports tensorflow-datasets
 
         return open_tfds(rest, data_dir, size)
-    folder = Path(name)
-    if not folder.exists():
-        raise UserError(f"{folder} does not exist: give a folder, or tfds:NAME for a set of tensorflow-datasets.")
-    if folder.suffix == ".npz" and not BATCH.fullmatch(folder.name):
-        if size is not None:
-            raise UserError(
-                f"--size cannot be chosen for {folder}: its images are stored in their own size; leave it out."
-            )
-        return Npz(folder)
-    if not folder.is_dir():
-        raise UserError(_of_file(folder))
+    return _open_folder(place, size) if place.is_dir() else _open_file(place, size)
+
+
+def _is_parquet(place: Path) -> bool:
+    """Whether these are Parquet files. Where there are class folders too, the images in them are meant."""
+    if not place.is_dir():
+        return place.suffix.lower() == ".parquet"
+    if (place / HEADER).exists() or find_batches(place) or not has_parquet(place):
+        return False
+    layout = find_layout(place)
+    return layout is None or not layout.files["train"]
+
+
+def _open_file(path: Path, size: int | None) -> Source:
+    if path.suffix != ".npz" or BATCH.fullmatch(path.name):
+        raise UserError(_of_file(path))
+    if size is not None:
+        raise UserError(f"--size cannot be chosen for {path}: its images are stored in their own size; leave it out.")
+    return Npz(path)
+
+
+def _open_folder(folder: Path, size: int | None) -> Source:
     if (folder / HEADER).exists():
         raise UserError(f"{folder} is a class store already: use it as it is, with dataset.path={folder}.")
     if find_batches(folder):
@@ -60,7 +83,7 @@ def _of_file(path: Path) -> str:
         return f"{path} is one file of a set: give the folder that holds all of them, {path.parent}."
     if PICKLED.fullmatch(path.name):
         return _pickled(path.parent, [path.name])
-    return f"{path} is a file: give a folder, a .npz file, or tfds:NAME."
+    return f"{path} is a file: give a folder, a .npz or .parquet file, or tfds:NAME."
 
 
 def _of_folder(folder: Path) -> str | None:
@@ -79,7 +102,7 @@ def _of_folder(folder: Path) -> str | None:
 def _of_others(folder: Path) -> str:
     found = _listed(_visible(folder)) or "nothing"
     return (
-        f"{folder} holds {found}, but neither class folders with images nor the official archives: give a folder with "
+        f"{folder} holds {found}, but neither class folders with images, Parquet files nor the official archives: give a folder with "
         "one folder of images for each class, or download Imagenet32_train_npz.zip and Imagenet32_val_npz.zip from "
         "image-net.org (downsampled ImageNet, npz format)."
     )

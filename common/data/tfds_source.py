@@ -39,6 +39,7 @@ class Tfds:
         info = builder.info
         self.image_shape = image_shape
         self.rejected: dict[str, str] = {}
+        self.names: list[str] | None = None
         self._image, self._label = keys
         self.classes = info.features[self._label].num_classes
         raw = {self._image: tfds.decode.SkipDecoding()}

@@ -11,6 +11,7 @@ class MemorySource:
     """`train` and `test` random images of each class, shuffled, in parts of `part` images; it counts what is read."""
 
     description = "memory"
+    names = None
 
     def __init__(self, classes=5, train=6, test=2, part=10, seed=0, shape=(4, 4, 3), first_label=0):
         rng = np.random.default_rng(seed)
