@@ -136,3 +136,16 @@ def test_aggregators_of_workers_in_step_fill_their_groups() -> None:
 def test_simulation_of_one_seed_is_deterministic() -> None:
     scenario = Scenario(200, 16, steady(1.0), COSTS, Failures(50.0, 1.0, 500.0, 2.0), aggregators=5, group=4)
     assert simulate(scenario, seed=3) == simulate(scenario, seed=3) != simulate(scenario, seed=4)
+
+
+def test_workers_of_equal_problems_keep_a_steady_rate() -> None:
+    def problems(source: random.Random) -> Iterator[float]:
+        left = source.uniform(0.0, 10.0)  # of the problem in progress: each takes 10 s, in two samples
+        while True:
+            first = left * source.uniform(0.8, 1.0)
+            yield from (first, left - first)
+            left = 10.0
+
+    simulation = Simulation(Scenario(2000, 50, problems, COSTS._replace(exchange=1e-6)), seed=1)
+    seconds = [simulation.run(samples, 0).seconds for samples in [1000] * 12]  # a quarter of a cycle each
+    assert max(seconds) < 1.2 * min(seconds)

@@ -5,11 +5,13 @@ every few batches; the time that a failure costs there, its restart, the pauses 
 was collecting, is the same where failures are rare.
 """
 
+import math
+
 from cluster.planning.simulation import Outcome, Scenario, Simulation
 from common.errors import UserError
 
 BATCHES, RESTARTS = 10, 5  # a simulated learner that fails often lives at least so many batches and times to restart
-FAILURES = 40  # that are simulated
+FAILURES, CYCLES = 40, 10  # failures that are simulated, in at least so many samples of each worker
 MOST_SAMPLES = 500_000  # a few seconds of simulation: less than FAILURES where a learner takes thousands per second
 
 
@@ -31,11 +33,15 @@ def with_learner_failures(scenario: Scenario, calm: Outcome, seed: int = 0) -> t
         )
     frequent = max(BATCHES * batch_seconds, RESTARTS * restart)
     shorter = scenario._replace(failures=scenario.failures._replace(learner_mtbf=min(mtbf, frequent)))
-    rate = calm.samples_per_second
-    samples = min(int(FAILURES * shorter.failures.learner_mtbf * rate), MOST_SAMPLES)
-    failing = Simulation(shorter, seed).run(samples, 2 * scenario.workers + scenario.batch)
-    lost = failing.seconds - failing.samples_per_second * failing.seconds / rate
-    each = max(lost, 0.0) / max(failing.learner_failures, 1)
+    wanted = max(FAILURES * shorter.failures.learner_mtbf * calm.samples_per_second, CYCLES * scenario.workers)
+    samples, warm_up = min(int(wanted), MOST_SAMPLES), 2 * scenario.workers + scenario.batch
+    failing = Simulation(shorter, seed).run(samples, warm_up)
+    whole = shorter._replace(failures=shorter.failures._replace(learner_mtbf=math.inf))
+    reference = Simulation(whole, seed).run(
+        samples, warm_up
+    )  # the same samples: workers start in step, and rates oscillate
+    work = failing.samples_per_second * failing.seconds / reference.samples_per_second
+    each = max(failing.seconds - work, 0.0) / max(failing.learner_failures, 1)
     return (failing if mtbf <= frequent else _slowed(calm, 1.0 + each / mtbf)), each
 
 

@@ -8,6 +8,7 @@ Not modelled: bandwidth (a payload occupies a 1 Gbit/s link for 0.3 ms), whole n
 """
 
 import heapq
+import itertools
 import math
 import random
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from typing import NamedTuple
 
 Durations = Callable[[random.Random], Iterator[float]]  # seconds of the successive samples of one worker
 RETRY_SECONDS, LONGEST_RETRY_SECONDS = 0.5, 15.0  # pauses of cluster.actors.exchange_client
+PAST = 10  # samples since which the workers have begun
 
 
 class Costs(NamedTuple):
@@ -131,12 +133,12 @@ class Simulation:
         self._failure = self._draw(scenario.failures.learner_mtbf)
         self._tally = _Tally()
         aggregators = [_Aggregator() for _ in range(scenario.aggregators)]
+        past = sum(itertools.islice(scenario.durations(self._random), PAST))
         for number in range(scenario.workers):
             aggregator = aggregators[number % len(aggregators)] if aggregators else None
             worker = _Worker(scenario.durations(self._random), aggregator)
-            worker.sample = _Sample(0, next(worker.durations))
-            arrival = worker.sample.seconds * self._random.random()  # they did not start at one moment
-            worker.began = arrival - worker.sample.seconds
+            arrival, seconds = self._under_way(worker.durations, past)
+            worker.sample, worker.began = _Sample(0, seconds), arrival - seconds
             self._send(worker, arrival)
 
     def run(self, samples: int, warm_up: int) -> Outcome:
@@ -169,6 +171,18 @@ class Simulation:
                 self._at_aggregator(event)
             else:
                 self._at_reply(event)
+
+    def _under_way(self, durations: Iterator[float], past: float) -> tuple[float, float]:
+        """When the sample ends that a worker computes at the start, and how long it takes in all.
+
+        Workers have begun independently, at random moments of the `past`: else their rate would oscillate, undamped where all
+        inner problems take equally long.
+        """
+        elapsed, seconds = -past * self._random.random(), 0.0
+        while elapsed <= 0.0:
+            seconds = next(durations)
+            elapsed += seconds
+        return elapsed, seconds
 
     def _push(self, time: float, event: _Worker | _Request | _Reply) -> None:
         self._count += 1
