@@ -26,7 +26,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cluster.actors.bench_learner import DIGEST, sample, temporary_runs
-from cluster.planning.simulation import Costs, Outcome, Scenario, Simulation
+from cluster.planning.scenario import Costs, Outcome, Scenario
+from cluster.planning.simulation import Simulation
 from common.config import Config, OuterConfig, WorkersConfig
 from common.messages import Verdict, pack_sample, unpack_reply
 from common.optimizer import initial_theta, make_family

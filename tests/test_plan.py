@@ -12,7 +12,8 @@ from cluster.cli.main import main
 from cluster.planning.costs import RAY_SECONDS, learner_costs
 from cluster.planning.learner_failures import with_learner_failures
 from cluster.planning.plan import Basis, durations, make_plan
-from cluster.planning.simulation import LONGEST_RETRY_SECONDS, Costs, Failures, Scenario, Simulation
+from cluster.planning.scenario import Costs, Failures, Scenario
+from cluster.planning.simulation import LONGEST_RETRY_SECONDS, Simulation
 from common.config import Config, CurriculumConfig, OuterConfig, WorkersConfig
 
 CHEAP = Costs(exchange=1e-6, update=1e-6, latency=0.0)

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from cluster.planning.simulation import Costs, Failures, Outcome, Scenario, Simulation
+from cluster.planning.scenario import Costs, Failures, Outcome, Scenario
+from cluster.planning.simulation import Simulation
 
 COSTS = Costs(exchange=0.001, update=0.0, latency=0.0)
 

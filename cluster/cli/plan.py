@@ -8,7 +8,7 @@ import click
 
 from cluster.cli import console, options
 from cluster.planning.plan import Basis, Plan, aggregators_of, make_plan
-from cluster.planning.simulation import Failures
+from cluster.planning.scenario import Failures
 from cluster.report.table import aligned
 from cluster.runs.open import DEFAULT
 from common import configfile, runtime

@@ -7,7 +7,7 @@ from time import process_time
 
 import numpy as np
 
-from cluster.planning.simulation import Costs
+from cluster.planning.scenario import Costs
 from common import moments
 from common.config import Config
 from common.facts import Facts

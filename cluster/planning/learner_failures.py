@@ -7,7 +7,8 @@ was collecting, is the same where failures are rare.
 
 import math
 
-from cluster.planning.simulation import Outcome, Scenario, Simulation
+from cluster.planning.scenario import Outcome, Scenario
+from cluster.planning.simulation import Simulation
 from common.errors import UserError
 
 BATCHES, RESTARTS = 10, 5  # a simulated learner that fails often lives at least so many batches and times to restart

@@ -11,7 +11,8 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from cluster.planning.learner_failures import with_learner_failures
-from cluster.planning.simulation import Costs, Durations, Failures, Outcome, Scenario, Simulation
+from cluster.planning.scenario import Costs, Durations, Failures, Outcome, Scenario
+from cluster.planning.simulation import Simulation
 from common.config import Config
 from common.errors import UserError
 from workers.curriculum import window
