@@ -87,6 +87,7 @@ class UpdateRecord(NamedTuple):
     refused: bool  # the step left the range of float32, so that theta is unchanged
     rp_dropped: int = 0  # pairs left out of the mean under `estimator.use = "rp"`, because their rp is not finite
     var_rp_nonfinite: float = 0.0  # fraction of coordinates whose variance of rp is infinite
+    rp_clipped: int = 0  # pairs that were clipped instead (`estimator.rp_nonfinite = "clip"`), with zero for nan
     core_seconds: float = 0.0  # computing of the batch's samples, summed over workers; 0: not recorded
 
     @property
@@ -97,11 +98,13 @@ class UpdateRecord(NamedTuple):
     def to_json(self) -> Json:
         """A line of history.jsonl. Later fields are written only where they say something."""
         fields = self._asdict()
-        for name in ("norms", "clipped", "refused", "rp_dropped", "var_rp_nonfinite", "core_seconds"):
+        for name in ("norms", "clipped", "refused", "rp_dropped", "var_rp_nonfinite", "rp_clipped", "core_seconds"):
             del fields[name]
         later: Json = {"rp_dropped": self.rp_dropped, "empty": self.empty} if self.rp_dropped else {}
         if self.var_rp_nonfinite:
             later["var_rp_nonfinite"] = self.var_rp_nonfinite
+        if self.rp_clipped:
+            later["rp_clipped"] = self.rp_clipped
         if self.core_seconds:
             later["core_seconds"] = self.core_seconds
         return fields | {
@@ -157,6 +160,7 @@ class UpdateRecord(NamedTuple):
             refused=bool(_value(line, "refused", bool)),
             rp_dropped=_integer(line, "rp_dropped") if "rp_dropped" in line else 0,
             var_rp_nonfinite=_number(line, "var_rp_nonfinite") if "var_rp_nonfinite" in line else 0.0,
+            rp_clipped=_integer(line, "rp_clipped") if "rp_clipped" in line else 0,
             core_seconds=_number(line, "core_seconds") if "core_seconds" in line else 0.0,
         )
 

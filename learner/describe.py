@@ -64,6 +64,7 @@ def describe(
         refused=step.rejected,
         var_rp_nonfinite=float(np.isinf(variance(merged.rp)).mean()) if merged.rp.count >= 2 else 0.0,
         rp_dropped=len(windows) - merged.rp.count if estimator.use == "rp" else 0,
+        rp_clipped=_count(s.facts.rp_clipped for s in samples),
         core_seconds=float(sum(s.seconds * len(s.windows) / estimator.pairs for s in samples)),
     )
 

@@ -46,7 +46,7 @@ def test_describe_known_batch_gives_the_golden_line() -> None:
     samples = [
         plain("a", 0, 6, (10, 20), Facts(inner_steps=60.0, finished=1.0)),
         plain("a", 1, 4, (30, 40), Facts(inner_steps=140.0, diverged=1.0)),
-        plain("b", 0, 7, (50, 60), Facts(inner_steps=220.0)),
+        plain("b", 0, 7, (50, 60), Facts(inner_steps=220.0, rp_clipped=2.0)),
     ]
     exploded = samples[1].rp._replace(mean=np.array([0.5, np.nan, 1, 2, 3, 4]))
     samples[1] = samples[1]._replace(rp=exploded)

@@ -246,7 +246,7 @@ def test_unpack_flipped_bit_is_read_or_malformed(position, bit):
 
 
 def test_facts_survive_the_wire_in_their_order():
-    made = sample(facts=Facts(*(float(k) for k in range(5))))
+    made = sample(facts=Facts(*(float(k) for k in range(len(Facts._fields)))))
     assert unpack_sample(pack_sample(made)).facts == made.facts
     assert list(msgpack.unpackb(pack_sample(made))[-1]) == list(Facts._fields)
 

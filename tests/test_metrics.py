@@ -203,12 +203,13 @@ def test_two_learners_in_one_process_share_nothing() -> None:
     assert value(second, "outertrain_checkpoint_failures_total") == 0
 
 
-def test_update_counts_dropped_pairs_and_empty_updates(learner: LearnerMetrics) -> None:
+def test_update_counts_dropped_and_clipped_pairs(learner: LearnerMetrics) -> None:
     record = run_files.history(1)[0]._replace(es_pairs=8)
     for pairs in (6, 0):
-        learner.observe_update(record._replace(rp_pairs=pairs, rp_dropped=8 - pairs), "train", 0.1)
+        learner.observe_update(record._replace(rp_pairs=pairs, rp_dropped=8 - pairs, rp_clipped=3), "train", 0.1)
     assert value(learner, "outertrain_rp_dropped_pairs_total") == 10
     assert value(learner, "outertrain_empty_updates_total") == 1
+    assert value(learner, "outertrain_rp_clipped_pairs_total") == 6
     assert value(learner, "outertrain_rp_skipped_pairs_total") == 0
 
 

@@ -7,7 +7,12 @@ import pytest
 
 from common.update_record import UpdateRecord
 
-LATER = ("rp_dropped", "var_rp_nonfinite", "core_seconds")  # of a later release, written only where it says something
+LATER = (
+    "rp_dropped",
+    "var_rp_nonfinite",
+    "rp_clipped",
+    "core_seconds",
+)  # of a later release, written only where it says something
 GOLDEN = (Path(__file__).parent / "helpers" / "golden_history.jsonl").read_text()
 
 
@@ -39,7 +44,7 @@ def test_from_json_later_key_is_optional_and_checked() -> None:
         with pytest.raises(ValueError, match=key):
             UpdateRecord.from_json(line | {key: "text"})
     earlier = UpdateRecord.from_json({key: value for key, value in line.items() if key not in LATER})
-    assert (earlier.rp_dropped, earlier.var_rp_nonfinite, earlier.core_seconds) == (0, 0.0, 0.0)
+    assert (earlier.rp_dropped, earlier.var_rp_nonfinite, earlier.rp_clipped, earlier.core_seconds) == (0, 0.0, 0, 0.0)
 
 
 def test_from_json_unknown_key_is_ignored() -> None:
@@ -53,3 +58,4 @@ def test_json_of_dropped_pairs_is_written_only_if_there_are_any() -> None:
         line = record._replace(rp_dropped=3, rp_pairs=pairs).to_json()
         assert (line["rp_dropped"], line["empty"]) == (3, empty)
         assert UpdateRecord.from_json(line).rp_dropped == 3 and "rp_dropped" not in record.to_json()
+    assert "rp_clipped" in record.to_json() and "rp_clipped" not in record._replace(rp_clipped=0).to_json()

@@ -239,7 +239,7 @@ def test_usable_rp_alone_drops_or_clips_what_is_not_finite():
 
 
 @pytest.mark.parametrize("sigma", [0.1, 0.0])
-def test_sample_of_rp_alone_without_finite_pair_is_sent(sigma, monkeypatch):
+def test_sample_of_rp_alone_drops_or_clips_and_counts(sigma, monkeypatch):
     def explode(*args, **kwargs):
         return antithetic_pair(*args, **kwargs)._replace(rp=np.array([0.5, np.inf]))
 
@@ -247,4 +247,8 @@ def test_sample_of_rp_alone_without_finite_pair_is_sent(sigma, monkeypatch):
     worker, learner = worker_and_script(config(use="rp", sigma=sigma))
     worker.step(), worker.step()
     [sample] = learner.samples
-    assert (sample.rp.count, sample.es.count) == (0, 3 if sigma else 0)
+    assert (sample.rp.count, sample.es.count, sample.facts.rp_clipped) == (0, 3 if sigma else 0, None)
+    worker, learner = worker_and_script(config(use="rp", sigma=sigma, rp_nonfinite="clip"))
+    worker.step(), worker.step()
+    [sample] = learner.samples
+    assert (sample.rp.count, sample.facts.rp_clipped) == (3, 3.0)

@@ -108,6 +108,13 @@ def usable_rp(pairs: Sequence[Pair], estimator: EstimatorConfig) -> list[np.ndar
     ]
 
 
+def clipped_pairs(pairs: Sequence[Pair], estimator: EstimatorConfig) -> int:
+    """How many of the pairs `usable_rp` clips, with zero in the place of nan."""
+    if estimator.use != "rp" or estimator.rp_nonfinite != "clip":
+        return 0
+    return sum(pair.rp is not None and not np.isfinite(pair.rp).all() for pair in pairs)
+
+
 class Noise(NamedTuple):
     """The noise of one truncation and what the next one of the same inner problem carries."""
 

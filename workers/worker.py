@@ -19,7 +19,7 @@ from common.messages import GradientSample, Reply, decode_theta, pack_sample, un
 from common.optimizer import make_family
 from common.streams import PROBES
 from common.task import OpenedTask, open_task
-from workers.estimators import usable_rp
+from workers.estimators import clipped_pairs, usable_rp
 from workers.trajectory import Advance, Sampler, Trajectory
 from workers.unroll import OuterLoss, Unroll
 
@@ -124,7 +124,9 @@ class Worker:
 
     def _pack(self, advances: list[Advance], seconds: float, facts: Facts) -> GradientSample:
         size = len(self.theta) if self.theta is not None else 0
-        rp = usable_rp([a.pair for a in advances], self.config.estimator)
+        pairs = [a.pair for a in advances]
+        rp = usable_rp(pairs, self.config.estimator)
+        clipped = clipped_pairs(pairs, self.config.estimator)
         es = [a.es for a in advances if a.es is not None]
         return GradientSample(
             worker=self.uid,
@@ -140,7 +142,7 @@ class Worker:
             rp=moments.of(np.reshape(rp, (len(rp), size))),
             es=moments.of(np.reshape(es, (len(es), size))),
             seconds=seconds,
-            facts=facts,
+            facts=facts._replace(rp_clipped=float(clipped)) if clipped else facts,
         )
 
     def snapshot(self) -> bytes:

@@ -126,6 +126,9 @@ class LearnerMetrics:
             "outertrain_rp_infinite_variance_ratio", "Fraction of coordinates whose variance of rp is infinite."
         )
         self._dropped = counter("outertrain_rp_dropped_pairs", "Pairs left out under estimator.use = 'rp': not finite.")
+        self._clipped_pairs = counter(
+            "outertrain_rp_clipped_pairs", "Pairs clipped under estimator.rp_nonfinite = 'clip'."
+        )
         self._empty = counter("outertrain_empty_updates", "Outer updates of zero gradient: all pairs were left out.")
         self._probe = gauge("outertrain_probe_ratio", "Fraction of samples that are to compute rp.")
 
@@ -224,6 +227,7 @@ class LearnerMetrics:
         self._skipped.inc(max(0, record.es_pairs - record.rp_pairs - record.rp_dropped))
         self._infinite.set(record.var_rp_nonfinite)
         self._dropped.inc(record.rp_dropped)
+        self._clipped_pairs.inc(record.rp_clipped)
         self._empty.inc(record.empty)
         self._nonfinite.inc(record.rp_nonfinite)
 
