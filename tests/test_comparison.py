@@ -109,7 +109,8 @@ def test_incomparable_unrolls_give_no_comparison(unrolls: list[UnrollResult]) ->
 
 
 def test_newest_theta_is_that_of_the_highest_version() -> None:
-    assert newest_theta(learned([1.0], 7) + learned([1.0], 3)) == "sha-7"
+    choosing = [replace(u, outer_split="outer_train") for u in learned([1.0], 9)]
+    assert newest_theta(learned([1.0], 7) + learned([1.0], 3) + choosing) == "sha-7"
     assert newest_theta(ADAM) is None
 
 

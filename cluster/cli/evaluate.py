@@ -22,10 +22,8 @@ from cluster.runs.cost import outer_training_cost
 from cluster.runs.directory import EVALUATION, exclusive
 from common.config import Config
 from common.errors import UserError
-from workers.evaluation.comparison import Evaluation, read_evaluation
+from workers.evaluation.comparison import read_evaluation
 from workers.evaluation.jobs import Learned, digest_of
-from workers.evaluation.pooling import over_seeds
-from workers.evaluation.scores import Scores
 
 Compute = Callable[[Subject, Pool, Progress], None]
 
@@ -87,13 +85,6 @@ def check_own(config: Config) -> None:
             family(name)
 
 
-def seeds_of(evaluation: Evaluation) -> Scores | None:
-    """The learned optimizers as a single one; None where they cannot be scored together."""
-    scores = [one.scores for _, one in evaluation.others]
-    known = [one for one in scores if one is not None]
-    return over_seeds(known, evaluation.others[0][1].objective) if known and len(known) == len(scores) else None
-
-
 def assess(subject: Subject, place: Place, compute: Compute, activity: str, *, pool: bool = False) -> dict[str, Any]:
     """Computes what is missing of an evaluation, writes the report, prints the table and returns what --json prints.
 
@@ -115,9 +106,8 @@ def assess(subject: Subject, place: Place, compute: Compute, activity: str, *, p
             compute(subject, host.pool(), counter(activity, interrupt, show))
         digest = None if subject.theta is None else digest_of(subject.theta)
         names = {one.name: digest_of(one.theta) for one in subject.contenders}
-        evaluation = read_evaluation(run.evaluation, config, digest, names)
+        evaluation = read_evaluation(run.evaluation, config, digest, names, pool=pool)
         each = {name: numbers_of(comparison, config) for name, comparison in evaluation.others}
-        seeds = seeds_of(evaluation) if pool else None
         facts = {
             "run": run.name,
             "version": subject.version,
@@ -125,17 +115,13 @@ def assess(subject: Subject, place: Place, compute: Compute, activity: str, *, p
             "seconds_total": time.time() - STARTED,
             **summary_of(evaluation.comparison, config, subject.theta),
             **({"optimizers": each} if each else {}),
-            **({"pooled": None if seeds is None else seeds.to_json()} if pool else {}),
+            **({"pooled": None if evaluation.pooled is None else evaluation.pooled.to_json()} if pool else {}),
             "report": str(run.page),
         }
         if subject.theta is not None and (subject.version is None or subject.contenders):
             run.write_summary(facts)  # of all theta files evaluated in this directory, `report` shows these
         page = write_report(run.path, evaluation)
         cost = outer_training_cost(run.path, run.config())  # not with the --workers of this command
-        show.say(
-            several_table(evaluation, seeds)
-            if evaluation.others
-            else final_table(evaluation.comparison, run.name, cost)
-        )
+        show.say(several_table(evaluation) if evaluation.others else final_table(evaluation.comparison, run.name, cost))
         show.say(f"report: {page}")
     return facts

@@ -13,6 +13,7 @@ from common.update_record import UpdateRecord
 from learner.history import read_history
 from workers.evaluation.comparison import Comparison, Evaluation, read_evaluation
 from workers.evaluation.results import UnrollResult
+from workers.evaluation.scores import Scores
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,6 +28,7 @@ class Material(NamedTuple):
     objective: str  # of the run: "train" or "valid"
     best: Best | None = None  # of the versions that were evaluated during training
     others: Sequence[tuple[str, Comparison]] = ()  # as in `Evaluation`
+    pooled: Scores | None = None  # as in `Evaluation`
     cost: float | None = None  # of outer-training, core seconds; None: unknown
 
 
@@ -41,7 +43,7 @@ class Plot(NamedTuple):
 
 def gather(run_dir: Path, config: Config, evaluation: Evaluation | None = None) -> Material:
     """Args: evaluation: of the run; by default read from its directory."""
-    unrolls, comparison, others = evaluation or read_evaluation(run_dir / "evaluation", config)
+    unrolls, comparison, others, pooled = evaluation or read_evaluation(run_dir / "evaluation", config)
     return Material(
         history=read_history(run_dir),
         unrolls=unrolls,
@@ -49,5 +51,6 @@ def gather(run_dir: Path, config: Config, evaluation: Evaluation | None = None) 
         objective=config.estimator.objective,
         best=best.read(RunDirectory(run_dir)),
         others=others,
+        pooled=pooled,
         cost=outer_training_cost(run_dir, config),
     )

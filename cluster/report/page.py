@@ -161,7 +161,7 @@ def _comparison_tables(comparison: Comparison) -> str:
 
 
 def _scores(material: Material) -> str:
-    shown = named(material.comparison, material.others)
+    shown = named(material.comparison, material.others, material.pooled)
     if not shown:
         return ""
     head, *rows = score_rows(shown)

@@ -18,10 +18,18 @@ class Scored(NamedTuple):
     scores: Scores
 
 
-def named(comparison: Comparison | None, others: Sequence[tuple[str, Comparison]] = ()) -> list[Scored]:
-    """The comparisons that have scores; a single one is shown as "learned"."""
+def named(
+    comparison: Comparison | None, others: Sequence[tuple[str, Comparison]] = (), pooled: Scores | None = None
+) -> list[Scored]:
+    """The comparisons that have scores; a single one is shown as "learned".
+
+    Args:
+      pooled: the others as a single one, which is a line of its own.
+    """
     listed = list(others) or ([(LEARNED, comparison)] if comparison is not None else [])
-    return [Scored(name, one.objective, one.scores) for name, one in listed if one.scores is not None]
+    shown = [Scored(name, one.objective, one.scores) for name, one in listed if one.scores is not None]
+    mean = [] if pooled is None else [Scored(f"mean of these {len(shown)}", shown[0].objective, pooled)]
+    return shown + mean
 
 
 def score_title(shown: Sequence[Scored]) -> str:

@@ -9,7 +9,6 @@ from rich.table import Table
 from cluster.report.score_table import Scored, named, score_notes, score_rows, score_title
 from cluster.runs.directory import shell_command
 from workers.evaluation.comparison import LEARNED, Comparison, Evaluation, wins
-from workers.evaluation.scores import Scores
 
 
 def final_table(comparison: Comparison | None, run: str, cost: float | None = None) -> str:
@@ -24,20 +23,14 @@ def final_table(comparison: Comparison | None, run: str, cost: float | None = No
     return table(comparison) + ("\n\n" + score_table(shown, cost) if shown else "")
 
 
-def several_table(evaluation: Evaluation, seeds: Scores | None = None) -> str:
-    """Several learned optimizers and the baselines, on the same tasks.
-
-    Args:
-      seeds: the learned ones as a single one (`workers.evaluation.pooling.over_seeds`); a line of its own.
-    """
+def several_table(evaluation: Evaluation) -> str:
+    """Several learned optimizers and the baselines, on the same tasks."""
     first = evaluation.others[0][1]
     rows = [("optimizer", f"mean {first.objective} loss")]
     rows += [(name, f"{one.learned.mean():.4f}") for name, one in evaluation.others]
     rows += [(one.optimizer, f"{one.per_task.mean():.4f}") for one in first.baselines]
     head = f"mean loss over the steps of {len(first.tasks)} unseen tasks, baselines at the best setting of each task"
-    shown = named(None, evaluation.others)
-    if seeds is not None:
-        shown.append(Scored(f"mean of these {len(shown)}", first.objective, seeds))
+    shown = named(None, evaluation.others, evaluation.pooled)
     return "\n".join([head, *aligned(rows)]) + ("\n\n" + score_table(shown) if shown else "")
 
 

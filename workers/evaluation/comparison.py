@@ -15,7 +15,7 @@ import numpy as np
 
 from common.config import Config, EvaluationConfig
 from workers.evaluation import results
-from workers.evaluation.pooling import in_one_pool
+from workers.evaluation.pooling import in_one_pool, over_seeds
 from workers.evaluation.results import UnrollResult
 from workers.evaluation.scores import LEARNED as LEARNED
 from workers.evaluation.scores import Scores, score, setting_of
@@ -74,10 +74,16 @@ class Evaluation(NamedTuple):
     unrolls: Sequence[UnrollResult]
     comparison: Comparison | None  # None: there is nothing to compare yet
     others: tuple[tuple[str, Comparison], ...] = ()  # of more learned optimizers on the same tasks, with their names
+    pooled: Scores | None = None  # of these as a single one that was trained with several seeds
 
 
 def read_evaluation(
-    folder: Path, config: Config, theta_sha256: str | None = None, several: Mapping[str, str] | None = None
+    folder: Path,
+    config: Config,
+    theta_sha256: str | None = None,
+    several: Mapping[str, str] | None = None,
+    *,
+    pool: bool | None = None,
 ) -> Evaluation:
     """The evaluation of a run, compared on the run's objective.
 
@@ -86,6 +92,7 @@ def read_evaluation(
       theta_sha256: which learned theta; by default the newest, of equals the one of the last summary.
       several: digests of the thetas of several learned optimizers by name, which are compared as well; by default those
         of the last summary.
+      pool: whether these are also scored as a single one; by default whether the last summary has it.
     """
     unrolls, summary = results.read(folder), _summary_in(folder)
     several = _several_of(summary) if several is None else several
@@ -98,7 +105,15 @@ def read_evaluation(
     )
     found = tuple((name, one._replace(scores=scores.get(name))) for name, one in others.items() if one is not None)
     own = next((one for _, one in found if one.theta_sha256 == theta), None)
-    return Evaluation(unrolls, own or compare(unrolls, objective, grid, theta), found)
+    wanted = "pooled" in summary if pool is None else pool
+    pooled = pooled_scores([one for _, one in found]) if wanted else None
+    return Evaluation(unrolls, own or compare(unrolls, objective, grid, theta), found, pooled)
+
+
+def pooled_scores(comparisons: Sequence[Comparison]) -> Scores | None:
+    """The scores of several learned optimizers as a single one; None where they cannot be scored together."""
+    scores = [one.scores for one in comparisons if one.scores is not None]
+    return over_seeds(scores, comparisons[0].objective) if scores and len(scores) == len(comparisons) else None
 
 
 def _summary_in(folder: Path) -> Mapping[str, Any]:
@@ -123,7 +138,7 @@ def newest_theta(unrolls: Iterable[UnrollResult], among_equals: str | None = Non
 
     Theta files have no version: of several, `among_equals` is taken if it is one of them, else the last one to appear.
     """
-    learned = [u for u in unrolls if u.optimizer == LEARNED]
+    learned = [u for u in unrolls if u.optimizer == LEARNED and u.outer_split == "outer_test"]
     last = max((u.version for u in learned if u.version is not None), default=None)
     digests = [u.theta_sha256 for u in learned if u.version == last]
     return among_equals if among_equals in digests else digests[-1] if digests else None
