@@ -6,12 +6,15 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers import ray_environment  # noqa: F401  before Ray
 from helpers.cluster import CONFIG, Scene, start_cluster, until
 
 from cluster.cli.main import main
 from cluster.launchers import ray_cluster
+from common import jsonlines, pretrained
+from common.config import OptimizerConfig
 
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore:os.fork")]
 EVALUATION = """
@@ -43,6 +46,16 @@ def test_evaluate_launched_run_with_and_without_its_workers(folder: Path, capsys
     facts = json.loads(capsys.readouterr().out)
     assert facts["tasks"] == 2 and facts["version"] >= version
     assert next_version() > facts["version"]
+    theta = pretrained.Pretrained(np.full(1, -3.0, np.float32), OptimizerConfig(family="adam"), "by hand")
+    pretrained.save(folder / "adam.theta", theta)
+    assert main(["evaluate", "adam.theta", "a", "--cluster", "--json"]) == 0
+    several = json.loads(capsys.readouterr().out)
+    assert several["run"] == "comparison-on-a" and several["optimizers"].keys() == {"adam.theta", "a"}
+    assert all(one["tasks"] == 2 for one in several["optimizers"].values())
+    rows = jsonlines.read(folder / "runs/comparison-on-a/evaluation/unrolls.jsonl")
+    versions = {row["theta_sha256"]: row["version"] for row in rows if row["optimizer"] == "learned"}
+    known = {name: versions[one["theta_sha256"]] for name, one in several["optimizers"].items()}
+    assert known["adam.theta"] is None and known["a"] > facts["version"]
 
     alongside = [
         sys.executable,

@@ -45,6 +45,7 @@ class Subject(NamedTuple):
     theta: np.ndarray | None  # [P] float32; None: baselines only
     version: int | None  # of theta; None: not from a run
     contenders: tuple[Contender, ...] = ()  # several learned optimizers, of which theta is the first
+    computed_by: str | None = None  # the launched run whose workers compute with --cluster; None: `run`
 
 
 def find_all(targets: Sequence[str], request: Request) -> Subject:
@@ -53,7 +54,7 @@ def find_all(targets: Sequence[str], request: Request) -> Subject:
     Several learned ones meet on the tasks of --config, of the first run among them, or of the default preset.
 
     Raises:
-      UserError: a target is nothing of this, none is learned, or several are to be evaluated by the workers of one run.
+      UserError: a target is nothing of this, none is learned, or the workers of a run cannot compare them.
     """
     learned = [target for target in targets if is_run(target) or pretrained.find(target) is not None]
     made = [target for target in targets if target not in learned and is_hand_made(target)]
@@ -76,17 +77,34 @@ def is_hand_made(target: str) -> bool:
 
 
 def _several(targets: Sequence[str], request: Request) -> Subject:
-    if request.place.cluster:
-        raise UserError(
-            "--cluster evaluates the run that the workers train: leave it out to compare several optimizers"
-        )
     contenders = tuple(_contender(target) for target in dict.fromkeys(targets))
-    first_run = next((str(directory.find(target).config_file) for target in targets if is_run(target)), DEFAULT)
-    config = absolute(configfile.load(request.tasks or first_run, request.overrides))
-    config = replace(config, optimizer=contenders[0].optimizer)
-    source = request.tasks or next((target for target in targets if is_run(target)), DEFAULT)
+    first = next((target for target in targets if is_run(target)), None)
+    source = request.tasks or first or DEFAULT
+    if request.place.cluster:
+        config = _config_of_workers(first, request)
+    else:
+        known = source if request.tasks or first is None else str(directory.find(first).config_file)
+        config = replace(absolute(configfile.load(known, request.overrides)), optimizer=contenders[0].optimizer)
     run = results_directory(f"comparison-on-{stem(source)}", config)
-    return Subject(run, config, contenders[0].theta, contenders[0].version, contenders)
+    computed_by = directory.find(first).name if request.place.cluster and first is not None else None
+    return Subject(run, config, contenders[0].theta, contenders[0].version, contenders, computed_by)
+
+
+def _config_of_workers(first: str | None, request: Request) -> Config:
+    """That of the first run among several optimizers, whose workers compute with --cluster.
+
+    Raises:
+      UserError: no target is a run, or the tasks are not those that its workers know.
+    """
+    if first is None:
+        raise UserError(
+            "--cluster computes with the workers of a launched run, and none of these is a run: add one, or leave --cluster out"
+        )
+    if request.tasks is not None:
+        raise UserError(
+            f"the workers of {first} know the tasks of its own configuration only: leave out --config, or --cluster"
+        )
+    return _evaluation_config(directory.find(first), request)
 
 
 def _contender(target: str) -> Contender:
@@ -132,6 +150,11 @@ def known_runs() -> str:
 
 def of_file(path: Path, request: Request) -> Subject:
     """A theta file brings its own [optimizer]; the tasks are those of --config."""
+    if request.place.cluster:
+        raise UserError(
+            f"--cluster computes with the workers of a launched run, and {request.target} is none: name a run as well, which "
+            "it is compared with, or leave --cluster out"
+        )
     theta, optimizer, _ = pretrained.load(path)
     tasks = request.tasks or DEFAULT
     config = replace(absolute(configfile.load(tasks, request.overrides)), optimizer=optimizer)
@@ -140,6 +163,13 @@ def of_file(path: Path, request: Request) -> Subject:
 
 def of_run(request: Request, *, learned: bool) -> Subject:
     run = directory.find(request.target)
+    config = _evaluation_config(run, request)
+    theta, version = load_theta(run) if learned else (None, None)
+    return Subject(run, config, theta, version)
+
+
+def _evaluation_config(run: RunDirectory, request: Request) -> Config:
+    """The configuration of a run with the overrides. Raises UserError where these change what its workers compute."""
     before = run.config()
     config = absolute(configfile.load(str(run.config_file), request.overrides))
     if config.dataset.path != before.dataset.path and not request.place.in_process:
@@ -154,8 +184,7 @@ def of_run(request: Request, *, learned: bool) -> Subject:
                 f"[{section}] of a run cannot change in its evaluation, its rows would not be comparable: "
                 "export theta, and evaluate the file with --config"
             )
-    theta, version = load_theta(run) if learned else (None, None)
-    return Subject(run, config, theta, version)
+    return config
 
 
 def results_directory(name: str, config: Config) -> RunDirectory:
@@ -176,7 +205,7 @@ def make_pool(subject: Subject, place: Place) -> JobHost:
     if place.cluster:
         from cluster.launchers.ray_cluster import LaunchedJobs
 
-        return LaunchedJobs(run.name)
+        return LaunchedJobs(subject.computed_by or run.name)
     if place.in_process:
         from common import runtime
 

@@ -1,0 +1,63 @@
+"""What `evaluate` works on: which optimizers the workers of a launched run can compare."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cluster.cli.main import main
+from cluster.cli.options import Place
+from cluster.cli.subject import Request, find_all
+from cluster.runs import directory
+from common import checkpoint, configfile
+from common.errors import UserError
+from learner import checkpoints
+from learner.lineage import Position, claim
+
+CLUSTER = Place(in_process=False, cluster=True)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """With a run `a` of Adam's rate, at version 0."""
+    monkeypatch.setenv("OUTERTRAIN_RUNS", str(tmp_path / "runs"))
+    monkeypatch.chdir(tmp_path)
+    text = '[task]\nfamily = "quadratic"\n[optimizer]\nfamily = "adam"\n[evaluation]\ntasks = 2\n'
+    Path("small.toml").write_text(text)
+    run = directory.create("a", configfile.load("small.toml"))
+    claim(run.epochs, None, 0.0)
+    run.checkpoints.mkdir(exist_ok=True)
+    checkpoint.save(checkpoints.path_of(run.checkpoints, Position(1, 0)), {"theta": np.full(1, -3.0, np.float32)})
+    return tmp_path
+
+
+@pytest.mark.parametrize("targets", [["a", "small-conv-train"], ["small-conv-train", "a"]])
+def test_several_on_a_cluster_are_computed_by_the_run(targets: list[str]) -> None:
+    """Its workers know its [optimizer]; the jobs of others name theirs."""
+    subject = find_all(targets, Request(targets[0], ("evaluation.tasks=1",), CLUSTER))
+    assert (subject.computed_by, subject.run.name) == ("a", "comparison-on-a")
+    assert (subject.config.optimizer.family, subject.config.evaluation.tasks) == ("adam", 1)
+    assert [one.name for one in subject.contenders] == targets
+    elsewhere = find_all(targets, Request(targets[0], (), Place(False, False)))
+    assert elsewhere.computed_by is None and elsewhere.config.optimizer == elsewhere.contenders[0].optimizer
+
+
+@pytest.mark.parametrize(
+    "targets, sentence",
+    [
+        (["small-conv-train"], "--cluster computes with the workers of a launched run, and small-conv-train is none"),
+        (["small-conv-train", "small-conv-valid"], "none of these is a run: add one, or leave --cluster out"),
+        (["a", "small-conv-train", "--config", "small.toml"], "workers of a know the tasks of its own configuration"),
+        (["a", "small-conv-train", "--set", "task.batch_size=3"], r"\[task\] of a run cannot change"),
+    ],
+)
+def test_cluster_says_what_it_cannot_compare(targets: list[str], sentence: str, capsys: pytest.CaptureFixture) -> None:
+    assert main(["evaluate", *targets, "--cluster"]) == 2
+    assert re.search(sentence, capsys.readouterr().err)
+    assert directory.names() == ["a"]
+
+
+def test_target_that_is_nothing_is_named() -> None:
+    with pytest.raises(UserError, match="'missing' is not a run, an exported theta file or an included one"):
+        find_all(["a", "missing"], Request("a", (), CLUSTER))
