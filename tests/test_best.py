@@ -1,5 +1,6 @@
 """The best version of a run, as a file says it."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from cluster.runs.best import Best
 from common.config import Config
 from common.errors import UserError
 
-FOUND = Best(version=40, epoch=2, loss=1.23456, objective="valid", tasks=20, evaluated=5)
+FOUND = Best(version=40, epoch=2, loss=1.23456, objective="valid", tasks=20, evaluated=5, outer_split="outer_train")
 
 
 @pytest.fixture
@@ -23,7 +24,16 @@ def test_best_is_read_as_it_was_written(run: directory.RunDirectory) -> None:
     assert best.read(run) is None
     best.write(run, FOUND)
     assert best.read(run) == FOUND and best.version_of(run) == 40
-    assert FOUND.sentence() == "version 40, mean valid loss 1.235 on 20 unseen tasks, of 5 evaluated versions"
+    assert FOUND.sentence() == (
+        "version 40, mean valid loss 1.235 on 20 tasks of outer-train classes, of 5 evaluated versions"
+    )
+
+
+def test_best_of_an_older_version_says_by_which_tasks(run: directory.RunDirectory) -> None:
+    old = {key: value for key, value in FOUND.to_json().items() if key != "outer_split"}
+    run.best_file.write_text(json.dumps(old))
+    found = best.read(run)
+    assert found is not None and "on 20 of the comparison's own tasks" in found.sentence()
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"version": 3}', "null"])

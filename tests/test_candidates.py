@@ -42,7 +42,7 @@ def results(run: RunDirectory, losses: dict[int, float]) -> dict[str, dict]:
             split = BySplit(*[(1.0,)] * 3)
             means = BySplit(*[losses[position.version]] * 3)
             result = UnrollResult(
-                *(job.name, "learned", "digest", "train", None, job.task, 0, "outer_test", position.version),
+                *(job.name, "learned", "digest", "train", None, job.task, 0, job.outer_split, position.version),
                 *((1,), split, means, None, 0.1),
             )
             found[job.name] = result.to_json()
@@ -55,7 +55,7 @@ def test_settle_keeps_the_least_loss_and_what_is_unfinished(run: RunDirectory) -
         checkpoints.path_of(run.checkpoints, Position(1, version)).unlink()  # as the learner's retention does
     found = candidates.settle(run, CONFIG, results(run, {0: 2.0, 5: 1.0, 10: 1.5}))
     assert found is not None and (found.version, found.loss, found.evaluated) == (5, 1.0, 3)
-    assert best.read(run) == found
+    assert best.read(run) == found and found.outer_split == "outer_train"
     assert [p.version for p in checkpoints.positions(run.evaluated)] == [5, 15]
     later = candidates.settle(run, CONFIG, results(run, {5: 1.0, 15: 0.5}))
     assert later is not None and later.version == 15

@@ -1,6 +1,7 @@
 """The jobs of an evaluation: their names, their order, and the second stage by hand numbers."""
 
 import json
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -9,7 +10,7 @@ from helpers import run_files
 
 from common.config import Config
 from common.configfile import from_dict
-from workers.evaluation import jobs
+from workers.evaluation import jobs, scores
 from workers.evaluation.jobs import Learned, TimingJob, UnrollJob, encode, sha256
 from workers.evaluation.results import timing_prefix
 
@@ -37,7 +38,7 @@ def test_job_names_identify_the_result() -> None:
     config = configuration("adam", "sgd")
     listed = jobs.first_stage(config, [Learned(THETA, 5)])
     names = [job.name for job in listed]
-    assert len(set(names)) == len(names) == 2 * (1 + 2 * 3) + 1
+    assert len(set(names)) == len(names) == 2 * (1 + 2 * 3 + 2) + 1  # Adam also has the grid twice as fine
     assert names == [job.name for job in jobs.first_stage(config, [Learned(THETA, 6)])]
     assert not set(names) & {job.name for job in jobs.learned_jobs(config, Learned(THETA + 1))}
 
@@ -51,7 +52,7 @@ def test_job_survives_json(job: jobs.Job) -> None:
 
 
 def test_name_of_an_unroll_is_the_one_on_disk() -> None:
-    assert UnrollJob("adam", 7, 2, rate=0.1, bound=1.0).name == "outer_test-7-2-adam-0.1-bounded"
+    assert UnrollJob("adam", 7, 2, rate=0.1).name == "outer_test-7-2-adam-0.1"
     near = [UnrollJob("adamw", 7, rate=0.1, decay=decay).name for decay in (0.1234567, 0.1234568, 0.125)]
     assert len(set(near)) == 3 and near[2] == "outer_test-7-0-adamw-0.1-0.125"
     learned = UnrollJob("learned", 7, theta=jobs.encode(THETA), outer_split="outer_train")
@@ -71,24 +72,35 @@ def test_theta_survives_encoding() -> None:
     assert jobs.digest_of(theta) != jobs.digest_of(theta[::-1])
 
 
-def test_fine_jobs_are_bounded_by_the_best_of_the_grid() -> None:
-    listed = jobs.fine_jobs(configuration("adam"), first_results())
-    assert [(job.task, job.rate, job.bound) for job in listed] == [
-        (task, rate, bound) for task, bound in ((1000, 1.0), (1001, 1.5)) for rate in (0.00177828, 0.562341)
-    ]
+def second_stage(results: list) -> list[UnrollJob]:
+    return jobs.second_stage(configuration("adam"), results, [Learned(THETA, 5)])
 
 
-def test_band_jobs_take_each_tasks_best_rate() -> None:
-    listed = jobs.band_jobs(configuration("adam"), first_results(), [Learned(THETA, 5)])
+def test_second_stage_takes_each_tasks_best_rate() -> None:
+    listed = second_stage(first_results())
     adam = [(job.task, job.initialisation, job.rate) for job in listed if job.optimizer == "adam"]
     assert adam == [(1000, 1, 0.0316228), (1000, 2, 0.0316228), (1001, 1, 10.0), (1001, 2, 10.0)]
     learned = [job for job in listed if job.optimizer == "learned"]
     assert {job.version for job in learned} == {5} and len(learned) == 4
+    assert [job.task for job in listed] == [1000] * 4 + [1001] * 4
 
 
-def test_second_stage_groups_jobs_by_task() -> None:
-    tasks = [job.task for job in jobs.second_stage(configuration("adam"), first_results(), [Learned(THETA, 5)])]
-    assert tasks == sorted(tasks) and len(tasks) == 4 + 8
+def test_second_stage_repeats_the_fine_rate_that_the_scores_choose() -> None:
+    """The rate of the least final loss, though its mean loss is high: all its initialisations enter the scores."""
+    late = [replace(run_files.constant_result("adam", t, 9.0, rate=0.562341), blocks=(0.5,) * 20) for t in LOSSES]
+    results = first_results() + late
+    adam = {(job.task, job.initialisation, job.rate) for job in second_stage(results) if job.optimizer == "adam"}
+    assert {(t, start, 0.562341) for t in LOSSES for start in (1, 2)} <= adam and len(adam) == 8
+    done = results + [
+        run_files.constant_result("adam", task, 0.5, rate=rate, initialisation=start) for task, start, rate in adam
+    ]
+    done += [
+        run_files.constant_result("learned", t, 1.0, initialisation=k, theta_sha256=jobs.digest_of(THETA))
+        for t, k in product(LOSSES, (1, 2))
+    ]
+    chosen = scores.chosen_of([r for r in done if r.optimizer == "adam"], "train")
+    assert {task: sorted(starts) for task, starts in chosen.items()} == {task: [0, 1, 2] for task in LOSSES}
+    assert {result.rate for starts in chosen.values() for result in starts.values()} == {0.562341}
 
 
 def strong(**evaluation) -> Config:
@@ -137,7 +149,6 @@ def test_poor_settings_are_rejected_rung_by_rung() -> None:
     assert counts[2] == counts[3] == [16, 16, 4, 4, 4] + [2] * 5
     last = [(job.rate, job.decay, job.schedule) for job in listed if job.task == 1009]
     assert last == [(0.215443, 0.0, "constant"), (0.215443, 0.1, "constant")]
-    assert jobs.fine_jobs(config, done) == []
 
 
 def test_best_setting_of_a_single_task_is_not_rejected() -> None:

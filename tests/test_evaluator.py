@@ -11,7 +11,7 @@ import pytest
 
 from common.configfile import from_dict
 from workers.estimators import Truncation, branch
-from workers.evaluation.evaluator import MEASURED, Evaluator, accuracy, curves_of, measure
+from workers.evaluation.evaluator import MEASURED, Evaluator, accuracy, measure
 from workers.evaluation.jobs import TimingJob, UnrollJob, encode
 from workers.evaluation.perform import perform
 
@@ -141,20 +141,6 @@ def test_accuracy_is_a_fraction_of_the_measured_images(images):
     assert 0 <= result.final_test_accuracy <= 1
     assert result.final_test_accuracy * 8 * MEASURED == pytest.approx(round(result.final_test_accuracy * 16))
     assert result.means.train == pytest.approx(np.log(10), rel=0.2)  # theta = 0 does not move
-
-
-def test_bound_stops_only_what_cannot_end_below_it(quadratic):
-    whole = learned(quadratic).means.train
-    kept = learned(quadratic, bound=whole * 1.0001)
-    assert kept.stopped is None and kept.means.train == whole
-    cut = learned(quadratic, bound=whole * 0.5)
-    assert cut.stopped < 40 and cut.stopped == cut.steps[-1]
-    assert whole * 0.5 < cut.means.train <= whole
-
-
-def test_mean_of_a_stopped_run_counts_missing_steps_as_zero():
-    result = curves_of("train", [10, 20], [np.full(10, 4.0, np.float32)], [jnp.array([1.0, 2.0, 3.0])])
-    assert result.means.train == 2.0 and result.losses.train == (4.0,) and result.means.test == 3.0
 
 
 def test_unroll_is_compiled_once_per_optimizer(images):

@@ -85,6 +85,21 @@ def test_run_interrupted_by_progress_resumes(tmp_path: Path) -> None:
     assert seen[0] == (2, 5) and seen[-1] == (5, 5)
 
 
+def test_run_stores_what_an_earlier_queue_left_in_the_pool(tmp_path: Path) -> None:
+    pool, results = FlakyPool(0, 0.5), Results(tmp_path / "results.jsonl")
+    pool.submit(jobs("x")[0])
+    run(jobs("abc"), results, pool, ignore)
+    assert set("abc") <= set(results.by_name) <= set("abcx")
+
+
+def test_results_that_do_not_count_are_computed_again(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    path.write_text('{"item": "a"}\n{"item": "b", "new": 1}\n')
+    results = Results(path, lambda line: "new" in line)
+    run(jobs("ab"), results, InProcessPool(lambda spec: {"item": spec["item"], "new": 2}), ignore)
+    assert {name: line["new"] for name, line in results.by_name.items()} == {"a": 2, "b": 1}
+
+
 def test_run_job_that_fails_repeatedly_raises_its_reason(tmp_path: Path) -> None:
     class Deadly(FlakyPool):
         def collect(self) -> list[Ended]:

@@ -9,7 +9,7 @@ import pytest
 from helpers import run_files
 
 from common.errors import UserError
-from workers.evaluation.results import TimingResult, UnrollResult, parse, read, timing_prefix
+from workers.evaluation.results import TimingResult, UnrollResult, is_current, parse, read, timing_prefix
 
 ADAM = run_files.constant_result("adam", 0, 1.0, rate=0.1)
 TIMING = TimingResult("timing-x", {"adam": 0.25}, {"adam": (0.2, 0.3)})
@@ -47,6 +47,15 @@ def test_parse_takes_the_seconds_of_the_timing_protocol() -> None:
     learned = run_files.constant_result("learned", 0, 1.0, theta_sha256="a")
     unrolls = parse([TIMING.to_json(), ADAM.to_json(), learned.to_json()])
     assert [(u.optimizer, u.seconds_per_step) for u in unrolls] == [("adam", 0.25), ("learned", 0.5)]
+
+
+def test_results_of_older_versions_are_not_current() -> None:
+    """Those without blocks, whose trailing means would be over 4 % of the steps instead of 5."""
+    line = run_files.unroll("adam", 0.1, 3, 0)
+    old = {key: value for key, value in line.items() if key != "losses"}
+    assert is_current(line) and is_current(TIMING.to_json()) and not is_current(old)
+    assert UnrollResult.from_json(line).scored and not UnrollResult.from_json(old).scored
+    assert UnrollResult.from_json(old).final("train") == np.inf
 
 
 def test_read_of_no_file_is_empty(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def work(run: RunDirectory, config: Config, mode: Mode, interrupt: Interrupt, sh
             judged = mode.evaluate and config.evaluation.tasks > 0
             if judged:
                 evaluate(run, config, [Learned(*load_theta(run))], host.pool(), counter("evaluating", interrupt, show))
-            interim.conclude(newest=judged)
+            interim.conclude(counter("choosing the best version", interrupt, show) if judged else None)
     except Interrupted:  # the host is closed: it has tried to write the newest version
         raise Interrupted(stopped(run, reached)) from None
 

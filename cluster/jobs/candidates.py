@@ -55,7 +55,7 @@ def jobs_of(run: RunDirectory, config: Config) -> Iterator[tuple[Position, list[
             path.unlink(missing_ok=True)
             continue
         if contains(chain, position):
-            yield position, jobs.learned_jobs(config, jobs.Learned(theta, position.version))
+            yield position, jobs.choosing_jobs(config, jobs.Learned(theta, position.version))
 
 
 def settle(run: RunDirectory, config: Config, results: Mapping[str, Json]) -> Best | None:
@@ -78,6 +78,7 @@ def settle(run: RunDirectory, config: Config, results: Mapping[str, Json]) -> Be
         loss=losses[winner],
         objective=config.estimator.objective,
         tasks=config.evaluation.tasks,
+        outer_split=best.CHOOSING,
         evaluated=len(_evaluated(config, results.values()) | {position.version for position in losses}),
     )
     best.write(run, made)
@@ -94,6 +95,6 @@ def _evaluated(config: Config, results: Iterable[Json]) -> set[int]:
     counts = Counter(
         line["version"]
         for line in results
-        if line.get("optimizer") == "learned" and line["initialisation"] == 0 and line["task"] in tasks
+        if line.get("optimizer") == "learned" and line["outer_split"] == best.CHOOSING and line["task"] in tasks
     )
     return {version for version, count in counts.items() if version is not None and count >= len(tasks)}

@@ -13,7 +13,7 @@ from learner.checkpoints import latest_checkpoint, load_theta
 from workers.evaluation import jobs
 from workers.evaluation.comparison import Comparison, summarise
 from workers.evaluation.jobs import Learned, digest_of
-from workers.evaluation.results import FILE, UnrollResult, parse
+from workers.evaluation.results import FILE, UnrollResult, is_current, parse
 from workers.evaluation.scores import NO_SCORES
 
 NUMBERS = ("tasks", "learned_mean", "baseline_mean", "baseline_per_task_mean", "ratio", "wins")
@@ -21,37 +21,42 @@ NUMBERS = ("tasks", "learned_mean", "baseline_mean", "baseline_per_task_mean", "
 
 def evaluate(run: RunDirectory, config: Config, subjects: Sequence[Learned], pool: Pool, progress: Progress) -> None:
     """Computes all missing unrolls of the learned optimizers and the baselines."""
-    _staged(
-        Results(run.evaluation / FILE),
-        lambda done: jobs.first_stage(config, subjects, done),
-        lambda done: jobs.second_stage(config, done, subjects),
-        lambda listed, results: job.run(listed, results, pool, progress),
+    results = results_of(run)
+    done = _grown(
+        results,
+        lambda known: jobs.first_stage(config, subjects, known),
+        lambda listed: job.run(listed, results, pool, progress),
     )
+    job.run(_listed(jobs.second_stage(config, done, subjects)), results, pool, progress)
 
 
 def tune(run: RunDirectory, config: Config, pool: Pool, progress: Progress) -> None:
     """Computes all missing unrolls of the baselines."""
-    _staged(
-        Results(run.evaluation / FILE),
-        lambda done: jobs.baseline_jobs(config, done),
-        lambda done: jobs.fine_jobs(config, done),
-        lambda listed, results: job.run(listed, results, pool, progress),
+    results = results_of(run)
+    _grown(
+        results,
+        lambda known: jobs.baseline_jobs(config, known),
+        lambda listed: job.run(listed, results, pool, progress),
     )
 
 
-def _staged(
+def results_of(run: RunDirectory) -> Results:
+    """The results of a run's evaluations. Those of older versions that cannot be scored are not among them."""
+    return Results(run.evaluation / FILE, is_current)
+
+
+def _grown(
     results: Results,
-    first: Callable[[list[UnrollResult]], Iterable[jobs.Job]],
-    second: Callable[[list[UnrollResult]], Iterable[jobs.Job]],
-    run: Callable[[list[Job], Results], None],
-) -> None:
-    """The first stage grows with its own results, rung by rung; the second depends on the best settings of the first."""
+    stage: Callable[[list[UnrollResult]], Iterable[jobs.Job]],
+    run: Callable[[list[Job]], None],
+) -> list[UnrollResult]:
+    """Runs the jobs of a stage, which grows with its own results, rung by rung; returns the results."""
     done: list[UnrollResult] = []
     complete: list[Job] = []
-    while (listed := _listed(first(done))) != complete:
-        run(listed, results)
+    while (listed := _listed(stage(done))) != complete:
+        run(listed)
         complete, done = listed, parse(results.of(listed))
-    run(_listed(second(done)), results)
+    return done
 
 
 def _listed(typed: Iterable[jobs.Job]) -> list[Job]:
@@ -59,11 +64,11 @@ def _listed(typed: Iterable[jobs.Job]) -> list[Job]:
 
 
 class InterimEvaluation:
-    """Evaluates the learned optimizer during training, every `evaluation.every` outer updates."""
+    """Evaluates the learned optimizer during training, every `evaluation.every` outer updates, to choose the best version."""
 
     def __init__(self, run: RunDirectory, config: Config, pool: Pool):
-        self._run, self._config, self._due = run, config, 0
-        self._results = Results(run.evaluation / FILE)
+        self._run, self._config, self._pool, self._due = run, config, pool, 0
+        self._results = results_of(run)
         started = candidates.jobs_of(run, config) if config.evaluation.every else ()
         self._queue = JobQueue([job for _, own in started for job in _listed(own)], self._results, pool)
 
@@ -74,19 +79,27 @@ class InterimEvaluation:
             kept = candidates.add(self._run, latest_checkpoint(self._run.path))
             if kept is not None:  # else the learner has newer ones
                 newest = int(kept.stem.rpartition("-v")[2])
-                self._queue.add(_listed(jobs.learned_jobs(self._config, Learned(load_theta(kept), newest))))
+                self._queue.add(_listed(jobs.choosing_jobs(self._config, Learned(load_theta(kept), newest))))
                 self._due = (newest // every + 1) * every
         if not self._queue.finished:
             self._queue.step()
             if self._queue.finished:
                 candidates.settle(self._run, self._config, self._results.by_name)
 
-    def conclude(self, *, newest: bool) -> None:
-        """Names the best version at the end of the training; `newest`: the last one has been evaluated too."""
-        if self._config.evaluation.every:
-            if newest:
-                candidates.add(self._run, latest_checkpoint(self._run.path))
-            candidates.settle(self._run, self._config, Results(self._run.evaluation / FILE).by_name)
+    def conclude(self, progress: Progress | None) -> None:
+        """Names the best version at the end of the training.
+
+        Args:
+          progress: of the evaluation of all candidates that have none yet, the newest version among them; None: only
+            those that have been evaluated are compared.
+        """
+        if not self._config.evaluation.every:
+            return
+        if progress is not None:
+            candidates.add(self._run, latest_checkpoint(self._run.path))
+            left = [job for _, own in candidates.jobs_of(self._run, self._config) for job in _listed(own)]
+            job.run(left, self._results, self._pool, progress)
+        candidates.settle(self._run, self._config, self._results.by_name)
 
 
 def numbers_of(comparison: Comparison, config: Config) -> dict[str, Any]:

@@ -55,13 +55,17 @@ class Pool(Protocol):
 class Results:
     """The results in a JSON-lines file, which must have no other writer.
 
+    Args:
+      counts: whether a line counts as the result of its job; the job of another one is computed again.
+
     Raises OSError when the file cannot be written: at once, not with the first result.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, counts: Callable[[Json], bool] = lambda line: True):
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.by_name: dict[str, Json] = {line[NAME]: line for line in jsonlines.read(path) if NAME in line}
+        lines = jsonlines.read(path)
+        self.by_name: dict[str, Json] = {line[NAME]: line for line in lines if NAME in line and counts(line)}
         self._writer = jsonlines.Writer(path)
         self._writer.flush()
 
@@ -82,12 +86,16 @@ class Results:
 
 
 class JobQueue:
-    """Jobs that wait for a worker or for their result. More may be added at any time."""
+    """Jobs that wait for a worker or for their result. More may be added at any time.
+
+    Results of jobs that an earlier queue has left in the pool are stored too.
+    """
 
     def __init__(self, jobs: Iterable[Job], results: Results, pool: Pool):
-        self.done = self.total = 0
+        self.total = 0
         self._results, self._pool = results, pool
         self._waiting: deque[Job] = deque()
+        self._left: set[str] = set()  # names of jobs without a result
         self._attempts: Counter[str] = Counter()
         self.add(jobs)
 
@@ -95,12 +103,16 @@ class JobQueue:
         jobs = list(jobs)
         missing = self._results.missing(jobs)
         self._waiting += missing
+        self._left |= {job.name for job in missing}
         self.total += len(jobs)
-        self.done += len(jobs) - len(missing)
+
+    @property
+    def done(self) -> int:
+        return self.total - len(self._left)
 
     @property
     def finished(self) -> bool:
-        return self.done == self.total
+        return not self._left
 
     def step(self) -> None:
         """Submits jobs while slots are free, and stores the results that have arrived.
@@ -117,7 +129,9 @@ class JobQueue:
         job, result, reason = ended
         if result is not None:
             self._results.add(result)
-            self.done += 1
+            self._left.discard(job.name)
+            return
+        if job.name not in self._left:
             return
         self._attempts[job.name] += reason != ""
         if self._attempts[job.name] == ATTEMPTS:

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from cluster.report.material import Material, Plot
+from cluster.runs.best import CHOOSING
 from common.plotting import COLOURS, INK, NAMES, legend_above, log_if_wide, single
 from workers.evaluation.comparison import LEARNED, of_theta
 from workers.evaluation.curves import best_unrolls, final_unrolls, mean_curves, trailing_curve
@@ -15,19 +16,16 @@ from workers.evaluation.statistics import TAU, profile
 
 
 def evaluations(material: Material) -> Figure | None:
-    """Mean loss on unseen tasks over training; None if it was evaluated only once."""
+    """Mean loss on the tasks that choose the best version, over training; None if it was evaluated only once."""
     groups: dict[int, list[float]] = {}
     for u in material.unrolls:
-        first = u.outer_split == "outer_test" and u.initialisation == 0
-        if u.optimizer == LEARNED and first and u.version is not None:
+        if u.optimizer == LEARNED and u.outer_split == CHOOSING and u.version is not None:
             groups.setdefault(u.version, []).append(u.mean(material.objective))
     if len(groups) < 2:
         return None
-    figure, axes = single("outer updates", f"mean {material.objective} loss, unseen tasks (nats)")
+    figure, axes = single("outer updates", f"mean {material.objective} loss (nats)")
     x = sorted(groups)
     axes.plot(x, [np.mean(groups[v]) for v in x], "o-", color=COLOURS[LEARNED], markersize=4, label=LEARNED)
-    for b in material.comparison.baselines if material.comparison else ():
-        axes.axhline(b.per_task.mean(), color=COLOURS[b.optimizer], linestyle="--", label=NAMES[b.optimizer])
     legend_above(axes)
     return figure
 
@@ -180,7 +178,7 @@ EVALUATION_PLOTS: Final = (
     Plot(
         "evaluations",
         "Evaluation during outer-training",
-        "Mean loss on unseen tasks over outer updates; dashed: baselines at the best rate of each task.",
+        "Mean loss over the steps on tasks of outer-train classes, by which the best version is chosen.",
         evaluations,
     ),
 )

@@ -8,6 +8,7 @@ from common import files
 from common.errors import UserError
 
 BEST = "best"  # as a version, of `export`
+CHOOSING = "outer_train"  # the classes of the tasks that choose; those of the comparison with baselines are others
 
 
 class Best(NamedTuple):
@@ -17,15 +18,17 @@ class Best(NamedTuple):
     epoch: int
     loss: float  # mean over the tasks and the steps
     objective: str  # "train" or "valid"
-    tasks: int  # unseen ones
+    tasks: int
     evaluated: int  # versions that were compared
+    outer_split: str = "outer_test"  # of the tasks; files of older versions do not say it
 
     def to_json(self) -> dict[str, Any]:
         return self._asdict()
 
     def sentence(self) -> str:
+        where = "tasks of outer-train classes" if self.outer_split == CHOOSING else "of the comparison's own tasks"
         return (
-            f"version {self.version}, mean {self.objective} loss {self.loss:.4g} on {self.tasks} unseen tasks, "
+            f"version {self.version}, mean {self.objective} loss {self.loss:.4g} on {self.tasks} {where}, "
             f"of {self.evaluated} evaluated versions"
         )
 

@@ -10,7 +10,7 @@ from common.config import Config
 from common.configfile import dump
 from common.update_record import Norms, Quantiles, Staleness, UpdateRecord, Weight, Windows
 from learner.lineage import claim
-from workers.evaluation.results import BySplit, UnrollResult
+from workers.evaluation.results import BySplit, UnrollResult, block_ends
 
 RATES = [float(f"{rate:.6g}") for rate in np.geomspace(1e-4, 10, 11)]
 STEPS = list(range(0, 500, 10))
@@ -66,8 +66,11 @@ def unroll(name: str, rate: float | None, task: int, start: int, version: int | 
     """One learning curve: 2.3 at first, faster down the nearer the rate is to 0.03; the learned one is faster still."""
     off = 0.0 if rate is None else abs(float(np.log10(rate / 0.0316))) + {"adam": 0, "rmsprop": 0.2, "sgd": 0.4}[name]
     pace = (0.02 if name == "learned" else 0.011) * (1 + 0.1 * (task % 5)) / (1 + off**2)
-    wobble = 0.03 * np.sin(0.05 * np.asarray(STEPS) + start)
-    curve = 0.3 + 0.05 * (task % 3) + 2.0 * np.exp(-pace * np.asarray(STEPS)) + wobble
+
+    def loss(steps: Any) -> np.ndarray:
+        return 0.3 + 0.05 * (task % 3) + 2.0 * np.exp(-pace * steps) + 0.03 * np.sin(0.05 * steps + start)
+
+    curve = loss(np.asarray(STEPS))
     return {
         "item": f"{name}-{rate}-{task}-{start}-{version}",
         "optimizer": name,
@@ -87,6 +90,7 @@ def unroll(name: str, rate: float | None, task: int, start: int, version: int | 
         "mean_test": float(curve.mean() + 0.12),
         "final_test_accuracy": 0.7,
         "seconds_per_step": 0.002 if name == "learned" else 0.0012,
+        "losses": loss(block_ends(STEPS[-1])).tolist(),
     }
 
 
@@ -105,14 +109,16 @@ def constant_result(optimizer: str, task: int, loss: float, **fields: Any) -> Un
         "means": BySplit(loss, loss, loss),
         "final_test_accuracy": None,
         "seconds_per_step": 0.5,
+        "blocks": (loss,) * 20,
     }
     return UnrollResult(name=name, optimizer=optimizer, task=task, **{**known, **fields})
 
 
 def unrolls(tasks: int = 20, starts: int = 5, baselines: tuple[str, ...] = ("adam",)) -> list[dict[str, Any]]:
-    """The learned optimizer at two versions, and every baseline at every rate of the grid."""
+    """The learned optimizer at two versions, also on the tasks that choose one, and every baseline at every rate."""
     lines = [unroll("learned", None, 1000 + t, s, 200) for t in range(tasks) for s in range(starts)]
     lines += [unroll("learned", None, 1000 + t, 0, 100) | {"theta_sha256": "e" * 64} for t in range(tasks)]
+    lines += [line | {"item": f"choosing-{line['item']}", "outer_split": "outer_train"} for line in lines]
     return lines + [
         unroll(name, rate, 1000 + t, s)
         for name in baselines

@@ -12,7 +12,9 @@ from workers.evaluation.scores import Scores, setting_of
 def best_unrolls(unrolls: Iterable[UnrollResult], optimizer: str, comparison: Comparison) -> list[UnrollResult]:
     """The unrolls of an optimizer on the compared tasks: all of the learned one, a baseline's at each task's best rate."""
     shown = of_theta(unrolls, comparison.theta_sha256)
-    own = [u for u in shown if u.optimizer == optimizer and u.task in comparison.tasks]
+    own = [
+        u for u in shown if u.optimizer == optimizer and u.task in comparison.tasks and u.outer_split == "outer_test"
+    ]
     baseline = comparison.baseline(optimizer)
     if optimizer == LEARNED or baseline is None:
         return own
@@ -38,7 +40,7 @@ def mean_curves(unrolls: Sequence[UnrollResult], split: str, axis: str = "steps"
 def final_unrolls(unrolls: Iterable[UnrollResult], optimizer: str, scores: Scores) -> list[UnrollResult]:
     """The unrolls that the scores of an optimizer are about: one on each task, from the first initialisation."""
     chosen = {(one.task, one.setting) for one in scores.per_task if one.optimizer == optimizer}
-    own = (u for u in unrolls if u.optimizer == optimizer and u.initialisation == 0 and u.stopped is None)
+    own = (u for u in unrolls if u.optimizer == optimizer and u.initialisation == 0 and u.scored)
     by_task = {u.task: u for u in own if u.outer_split == "outer_test" and (u.task, setting_of(u)) in chosen}
     return [by_task[task] for task in sorted(by_task)]
 

@@ -59,11 +59,8 @@ class Evaluator:
             losses.append(chunk)
             model = unroll.reported(state.optimizer, state.w), state.model
             points.append(self._measure(model, problem.data, key, end))
-            if job.bound is not None and sum(c.sum(dtype=np.float64) for c in losses) > job.bound * boundaries[-1]:
-                break
         curves = curves_of(self.objective, boundaries, losses, points)
         correct = float(self._accuracy(model, problem.data, key, end))
-        last = curves.steps[-1]
         return UnrollResult(
             name=job.name,
             optimizer=job.optimizer,
@@ -78,11 +75,10 @@ class Evaluator:
             curves=curves.losses,
             means=curves.means,
             final_test_accuracy=None if np.isnan(correct) else correct,
-            seconds_per_step=seconds / last,
-            stopped=last if last < boundaries[-1] else None,
+            seconds_per_step=seconds / boundaries[-1],
             decay=job.decay,
             schedule=job.schedule,
-            blocks=blocks_of(np.concatenate(losses)) if last == boundaries[-1] else (),
+            blocks=blocks_of(np.concatenate(losses)),
         )
 
     def time(self, job: TimingJob) -> TimingResult:
@@ -208,15 +204,10 @@ class Curves(NamedTuple):
 
 
 def curves_of(objective: str, boundaries: list[int], losses: list[np.ndarray], points: list[jax.Array]) -> Curves:
-    """Curves and means from the losses [steps] of each chunk and the measurements at its end.
-
-    The missing steps of an unroll that was cut short count as 0 in the mean of the objective: no loss is negative, so
-    the mean of all steps is not below that.
-    """
+    """Curves and means from the losses [steps] of each chunk and the measurements at its end."""
     measured = np.asarray(points)  # [points, splits]
     lines = {split: tuple(measured[:, k].tolist()) for k, split in enumerate(SPLITS)}
     means = {split: float(np.mean(line)) for split, line in lines.items()}
     lines[objective] = tuple(float(chunk.mean(dtype=np.float64)) for chunk in losses)
-    every = np.concatenate(losses)
-    means[objective] = float(every.mean(dtype=np.float64) * (len(every) / boundaries[-1]))
-    return Curves(tuple(boundaries[: len(losses)]), BySplit(**lines), BySplit(**means))
+    means[objective] = float(np.concatenate(losses).mean(dtype=np.float64))
+    return Curves(tuple(boundaries), BySplit(**lines), BySplit(**means))

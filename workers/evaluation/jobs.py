@@ -1,8 +1,8 @@
 """The jobs of an evaluation: independent unrolls with a name each, listed in two stages.
 
-First every optimizer at every setting that is not rejected on every task; then, from the results of these, what depends
-on them: the grid twice as fine, and more initialisations at the best rate of each task. A name identifies the result:
-two jobs of the same name have the same result.
+First every optimizer at every setting that is not rejected on every task; then, from the results of these, more
+initialisations at the best settings of each task. A name identifies the result: two jobs of the same name have the same
+result.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import numpy as np
 
 from common.config import Config
 from workers.evaluation.results import UnrollResult, timing_prefix
-from workers.evaluation.tuning import CONSTANT, FINE, LossTable, Setting, grid, rates_between, rungs, survivors
+from workers.evaluation.tuning import CONSTANT, LossTable, Setting, all_settings, grid, rungs, survivors
 
 Json = dict[str, Any]
 BAND_TASKS = 4  # tasks whose curves get a percentile band over initialisations
@@ -30,7 +30,6 @@ class UnrollJob(NamedTuple):
     theta: str | None = None  # of every other optimizer: base64 of float32, little-endian
     version: int | None = None  # of a learned theta that comes from a run
     outer_split: str = "outer_test"
-    bound: float | None = None  # stop as soon as the mean loss cannot end below it
     decay: float = 0.0  # of a baseline, as in `Setting`
     schedule: str = CONSTANT
     family: str | None = None  # [optimizer] of theta as JSON, where it is another one than the configuration's
@@ -45,8 +44,7 @@ class UnrollJob(NamedTuple):
         setting += f"-{_short(self.decay)}" if self.decay else ""
         setting += f"-{self.schedule}" if self.schedule != CONSTANT else ""
         setting += f"-{hashlib.sha256(self.family.encode()).hexdigest()[:8]}" if self.family is not None else ""
-        bounded = "" if self.bound is None else "-bounded"
-        return f"{self.outer_split}-{self.task}-{self.initialisation}-{self.optimizer}-{setting}{bounded}"
+        return f"{self.outer_split}-{self.task}-{self.initialisation}-{self.optimizer}-{setting}"
 
     def to_json(self) -> Json:
         return {"item": self.name, "kind": "unroll", **self._asdict()}
@@ -127,12 +125,21 @@ def learned_jobs(config: Config, subject: Learned) -> list[UnrollJob]:
     return [_learned(subject, task) for task in tasks_of(config)]
 
 
+def choosing_jobs(config: Config, subject: Learned) -> list[UnrollJob]:
+    """The learned optimizer on the tasks by which the best version of a run is chosen.
+
+    They are of outer-train classes: a version that was chosen on the tasks of the evaluation would have had as many
+    trials there as there are versions.
+    """
+    return [job._replace(outer_split="outer_train") for job in learned_jobs(config, subject)]
+
+
 def _learned(subject: Learned, task: int, start: int = 0) -> UnrollJob:
     return UnrollJob("learned", task, start, theta=subject.text, version=subject.version, family=subject.family)
 
 
-def _baseline(name: str, task: int, setting: Setting, start: int = 0, bound: float | None = None) -> UnrollJob:
-    return UnrollJob(name, task, start, rate=setting.rate, bound=bound, decay=setting.decay, schedule=setting.schedule)
+def _baseline(name: str, task: int, setting: Setting, start: int = 0) -> UnrollJob:
+    return UnrollJob(name, task, start, rate=setting.rate, decay=setting.decay, schedule=setting.schedule)
 
 
 def baseline_jobs(config: Config, results: Sequence[UnrollResult] = ()) -> list[UnrollJob]:
@@ -143,7 +150,7 @@ def baseline_jobs(config: Config, results: Sequence[UnrollResult] = ()) -> list[
 
 def _rung_jobs(config: Config, name: str, results: Sequence[UnrollResult]) -> list[UnrollJob]:
     """A baseline at every setting that is not rejected, rung by rung. Rejection looks at the objective's loss only."""
-    settings, tasks, begin, listed = grid(config.evaluation, name), tasks_of(config), 0, []
+    settings, tasks, begin, listed = all_settings(config.evaluation, name), tasks_of(config), 0, []
     objective, steps = config.estimator.objective, rungs(config.evaluation, name)
     found = _by_setting(results, name)
     for rung in steps:
@@ -168,35 +175,28 @@ def first_stage(config: Config, subjects: Sequence[Learned], results: Sequence[U
 
 
 def second_stage(config: Config, results: Sequence[UnrollResult], subjects: Sequence[Learned]) -> list[UnrollJob]:
-    """Args: results: those of the first stage."""
-    return sorted(fine_jobs(config, results) + band_jobs(config, results, subjects), key=lambda job: job.task)
+    """More initialisations on a few tasks: the learned optimizers, and each baseline at its best settings of the task.
 
+    These are the best one of the grid by the mean loss, for the curves, and the best one of all by the final loss, which
+    stands for the baseline in the scores.
 
-def fine_jobs(config: Config, results: Sequence[UnrollResult]) -> list[UnrollJob]:
-    """The rates between those of the grid. One that cannot beat the grid's best of its task is cut short."""
-    jobs = []
-    for name in (name for name in config.evaluation.optimizers if name in FINE):
-        bounds = grid_table(config, results, name).best().tolist()
-        for task, bound in zip(tasks_of(config), bounds, strict=True):
-            rates = rates_between(config.evaluation)
-            jobs += [UnrollJob(name, task, rate=rate, bound=bound) for rate in rates]
-    return jobs
-
-
-def band_jobs(config: Config, results: Sequence[UnrollResult], subjects: Sequence[Learned]) -> list[UnrollJob]:
-    """More initialisations on a few tasks: the learned optimizers, and each baseline at its best settings of the task,
-    by the mean loss and by the final loss."""
-    objective, jobs = config.estimator.objective, []
-    tables = {
-        name: [grid_table(config, results, name), grid_table(config, results, name, lambda r: r.final(objective))]
-        for name in config.evaluation.optimizers
+    Args:
+      results: those of the first stage.
+    """
+    grids, objective, jobs = config.evaluation, config.estimator.objective, []
+    best = {
+        name: [
+            _best_settings(config, results, name, grid(grids, name), lambda r: r.mean(objective)),
+            _best_settings(config, results, name, all_settings(grids, name), lambda r: r.final(objective)),
+        ]
+        for name in grids.optimizers
     }
     for index, task in enumerate(tasks_of(config)[:BAND_TASKS]):
-        for start in range(1, config.evaluation.initialisations):
+        for start in range(1, grids.initialisations):
             jobs += [_learned(subject, task, start) for subject in subjects]
-            for name, both in tables.items():
-                best = dict.fromkeys(table.best_settings()[index] for table in both)
-                jobs += [_baseline(name, task, setting, start) for setting in best]
+            for name, both in best.items():
+                chosen = dict.fromkeys(settings[index] for settings in both)
+                jobs += [_baseline(name, task, setting, start) for setting in chosen]
     return jobs
 
 
@@ -206,18 +206,14 @@ def _by_setting(results: Iterable[UnrollResult], name: str) -> dict[tuple[Settin
     return {(Setting(r.rate, None, r.decay, r.schedule), r.task): r for r in own}
 
 
-def grid_table(
+def _best_settings(
     config: Config,
     results: Iterable[UnrollResult],
     name: str,
-    loss: Callable[[UnrollResult], float] | None = None,
-) -> LossTable:
-    """Losses of a baseline on the tasks of the evaluation, from the first initialisation, at the settings that ran all.
-
-    Args:
-      loss: by default, the mean loss of the objective.
-    """
-    loss = loss or (lambda result: result.mean(config.estimator.objective))
+    settings: Sequence[Setting],
+    loss: Callable[[UnrollResult], float],
+) -> tuple[Setting, ...]:
+    """[tasks] of the evaluation: the best one of those settings of a baseline that have run on all of them."""
     cells, tasks = _by_setting(results, name), tasks_of(config)
-    settings = [s for s in grid(config.evaluation, name) if all((s, task) in cells for task in tasks)]
-    return LossTable(tuple(settings), np.array([[loss(cells[s, task]) for task in tasks] for s in settings]))
+    complete = tuple(s for s in settings if all((s, task) in cells for task in tasks))
+    return LossTable(complete, np.array([[loss(cells[s, task]) for task in tasks] for s in complete])).best_settings()

@@ -60,22 +60,22 @@ class UnrollResult:
     means: BySplit[float]  # over the whole unroll
     final_test_accuracy: float | None
     seconds_per_step: float
-    stopped: int | None = None  # the step after which it was cut short, as its mean could not end below the bound
+    stopped: int | None = None  # the step after which an older version cut it short: its mean could not be the least
     decay: float = 0.0  # of a baseline, as in `tuning.Setting`
     schedule: str = "constant"
     blocks: tuple[float, ...] = ()  # means of the objective's loss over equal parts of the unroll, see `block_ends`
+
+    @property
+    def scored(self) -> bool:
+        """Whether it has trailing means: those cut short and those without blocks, of older versions, have none."""
+        return self.stopped is None and bool(self.blocks)
 
     def mean(self, split: str) -> float:
         """The mean loss over the steps."""
         return self.means.of(split)
 
     def trailing(self) -> tuple[np.ndarray, np.ndarray]:
-        """Steps [n], and the mean loss [n] of the objective over the last 5 % of all steps before each of them.
-
-        Results of older versions have no `blocks`: their means are those of the curve, over 4 % of the steps.
-        """
-        if not self.blocks:
-            return np.asarray(self.steps), np.asarray(self.curves.of(self.objective))
+        """Steps [n], and the mean loss [n] of the objective over the last 5 % of all steps before each; see `scored`."""
         ends = block_ends(self.steps[-1])
         widths, window = np.diff(ends, prepend=0), max(1, round(TRAILING * len(ends)))
         # Sums of each window, not differences of cumulative sums: those lose small losses after large ones.
@@ -83,8 +83,8 @@ class UnrollResult:
         return ends[window - 1 :], sums / steps
 
     def final(self, split: str) -> float:
-        """The mean loss over the last 5 % of the steps; infinite for an unroll that was cut short."""
-        if self.stopped is not None:
+        """The mean loss over the last 5 % of the steps; infinite for an unroll that is not `scored`."""
+        if not self.scored:
             return np.inf
         if split == self.objective:
             return float(self.trailing()[1][-1])
@@ -173,6 +173,15 @@ def parse(lines: Iterable[Mapping[str, Any]]) -> list[UnrollResult]:
     timings = [TimingResult.from_json(line) for line in lines if line["optimizer"] == "timing"]
     unrolls = [UnrollResult.from_json(line) for line in lines if line["optimizer"] != "timing"]
     return [replace(u, seconds_per_step=_seconds(u, timings)) for u in unrolls] if timings else unrolls
+
+
+def is_current(line: Mapping[str, Any]) -> bool:
+    """Whether a line of the file counts as the result of its job.
+
+    Unrolls of older versions lack blocks: their curves have means over 4 % of the steps, which are not comparable with
+    those over 5 %. They are computed again.
+    """
+    return line.get("optimizer") == "timing" or bool(line.get("losses"))
 
 
 def timing_prefix(digest: str) -> str:

@@ -107,10 +107,12 @@ def score(unrolls: Sequence[UnrollResult], tasks: Sequence[int], objective: str)
 
     Args:
       tasks: those that every optimizer has run.
+
+    Results that are not `scored` take no part.
     """
-    own = [u for u in unrolls if u.task in tasks and u.outer_split == "outer_test" and u.stopped is None]
+    own = [u for u in unrolls if u.task in tasks and u.outer_split == "outer_test" and u.scored]
     names = sorted({u.optimizer for u in own} - {LEARNED})
-    chosen = {name: _chosen([u for u in own if u.optimizer == name], objective) for name in (LEARNED, *names)}
+    chosen = {name: chosen_of([u for u in own if u.optimizer == name], objective) for name in (LEARNED, *names)}
     if not names or any(set(tasks) - one.keys() for one in chosen.values()):
         return None
     finals = {name: np.array([one[task][0].final(objective) for task in tasks]) for name, one in chosen.items()}
@@ -154,7 +156,7 @@ def unrolls_of(unrolls: Iterable[UnrollResult], name: str, tasks: Sequence[int])
     ]
 
 
-def _chosen(own: Sequence[UnrollResult], objective: str) -> Chosen:
+def chosen_of(own: Sequence[UnrollResult], objective: str) -> Chosen:
     """An optimizer's unrolls by task and initialisation, at the setting of the least final loss from the first one."""
     chosen: Chosen = {}
     for task in sorted({u.task for u in own}):

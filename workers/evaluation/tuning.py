@@ -14,7 +14,7 @@ from common.config import EvaluationConfig
 from common.config.system import STRONG
 
 TUNED = ("adam", "rmsprop", "sgd")  # baselines that are tuned by a grid over the learning rate
-FINE = ("adam",)  # those that also get the grid twice as fine
+FINE = ("adam",)  # those that also get the grid twice as fine; none of it is cut short, for the best may end late
 CONSTANT, COSINE, WARM_UP = "constant", "cosine", "warm-up"  # schedules of the learning rate
 
 
@@ -83,6 +83,12 @@ def grid(config: EvaluationConfig, name: str) -> list[Setting]:
         return [Setting(rate) for rate in rates]
     schedules = (WARM_UP,) if name == "schedule_free_adamw" else (CONSTANT, COSINE)
     return [Setting(rate, None, *rest) for rate in rates for rest in product(config.weight_decays, schedules)]
+
+
+def all_settings(config: EvaluationConfig, name: str) -> list[Setting]:
+    """Those of the grid and, for `FINE`, the rates of the grid twice as fine."""
+    between = rates_between(config) if name in FINE else []
+    return grid(config, name) + [Setting(rate) for rate in between]
 
 
 def rungs(config: EvaluationConfig, name: str) -> list[Rung]:
