@@ -1,4 +1,4 @@
-"""`outertrain bench`: measures figures, each in a process of its own, and reports which targets hold.
+"""`outertrain bench`: measures figures in processes of their own, and reports which targets hold.
 
 `workers.bench.catalogue` lists the figures of the unroll engine; those that need a learner or Ray are listed here.
 """
@@ -8,7 +8,10 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import click
@@ -17,6 +20,7 @@ from cluster.cli import console, options
 from cluster.report.table import aligned
 from common import cores
 from common.errors import UserError
+from workers.bench import comparison
 from workers.bench.catalogue import FIGURES as ENGINE
 from workers.bench.figure import Figure, Outcome
 
@@ -26,7 +30,7 @@ SYSTEM = (
         "from `outertrain train` to the first outer update, warm cache, 2 workers",
         "s",
         "cluster.actors.bench_learner:first_update",
-        3,
+        2,
         12,
         at_most=True,
         pinned=False,
@@ -39,62 +43,98 @@ SYSTEM = (
         15,
         50,
         at_most=True,
+        quick=True,
     ),
     Figure(
         "learner-ray",
         "exchanges per second with the learner over Ray over those with an actor that echoes the same bytes",
         "",
         "cluster.actors.bench_learner:over_ray",
-        9,
+        5,
         0.7,
         pinned=False,
     ),
 )
 FIGURES = (*ENGINE, *SYSTEM)
+VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2"}  # flag of the processor -> what speeds are recorded by
 
 
 @click.command()
 @click.argument("figures", nargs=-1, metavar="[NAME...]")
 @click.option("--list", "only_list", is_flag=True, help="List the figures without measuring them.")
+@click.option("--quick", is_flag=True, help="Measure only a few, in about a minute.")
+@click.option(
+    "--compare", "file", metavar="FILE", type=click.Path(path_type=Path), help="Compare with the --json of before."
+)
 @options.as_json
-def command(figures: tuple[str, ...], only_list: bool, as_json: bool) -> None:
+def command(figures: tuple[str, ...], only_list: bool, quick: bool, file: Path | None, as_json: bool) -> None:
     """Measure the unroll engine and the learner on this machine.
 
     NAME is the name of a figure (default: all).
     """
-    chosen = choose(figures)
+    chosen = choose(figures, quick=quick)
     if only_list:
         print("\n".join(aligned([(figure.name, figure.what) for figure in chosen])))
         return
+    before, here = None if file is None else comparison.read(file), machine()
     outcomes: list[Outcome] = []
     with console.make() as show:
-        for figure in chosen:
+        show.say(f"{comparison.described(here)}, load {here['load'][0]:.1f}")
+        show.counting("measuring", 0, len(chosen))
+        for outcome in measured(chosen):
+            outcomes.append(outcome)
+            show.say(line(outcome))
             show.counting("measuring", len(outcomes), len(chosen))
-            outcomes.append(apart(figure))
-            show.say(line(outcomes[-1]))
-        show.counting("measuring", len(outcomes), len(chosen))
+        changes = [] if before is None else comparison.compare(before.outcomes, outcomes)
+        if before is not None:
+            show.say("\n".join(compared(file, before, changes)))
     if as_json:
-        print(json.dumps({"machine": machine(), "figures": [one._asdict() for one in outcomes]}), flush=True)
+        answer = {"machine": here, "figures": [one._asdict() for one in outcomes]}
+        print(
+            json.dumps(answer | ({} if before is None else {"changes": [one._asdict() for one in changes]})), flush=True
+        )
 
 
-def choose(names: Sequence[str]) -> list[Figure]:
-    """The figures of these names, or all. Raises UserError for an unknown name."""
+def choose(names: Sequence[str], *, quick: bool = False) -> list[Figure]:
+    """The figures of these names, the quick ones, or all. Raises UserError for an unknown name."""
     known = {figure.name: figure for figure in FIGURES}
+    if names and quick:
+        raise UserError("bench takes names of figures or --quick: leave one of the two out")
     for name in names:
         if name not in known:
             raise UserError(f"bench has no figure {name!r}: choose from {', '.join(known)}")
-    return [known[name] for name in names] if names else list(FIGURES)
+    return [known[name] for name in names] if names else [one for one in FIGURES if one.quick or not quick]
 
 
-def apart(figure: Figure) -> Outcome:
-    """The outcome of a figure measured in a process of its own; a failure is an outcome too."""
-    command = [sys.executable, "-m", "workers.bench", json.dumps(figure)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    lines = done.stdout.splitlines()
-    if done.returncode == 0 and lines:
-        return Outcome(**json.loads(lines[-1]))
-    last = (done.stderr.strip().splitlines() or [f"it exited with status {done.returncode}"])[-1]
-    return Outcome(figure.name, figure.what, value=None, details={"failure": last})
+def measured(figures: Sequence[Figure]) -> Iterator[Outcome]:
+    """The outcomes of figures in their order; a failure is an outcome too.
+
+    Neighbours that are pinned share a process, and what is traced and compiled there; each other figure has its own.
+    """
+    for pinned, group in groupby(figures, lambda figure: figure.pinned):
+        members = list(group)
+        for together in [members] if pinned else [[one] for one in members]:
+            yield from in_processes(together)
+
+
+def in_processes(figures: Sequence[Figure]) -> Iterator[Outcome]:
+    """The outcomes of figures in one process, and in a new one for those after a figure at which it died."""
+    remaining = list(figures)
+    while remaining:
+        command = [sys.executable, "-m", "workers.bench", json.dumps(remaining)]
+        with (
+            tempfile.TemporaryFile("w+") as errors,
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+        ):
+            assert process.stdout is not None
+            for text in process.stdout:
+                yield Outcome(**json.loads(text))
+                remaining.pop(0)
+            status = process.wait()
+            errors.seek(0)
+            said = errors.read().strip().splitlines()
+        if remaining:
+            yield Outcome.failed(remaining.pop(0), said[-1] if said else f"it exited with status {status}")
 
 
 def line(outcome: Outcome) -> str:
@@ -109,17 +149,34 @@ def line(outcome: Outcome) -> str:
     return f"{outcome.figure}: {value}  [{low:.4g} .. {high:.4g}]  {target}  ({outcome.what})"
 
 
+def compared(file: Path | None, before: comparison.Answer, changes: Sequence[comparison.Change]) -> list[str]:
+    """The figures now and before as a table."""
+    rows = [("figure", "before", "now", "now / before", "")]
+    for one in changes:
+        ratio = "" if one.ratio is None else f"{one.ratio:.3f}"
+        rows.append((one.figure, f"{one.before:.4g}", f"{one.now:.4g}", ratio, one.verdict))
+    title = f"compared with {file}" + (f" ({before.machine})" if before.machine else "")
+    return [title, *aligned(rows)] if changes else [f"{title}: no figure in common"]
+
+
 def machine() -> dict[str, Any]:
     """The machine that the figures come from."""
     return {
-        "processor": processor(),
+        "processor": processor("model name") or platform.machine(),
+        "instructions": instructions(),
         "cores": cores.count(),
         "load": os.getloadavg(),
         "python": platform.python_version(),
     }
 
 
-def processor() -> str:
+def instructions() -> str:
+    """The widest vectors of the processor, which speeds depend on most: AVX-512, AVX2, or neither."""
+    flags = processor("flags").split()
+    return next((name for flag, name in VECTORS.items() if flag in flags), "neither AVX2 nor AVX-512")
+
+
+def processor(field: str) -> str:
+    """A field of the first processor in /proc/cpuinfo; "" where it has none."""
     with open("/proc/cpuinfo") as file:
-        models = [text.partition(":")[2].strip() for text in file if text.startswith("model name")]
-    return models[0] if models else platform.machine()
+        return next((text.partition(":")[2].strip() for text in file if text.startswith(field)), "")

@@ -1,4 +1,4 @@
-"""`python -m workers.bench FIGURE`, with a `Figure` as JSON: measures it and prints its outcome as JSON."""
+"""`python -m workers.bench FIGURES`, a JSON list of `Figure`: measures them in turn and prints a line of JSON for each."""
 
 import json
 import sys
@@ -8,9 +8,10 @@ from workers.bench.figure import Figure, measure
 
 
 def main(text: str) -> None:
-    figure = Figure(*json.loads(text))
-    runtime.prepare(pin=figure.pinned)
-    print(json.dumps(measure(figure)._asdict()), flush=True)
+    figures = [Figure(*fields) for fields in json.loads(text)]
+    runtime.prepare(pin=figures[0].pinned)
+    for figure in figures:
+        print(json.dumps(measure(figure)._asdict()), flush=True)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ Computing time is processor time of one thread, which excludes the time of other
 import importlib
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -34,6 +34,7 @@ class Figure(NamedTuple):
     target: float | None = None  # None: no target
     at_most: bool = False  # the target is an upper limit
     pinned: bool = True  # to one core; False where its processes choose their cores
+    quick: bool = False  # measured by --quick too
 
 
 class Outcome(NamedTuple):
@@ -48,6 +49,10 @@ class Outcome(NamedTuple):
     sense: str = "at least"  # of the target
     holds: bool | None = None  # None: no target, or not measured
     details: dict[str, Any] = {}  # noqa: RUF012 (as above)
+
+    @classmethod
+    def failed(cls, figure: Figure, why: str) -> Self:
+        return cls(figure.name, figure.what, value=None, details={"failure": why})
 
 
 def measure(figure: Figure, rounds: int | None = None) -> Outcome:

@@ -7,18 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from common.config import TaskConfig
 from common.networks import conv
 from common.networks.conv import ConvSpec
 from common.optimizer import Family
 from workers.bench import naive
-from workers.bench.figure import Measured, cpu, divided, medians, ratio
+from workers.bench.figure import Measured, cpu, divided, ratio
 from workers.bench.problems import PAPER, QUICKSTART, Case, learned, problem_of, subject
 from workers.evaluation import timing
 
 PRODUCTS = (256, 512, 1024)  # sizes of square products; the fastest one is the machine's limit
 GRADIENT_SECONDS = 0.2  # approximate duration of one timed loop of gradients on a slow core
-SLOW_STEPS = 2  # of the scan with XLA's convolution, which take seconds each
 
 
 def operations(spec: ConvSpec, batch: int) -> int:
@@ -41,14 +39,6 @@ def paper(rounds: int) -> Measured:
 
 def quickstart(rounds: int) -> Measured:
     return of_the_best_product(QUICKSTART, rounds)
-
-
-def strides_211(rounds: int) -> Measured:
-    return of_the_best_product(QUICKSTART._replace(task=TaskConfig(strides=(2, 1, 1))), rounds)
-
-
-def strides_222(rounds: int) -> Measured:
-    return of_the_best_product(QUICKSTART._replace(task=TaskConfig(strides=(2, 2, 2))), rounds)
 
 
 def of_the_best_product(case: Case, rounds: int) -> Measured:
@@ -75,60 +65,41 @@ def square_product(n: int) -> Callable[[], jax.Array]:
     return lambda: product(a, a).block_until_ready()
 
 
-def gradients(case: Case, steps: int, *, second_order: bool = False) -> Callable[[], jax.Array]:
-    """`steps` gradient steps on one batch in a loop; `second_order` adds a Hessian-vector product to each."""
+def gradients(case: Case, steps: int) -> Callable[[], jax.Array]:
+    """`steps` gradient steps on one batch in a loop."""
     spec, task = spec_of(case), case.family()
     problem = problem_of(task)
     images, labels = task.batch(problem.data, jax.random.key(3), "train")
     w = conv.init(spec, jax.random.key(2))
 
-    def gradient(w: conv.Weights) -> conv.Weights:
-        return jax.grad(conv.loss, argnums=1)(spec, w, images, labels)
+    def body(_: int, w: conv.Weights) -> conv.Weights:
+        gradient = jax.grad(conv.loss, argnums=1)(spec, w, images, labels)
+        return jax.tree.map(lambda w, g: w - 0.01 * g, w, gradient)
 
-    def body(_: int, carry: tuple[conv.Weights, conv.Weights]) -> tuple[conv.Weights, conv.Weights]:
-        w, v = carry
-        g, hv = jax.jvp(gradient, (w,), (v,)) if second_order else (gradient(w), v)
-        return jax.tree.map(lambda w, g: w - 0.01 * g, w, g), jax.tree.map(lambda v, h: 0.9 * v + 0.001 * h, v, hv)
-
-    loop = jax.jit(lambda w, n: jax.lax.fori_loop(0, n, body, (w, w)))
+    loop = jax.jit(lambda w, n: jax.lax.fori_loop(0, n, body, w))
     return lambda: jax.block_until_ready(loop(w, steps))
-
-
-def hessian_product(rounds: int, case: Case = PAPER, steps: int = 4) -> Measured:
-    """A gradient with its Hessian-vector product over a gradient only."""
-    return ratio(gradients(case, steps, second_order=True), gradients(case, steps), rounds)
 
 
 def adam() -> Family:
     return Family(lambda key: jnp.zeros(1), lambda theta: optax.adam(1e-3), ((1,),))
 
 
-def against_scan(rounds: int) -> Measured:
-    return against_naive(naive.scanned, SLOW_STEPS, rounds)
-
-
-def against_loop(rounds: int) -> Measured:
-    return against_naive(naive.looped, 10, rounds)
-
-
-def against_naive(run: Callable, slow_steps: int, rounds: int, case: Case = PAPER, fast_steps: int = 10) -> Measured:
-    """Seconds per inner step (batch, gradient, Adam, loss) of the reference over ours."""
+def against_loop(rounds: int, case: Case = PAPER, steps: int = 5) -> Measured:
+    """Seconds per inner step (batch, gradient, Adam, loss) of a Python loop with XLA's convolution over ours."""
     task = case.family()
     ours = subject(task, adam())
-    reference = run(
-        naive.naive_task(task, case.task, case.data.image_shape), optax.adam(1e-3), ours.problem, slow_steps
+    reference = naive.looped(
+        naive.naive_task(task, case.task, case.data.image_shape), optax.adam(1e-3), ours.problem, steps
     )
-    cases = {"reference": lambda: reference(ours.state.w), "ours": lambda: ours.forward(fast_steps)}
-    seconds = timing.interleaved(cases, rounds, cpu)
-    per_step = {
-        "reference": [s / slow_steps for s in seconds["reference"]],
-        "ours": [s / fast_steps for s in seconds["ours"]],
-    }
-    return Measured(divided(per_step["reference"], per_step["ours"]), {"seconds_per_step": medians(per_step)})
+    return ratio(lambda: reference(ours.state.w), lambda: ours.forward(steps), rounds)
 
 
-def learned_against_adam(rounds: int, case: Case = PAPER, steps: int = 10) -> Measured:
+def learned_against_adam(rounds: int, case: Case = PAPER, steps: int = 4) -> Measured:
     """An inner step with the learned optimizer over one with optax.adam."""
     task = case.family()
     learned_step, adam_step = subject(task, learned()), subject(task, adam())
     return ratio(lambda: learned_step.forward(steps), lambda: adam_step.forward(steps), rounds)
+
+
+def learned_against_adam_quickstart(rounds: int) -> Measured:
+    return learned_against_adam(rounds, QUICKSTART, 100)

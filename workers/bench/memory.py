@@ -8,43 +8,46 @@ from pathlib import Path
 
 from workers.bench.figure import Measured
 from workers.bench.problems import PAPER, Case, Noise, Subject, learned, subject
-from workers.bench.unrolls import perturbation
+from workers.bench.unrolls import Recomputing, perturbation
 from workers.estimators import antithetic_pair
 
-WINDOW = 10_000
+SHORT = 2  # steps: one tape, which is as large as that of a whole segment
+LONG = 1250  # steps: more tapes than fit into `workers.unroll.KEPT_BYTES`
+TINY = Case(replace(PAPER.task, batch_size=1), Noise((8, 8, 3), 150))
 
 
 def of_a_pair(rounds: int) -> Measured:
-    """Peak resident MB of one pair at window 10,000 minus those of an idle worker; compilation is excluded.
+    """Peak resident MB of one pair of long windows minus those of an idle worker; compilation is excluded.
 
-    10,000 steps of the paper's network take an hour, so the figure is a sum: the memory of a pair that is a little
-    longer than one segment, and what the long window adds on tiny images, for which every state has the same size.
+    So many steps of the paper's network take long, so the figure is a sum: the memory of a pair of two steps, and what
+    the long window adds on tiny images, for which every state and every tape has the same size. Their tapes are without
+    activations, as those of the paper's network are. Boundary states and tapes share one bound, so longer windows take
+    no more memory, until the boundary states alone exceed it at 10,600 steps.
     """
     values, details = [], {}
     for _ in range(rounds):
-        grown = [in_a_process("grow", size) for size in ("full", "tiny")]
-        details = {"full": grown[0], "tiny": grown[1]}
-        values.append(grown[0]["short"] - grown[0]["idle"] + grown[1]["long"] - grown[1]["short"])
+        full, tiny = (in_a_process("grow", size) for size in ("full", "tiny"))
+        details = {"full": full, "tiny": tiny}
+        values.append(full["short"] - full["idle"] + tiny["long"] - tiny["short"])
     return Measured(values, details)
 
 
-def in_a_process(function: str, *arguments: str) -> dict[str, float]:
+def in_a_process(function: str, size: str) -> dict[str, float]:
     """The output of a function of this module in a new process; an earlier process fills the compilation cache."""
     code = (
         f"from common import runtime; runtime.prepare(pin=False); from workers.bench import memory; memory.{function}"
     )
-    for window in (1, WINDOW):
-        command = [sys.executable, "-c", f"{code}(*{arguments!r}, {window})"]
+    for longest in (1, LONG):
+        command = [sys.executable, "-c", f"{code}({size!r}, {longest})"]
         out = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     return dict(json.loads(out))
 
 
 def grow(size: str, longest: int) -> None:
-    """Prints the memory of an idle worker, after a pair longer than a segment, and (tiny images) after a long pair."""
-    tiny = Case(replace(PAPER.task, batch_size=1), Noise((8, 8, 3), 150))
-    one = subject((PAPER if size == "full" else tiny).family(), learned())
+    """Prints the memory of an idle worker, after a short pair, and (tiny images) after a long pair."""
+    one = subject((PAPER if size == "full" else TINY).family(), learned(), Recomputing)
     mb = {"idle": resident("VmRSS")}
-    one_pair(one, min(one.unroll.segment + 1, longest))
+    one_pair(one, min(SHORT, longest))
     mb["short"] = resident("VmHWM")
     if size == "tiny":
         one_pair(one, longest)

@@ -1,4 +1,4 @@
-"""Reference implementations: an inner step and an outer gradient in plain JAX and optax."""
+"""Reference implementation: inner steps in plain JAX and optax."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import optax
 
 from common.config import TaskConfig
-from common.optimizer import Family
 from common.task import TaskFamily
 from workers.inner_step import Problem, inner_batch
 
@@ -40,17 +39,6 @@ def step(task: TaskFamily, optimizer: optax.GradientTransformation, problem: Pro
     return (optax.apply_updates(w, updates), state), value
 
 
-def scanned(task: TaskFamily, optimizer: optax.GradientTransformation, problem: Problem, steps: int) -> Callable:
-    """w -> losses [steps], each before its step: the steps in one `lax.scan`."""
-
-    @jax.jit
-    def run(w: Any, problem: Problem) -> jax.Array:
-        body = partial(step, task, optimizer, problem)
-        return jax.lax.scan(body, (w, optimizer.init(w)), jnp.arange(steps))[1]
-
-    return lambda w: run(w, problem).block_until_ready()
-
-
 def looped(task: TaskFamily, optimizer: optax.GradientTransformation, problem: Problem, steps: int) -> Callable:
     """w -> losses [steps], each before its step: a Python loop over one jitted step."""
     one = jax.jit(partial(step, task, optimizer))
@@ -63,22 +51,3 @@ def looped(task: TaskFamily, optimizer: optax.GradientTransformation, problem: P
         return jnp.stack(losses).block_until_ready()
 
     return run
-
-
-def outer_gradient(task: TaskFamily, family: Family, problem: Problem, steps: int) -> Callable:
-    """(theta, w) -> gradient [P] of the mean of the losses after each step.
-
-    JAX differentiates the scan: reverse over reverse, and all activations of all steps are kept.
-    """
-
-    @jax.jit
-    def run(theta: jax.Array, w: Any, problem: Problem) -> jax.Array:
-        def mean_loss(theta: jax.Array) -> jax.Array:
-            optimizer = family.transform(theta)
-            body = partial(step, task, optimizer, problem)
-            (last, _), losses = jax.lax.scan(body, (w, optimizer.init(w)), jnp.arange(steps))
-            return (losses[1:].sum() + task.loss(last, inner_batch(task, problem, jnp.int32(steps)))) / steps
-
-        return jax.grad(mean_loss)(theta)
-
-    return lambda theta, w: run(theta, w, problem).block_until_ready()

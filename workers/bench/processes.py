@@ -15,14 +15,14 @@ from common.optimizer import initial_theta
 from workers.bench.figure import Measured
 from workers.worker import Worker
 
-WINDOWS = 20
-SECONDS = 4.0  # of one measurement of throughput
+WINDOWS = 8
+SECONDS = 2.0  # of one measurement of throughput
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
 def compilations(rounds: int, config: Config | None = None) -> Measured:
-    """XLA compilations in 20 windows with jitter after the first one, new tasks included."""
-    ramp = CurriculumConfig(start=10, end=120, updates=WINDOWS, jitter=0.2)
+    """XLA compilations in `WINDOWS` windows with jitter after the first one, new tasks included."""
+    ramp = CurriculumConfig(start=10, end=60, updates=WINDOWS, jitter=0.2)
     worker = idle_worker(replace(config or Config(), curriculum=ramp))
     worker.sample()
     windows: list[int] = []
