@@ -23,8 +23,8 @@ def training(rp, es):
 JOB = fig4.PairsJob(label="a", when="trained", window=5, pairs=16, theta="")
 
 
-def results(first, last):
-    trainings = [training([10.0**first] * 10 + [10.0**last] * 10, [1.0] * 20) for _ in range(2)]
+def results(first, last, starts=5):
+    trainings = [training([10.0**first] * 10 + [10.0**last] * 10, [1.0] * 20) for _ in range(starts)]
     pairs = [
         result(Pairs, when="trained", window=w, log_ratio=(r, r - 0.5, r + 0.5)) for w, r in ((5, -4.0), (300, 6.0))
     ]
@@ -45,6 +45,11 @@ def test_growth_compares_the_ends_of_a_training():
 @pytest.mark.parametrize("first, last, holds", [(-4, 3, True), (-4, -1, False), (1, 3, False)])
 def test_outcome_holds_if_rp_grows_past_es(first, last, holds):
     assert fig4.outcome(results(first, last)).holds is holds
+    assert fig4.outcome(results(first, last, starts=4)).holds is None
+
+
+def test_outcome_with_infinite_variances_is_decided():
+    assert fig4.outcome(results(-4, np.inf)).holds is True
 
 
 def test_outcome_has_the_ratios_at_both_ends_of_the_windows():

@@ -30,8 +30,16 @@ def test_bootstrap_of_infinite_samples_has_an_infinite_end():
     assert statistics.bootstrap(np.array([1.0] * 4 + [np.inf] * 4), np.median).high == np.inf
 
 
-def test_bootstrap_of_one_sample_is_a_point():
-    assert statistics.bootstrap(np.array([3.0])) == (3.0, 3.0, 3.0)
+def test_bootstrap_of_few_samples_has_no_interval():
+    assert statistics.bootstrap(np.array([3.0, 3.1, 2.9, 3.0])) == (3.0, -np.inf, np.inf)
+
+
+def test_geometric_has_students_interval_of_the_logarithms():
+    """Logs 1 to 5: mean 3, standard error sqrt(2.5 / 5), t of 4 degrees of freedom 2.776."""
+    interval = statistics.geometric(np.exp([1.0, 2.0, 3.0, 4.0, 5.0]))
+    assert np.log(interval) == pytest.approx((3.0, 3 - 2.776 * 0.5**0.5, 3 + 2.776 * 0.5**0.5), abs=1e-3)
+    few = statistics.geometric(np.array([1.0, 4.0]))
+    assert few == (2.0, -np.inf, np.inf) and few.above(1) is None and "no interval" in str(few)
 
 
 def test_difference_of_two_sets_has_the_sign_of_the_means():

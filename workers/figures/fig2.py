@@ -31,7 +31,7 @@ from workers.figures.figure import (
     rounded,
 )
 from workers.figures.landscape import Grid, LandscapeJob, Plane, PlaneJob, Slice, SliceJob
-from workers.figures.statistics import Interval, bootstrap
+from workers.figures.statistics import Decision, Interval, every, geometric
 from workers.inner_step import InnerStep, OuterLoss, Problem
 from workers.segment import forward_on_tape, zero_tape
 
@@ -198,18 +198,18 @@ def outcome(results: Results) -> Outcome:
     parts.append(
         f"MLP under Adam: neighbouring learning rates are {growth} times farther apart after {ADAM.steps} steps than after 5"
     )
-    holds = jumps[-1] > 10 * jumps[0] and growth.low > 1
+    decisions: list[Decision] = [bool(jumps[-1] > 10 * jumps[0]), growth.above(1)]
     ratio = landscape.bending(results)
     if ratio is not None:
         steps = of_kind(results, Slice)[0].steps
         parts.append(
             f"learned optimizer: the curvature of a slice relative to its range is {ratio} times larger at T = {steps[-1]} than at T = {steps[0]}"
         )
-        holds = holds and ratio.low > 1
-    return Outcome(bool(holds), "; ".join(parts) + ".")
+        decisions.append(ratio.above(1))
+    return Outcome(every(decisions), "; ".join(parts) + ".")
 
 
 def drift(results: Results) -> Interval:
-    """How much farther apart neighbouring learning rates end than they were after 5 steps; over problems."""
+    """How much farther apart neighbouring learning rates end than they were after 5 steps; geometric mean over problems."""
     spreads = np.array([adam.spread for adam in of_kind(results, Adam)])
-    return bootstrap(np.log(spreads[:, -1] / spreads[:, 5]), lambda x: float(np.exp(x.mean())))
+    return geometric(spreads[:, -1] / spreads[:, 5])

@@ -27,7 +27,7 @@ from workers.figures.figure import (
     of_kind,
     rounded,
 )
-from workers.figures.statistics import Interval, bootstrap
+from workers.figures.statistics import Decision, Interval, bootstrap, every, geometric, mean, paired, word
 
 CLAIM = "Short truncations are biased: they drive Adam's learning rate away from its best value, long ones towards it."
 NEEDS = ()
@@ -231,20 +231,29 @@ def outcome(results: Results) -> Outcome:
     }
     sums, whole = gradient_sums(results, short), gradient_sums(results, long)
     start = of_kind(results, Gradient)[0].rate
-    agree = bootstrap(np.sign(sums * whole) > 0)
+    biased = opposite(mean(sums), mean(whole))
+    distance = {w: np.abs(np.log(v / best)) for w, v in finals.items()}
+    farther = paired(distance[short], distance[long])
+    driven = every([geometric(start / finals[short]).above(1), farther.above(0)])
     ranges = ", ".join(
         f"T = {w}: {np.exp(np.log(v).mean()):.2g} ({v.min():.2g} to {v.max():.2g} over seeds, "
         f"{excess[w]:.3f} nats above the best rate)"
         for w, v in finals.items()
     )
     sentence = (
-        f"From {start} the learned rate goes to {ranges}; the best single rate on the whole problem is {best:.2g} "
-        f"({interval.low:.2g} to {interval.high:.2g}). At {start} the gradient of T = {short}, averaged over a problem, is "
-        f"{bootstrap(sums)}, that of the whole problem {bootstrap(whole)}: the same sign on {agree.value:.0%} of the problems."
+        f"Short truncations are biased, their gradient has the opposite sign: {word(biased)}; they drive the rate away from its "
+        f"best value, and farther from it than long ones do: {word(driven)}. From {start} the learned rate goes to {ranges}; the best single rate on the whole problem is {best:.2g} "
+        f"({interval.low:.2g} to {interval.high:.2g}). The distance in the logarithm of the rate from that is {farther} larger "
+        f"with T = {short} than with T = {long}. At {start} the gradient of T = {short}, averaged over a problem, is "
+        f"{mean(sums)}, that of the whole problem {mean(whole)}: the same sign on {np.mean(sums * whole > 0):.0%} of the problems."
     )
-    distance = {w: np.abs(np.log(v / best)) for w, v in finals.items()}
-    holds = distance[short].min() > distance[long].max() and finals[short].max() < start
-    return Outcome(bool(holds), sentence)
+    return Outcome(every([biased, driven]), sentence)
+
+
+def opposite(one: Interval, other: Interval) -> Decision:
+    """Whether two numbers have different signs."""
+    positive = one.above(0), other.above(0)
+    return None if None in positive else positive[0] is not positive[1]
 
 
 def gradient_sums(results: Results, window: int) -> np.ndarray:

@@ -21,18 +21,16 @@ from workers.figures.fig5 import best_theta
 from workers.figures.figure import (
     Job,
     Kind,
-    Outcome,
     Results,
     Settings,
     Train,
     config_of,
     evaluator_of,
-    input_only,
-    key,
     of_kind,
     rounded,
 )
-from workers.figures.statistics import Interval, bootstrap, sign_test
+from workers.figures.race import TUNED_FOR, Curve, CurveJob, StepTimes, StepTimesJob
+from workers.figures.race import outcome as outcome
 
 CLAIM = "The learned optimizer is faster than tuned first-order methods on train loss, in steps and in seconds, and better on test loss."
 NEEDS = ("fig5",)
@@ -76,48 +74,6 @@ class Draw(DrawJob):
         return SearchResult(self.job(), tuple(self.train), tuple(self.valid))
 
 
-@dataclass(frozen=True, kw_only=True)
-class CurveJob(Job, figure="fig6", kind="curve"):
-    """A tuned optimizer on one task, from several initialisations."""
-
-    shown: str = key("name")
-    task: int
-    starts: int
-    theta: str | None = input_only()
-    rate: float | None = None
-    optimizer: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Curve(CurveJob):
-    steps: Sequence[int]  # [points]
-    train: Sequence[Sequence[float]]  # [starts, points] losses
-    test: Sequence[Sequence[float]]
-    mean_train: Sequence[float]  # [starts] mean losses over the steps
-    mean_test: Sequence[float]
-
-    def losses(self, loss: str) -> Sequence[Sequence[float]]:
-        return self.train if loss == "train" else self.test
-
-    def means(self, loss: str) -> Sequence[float]:
-        return self.mean_train if loss == "train" else self.mean_test
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepTimesJob(Job, figure="fig6", kind="timing"):
-    """The timing protocol on all optimizers."""
-
-    theta: str = input_only()
-    adam8: str
-    baselines: Sequence[str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepTimes(StepTimesJob):
-    seconds: Mapping[str, float]  # per inner step, by optimizer
-    quartiles: Mapping[str, Sequence[float]]
-
-
 KINDS = (
     Kind(GridJob, Grid),
     Kind(DrawJob, Draw),
@@ -133,7 +89,6 @@ class Scale(NamedTuple):
     plan: Plan
 
 
-TUNED_FOR = {"train": "train", "valid": "test"}  # what is tuned for the left loss is shown on the right one
 SCALES = {
     "mini": Scale(("mini",), tasks=20, starts=3, plan=search.MINI),
     "paper": Scale(("paper",), tasks=100, starts=5, plan=search.PAPER),
@@ -220,63 +175,3 @@ def perform(job: Job, train: Train) -> Job:
     assert isinstance(job, StepTimesJob)
     timed = evaluator.time(TimingJob(job.theta, tuple(job.baselines), job.adam8))
     return StepTimes.of(job, seconds=rounded(timed.seconds), quartiles=rounded(timed.quartiles))
-
-
-def curves(results: Results, shown: str) -> list[Curve]:
-    """Those of one optimizer, by task."""
-    return sorted((one for one in of_kind(results, Curve) if one.shown == shown), key=lambda one: one.task)
-
-
-def means(results: Results, shown: str, loss: str) -> np.ndarray:
-    """[tasks] mean over steps and initialisations."""
-    return np.array([np.mean(one.means(loss)) for one in curves(results, shown)])
-
-
-def seconds(results: Results) -> Mapping[str, float]:
-    """Per inner step, by optimizer."""
-    return of_kind(results, StepTimes)[0].seconds
-
-
-def means_in_time(results: Results, shown: str, loss: str) -> np.ndarray:
-    """[tasks] mean loss over the seconds in which the fastest optimizer makes all its steps."""
-    found, cost = curves(results, shown), seconds(results)
-    steps = found[0].steps
-    instants = np.linspace(0, min(cost.values()) * steps[-1], 200)
-    own = np.array(steps) * cost[found[0].optimizer]
-    return np.array([np.mean([np.interp(instants, own, line) for line in one.losses(loss)]) for one in found])
-
-
-class Gap(NamedTuple):
-    """A baseline against the learned optimizer."""
-
-    rival: str
-    measure: str
-    difference: Interval  # baseline - learned, mean over tasks
-    wins: int  # tasks
-
-
-def rivals(tuned_for: str) -> dict[str, str]:
-    """The baselines of a learned optimizer, by their names here."""
-    tuned = {f"{name} ({tuned_for})": name for name in TUNED}
-    return {**tuned, f"adam8 ({tuned_for})": "adam8"}
-
-
-def gaps(results: Results) -> list[Gap]:
-    table = []
-    for tuned_for, shown in TUNED_FOR.items():
-        for rival in rivals(tuned_for):
-            for what, measure in (("steps", means), ("seconds", means_in_time)):
-                gap = measure(results, rival, shown) - measure(results, f"learned ({tuned_for})", shown)
-                table.append(Gap(rival, f"{shown} loss over {what}", bootstrap(gap), int((gap > 0).sum())))
-    return table
-
-
-def outcome(results: Results) -> Outcome:
-    table = gaps(results)
-    tasks = len({one.task for one in of_kind(results, Curve)})
-    said = [
-        f"{gap.rival}, {gap.measure}: {gap.difference}, wins {gap.wins} of {tasks} (p = {sign_test(gap.wins, tasks):.2g})"
-        for gap in table
-    ]
-    holds = all(gap.difference.low > 0 for gap in table)
-    return Outcome(holds, "Baseline minus learned (nats, 95 %): " + "; ".join(said) + ".")

@@ -11,7 +11,7 @@ from common import streams
 from workers.evaluation.comparison import LEARNED
 from workers.evaluation.jobs import UnrollJob, decode
 from workers.figures.figure import Job, Results, Settings, evaluator_of, input_only, of_kind, rounded
-from workers.figures.statistics import Interval, bootstrap
+from workers.figures.statistics import Interval, geometric
 from workers.unroll import InnerState, Problem, Unroll
 
 
@@ -116,12 +116,12 @@ def losses_at(job: LandscapeJob, positions: list[tuple[float, float]]) -> list[l
 
 
 def bending(results: Results) -> Interval | None:
-    """Largest second difference of a slice relative to its range: at the most steps over at the fewest."""
+    """Largest second difference of a slice relative to its range: at the most steps over at the fewest; geometric mean."""
     found = of_kind(results, Slice)
     if not found:
         return None
     values = []
     for one in found:
         bend = [np.abs(np.diff(line, 2)).max() / max(np.ptp(line), 1e-12) for line in np.asarray(one.losses)]
-        values.append(np.log(max(bend[-1], 1e-12) / max(bend[0], 1e-12)))
-    return bootstrap(np.array(values), lambda x: float(np.exp(x.mean())))
+        values.append(max(bend[-1], 1e-12) / max(bend[0], 1e-12))
+    return geometric(np.array(values))

@@ -45,8 +45,8 @@ def bootstrap(samples: np.ndarray, statistic: Callable[[np.ndarray], float] = np
     """Percentile interval of `statistic(samples [n, ...])`, which may be infinite, with the n samples resampled."""
     samples = np.asarray(samples, dtype=float)
     value = float(statistic(samples))
-    if len(samples) < 2:
-        return Interval(value, value, value)
+    if len(samples) < FEWEST:
+        return Interval(value, -math.inf, math.inf)
     draws = streams.generator(streams.RESAMPLING).integers(len(samples), size=(RESAMPLES, len(samples)))
     resampled = np.array([statistic(samples[draw]) for draw in draws])
     low, high = quantiles(resampled, np.array([1 - LEVEL, 1 + LEVEL]) / 2)
@@ -61,6 +61,13 @@ def mean(samples: np.ndarray) -> Interval:
         return Interval(value, -math.inf, math.inf)
     half = float(stats.t.ppf((1 + LEVEL) / 2, len(samples) - 1) * stats.sem(samples))
     return Interval(value, value - half, value + half)
+
+
+def geometric(ratios: np.ndarray) -> Interval:
+    """The geometric mean of positive samples with Student's interval of their logarithms."""
+    of_logs = mean(np.log(ratios))
+    low = math.exp(of_logs.low) if of_logs.low > -math.inf else -math.inf
+    return Interval(math.exp(of_logs.value), low, math.exp(of_logs.high))
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> Interval:

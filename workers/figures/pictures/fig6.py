@@ -5,8 +5,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from common import plotting
-from workers.figures.fig6 import TUNED_FOR, curves, means, rivals, seconds
 from workers.figures.figure import Results
+from workers.figures.race import TUNED_FOR, curves, means, rivals, seconds
 
 
 def draw(results: Results) -> Figure:
