@@ -88,7 +88,7 @@ def test_results_without_blocks_or_cut_short_have_no_scores() -> None:
     """Those of older versions, whose curves are means over other windows: they win nothing and are no target."""
     for other in ({"blocks": ()}, {"stopped": 3}):
         best = [replace(unroll("adam", task, decay(task, 9.0), rate=0.01), **other) for task in range(12)]
-        assert scored(pair() + best).best.to_json() == scored(pair()).best.to_json()
+        assert scored(pair() + best).to_json() == scored(pair()).to_json()
         assert score([replace(u, **other) for u in pair()], range(12), "train") is None
 
 

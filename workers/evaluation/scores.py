@@ -6,7 +6,7 @@ first step after which an optimizer's own trailing mean is at or below it, for t
 a target has infinite time and a speedup of 0. Test images are reported and decide nothing.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -122,6 +122,7 @@ def score(unrolls: Sequence[UnrollResult], tasks: Sequence[int], objective: str)
     steps = {n: np.array([steps_to(one[t][0], goal) for t, goal in zip(tasks, targets)]) for n, one in chosen.items()}
     pace = {n: np.array([one[t][0].seconds_per_step for t in tasks]) for n, one in chosen.items()}
     ratios = performance_ratios({name: steps[name] * pace[name] for name in chosen})
+    first = [u for u in own if u.initialisation == 0]
     versus_best = _versus(chosen[LEARNED], rivals, tasks, objective, 100)
     return Scores(
         tasks=tuple(tasks),
@@ -132,7 +133,8 @@ def score(unrolls: Sequence[UnrollResult], tasks: Sequence[int], objective: str)
             for name in names
         },
         sides=tuple(
-            _side(name, unrolls_of(unrolls, name, tasks), float(finals[name].mean()), ratios[name]) for name in chosen
+            _side(name, [u for u in first if u.optimizer == name], float(finals[name].mean()), ratios[name])
+            for name in chosen
         ),
         per_task=tuple(
             _task_score(chosen[name][task][0], steps[name][k], objective)
@@ -145,15 +147,6 @@ def score(unrolls: Sequence[UnrollResult], tasks: Sequence[int], objective: str)
 
 def setting_of(unroll: UnrollResult) -> Setting:
     return Setting(unroll.rate, unroll.theta_sha256, unroll.decay, unroll.schedule)
-
-
-def unrolls_of(unrolls: Iterable[UnrollResult], name: str, tasks: Sequence[int]) -> list[UnrollResult]:
-    """Those of an optimizer from the first initialisation."""
-    return [
-        u
-        for u in unrolls
-        if u.optimizer == name and u.task in tasks and u.initialisation == 0 and u.outer_split == "outer_test"
-    ]
 
 
 def chosen_of(own: Sequence[UnrollResult], objective: str) -> Chosen:
@@ -219,6 +212,7 @@ def final_ratio(own: np.ndarray, other: np.ndarray) -> float | None:
 
 
 def _side(name: str, own: Sequence[UnrollResult], final: float, ratios: np.ndarray) -> Side:
+    """Args: own: the unrolls of an optimizer from the first initialisation."""
     ran: dict[Setting, set[int]] = {}
     for u in own:
         ran.setdefault(setting_of(u), set()).add(u.task)
@@ -228,7 +222,7 @@ def _side(name: str, own: Sequence[UnrollResult], final: float, ratios: np.ndarr
         optimizer=name,
         trials=len(ran),
         rejected=tuple(rejected),
-        core_seconds=float(sum((u.stopped or u.steps[-1]) * u.seconds_per_step for u in own)),
+        core_seconds=float(sum(u.steps[-1] * u.seconds_per_step for u in own)),
         seconds_per_step=float(np.median([u.seconds_per_step for u in own])),
         final=final,
         score=algoperf_score(ratios),
