@@ -6,6 +6,7 @@ keep libraries from starting threads that would compete for that one core.
 
 import logging
 import os
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -22,27 +23,14 @@ CACHE_BYTES = 2 * 2**30  # of compiled functions; a run compiles about 10 MB
 
 
 FLAGS = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
-NUMERIC_FLAGS = (
-    "fast_math",
-    "precision",
-    "fast_min_max",
-    "denorm",
-    "strict_dot",
-)  # in the name of a flag that changes numbers
-FIXED: Mapping[str, str | None] = {  # what changes numbers: JAX's defaults, whatever the user's shell says; None: unset
-    "JAX_PLATFORMS": "cpu",
-    "JAX_ENABLE_X64": "0",
-    "JAX_DISABLE_JIT": "0",
-    "JAX_DEBUG_NANS": "0",  # would end a process where a diverged sample is counted
-    "JAX_DEBUG_INFS": "0",
-    "JAX_DEFAULT_MATMUL_PRECISION": None,
-    "JAX_DEFAULT_PRNG_IMPL": "threefry2x32",
-    "JAX_THREEFRY_PARTITIONABLE": "1",
-    "JAX_RANDOM_SEED_OFFSET": "0",
-    "JAX_SOFTMAX_CUSTOM_JVP": "0",
-    "JAX_ALLOW_F16_REDUCTIONS": "1",
-    "JAX_EXEC_TIME_OPTIMIZATION_EFFORT": None,
-}
+KEPT_FLAGS = re.compile(r"--(xla_dump|xla_hlo_profile|xla_force_host_platform_device_count|xla_gpu)\w*(=.*)?")
+OPTIONS = re.compile(
+    r"(JAX|JAX2TF)_\w+|CHECK_VMA|EAGER_CONSTANT_FOLDING"
+)  # how the variables of JAX's options are called
+KEPT_OPTIONS = re.compile(  # those that concern the cache of compiled functions, messages, and files for people
+    r"JAX_(((ENABLE_)?COMPILATION|(RAISE_)?PERSISTENT)_CACHE\w*|EXPLAIN_CACHE_MISSES|LOG_COMPILES|LOGGING_LEVEL|DEBUG_LOG_MODULES"
+    r"|TRACEBACK_FILTERING|DUMP_IR_\w+|INCLUDE_\w+|CHECK_PROXY_ENVS|PPRINT_USE_COLOR|DISABLE_MOST_OPTIMIZATIONS)"
+)
 
 
 def cache_directory() -> Path:
@@ -65,17 +53,17 @@ def variables() -> dict[str, str]:
 def prepare(*, pin: bool = True) -> int | None:
     """Sets the variables of this process, and pins it to a core of its own.
 
-    Variables that change numbers are set whatever the user's shell says; of the others, the user's values are kept.
+    JAX's options and XLA's flags that may change numbers, or end a process where JAX's defaults do not, are removed, whatever the
+    user's shell says; of the other variables, the user's values are kept.
 
     Returns the core, or None when it is not pinned (`cores.pin_to_free_core`).
     """
     for name, value in variables().items():
         os.environ.setdefault(name, value)
-    for name, fixed in FIXED.items():
-        if fixed is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = fixed
+    for name in filter(OPTIONS.fullmatch, list(os.environ)):
+        if not KEPT_OPTIONS.fullmatch(name):
+            del os.environ[name]
+    os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["XLA_FLAGS"] = xla_flags(os.environ.get("XLA_FLAGS", ""))
     if "JAX_COMPILATION_CACHE_MAX_SIZE" not in os.environ:  # else JAX keeps the bound
         prune_cache(cache_directory() / "xla", CACHE_BYTES)
@@ -83,10 +71,16 @@ def prepare(*, pin: bool = True) -> int | None:
 
 
 def xla_flags(users: str) -> str:
-    """Returns the user's flags for XLA without those that change numbers, and ours last: of two, the last one holds."""
-    ours = FLAGS.split()
-    kept = [flag for flag in users.split() if flag not in ours and not any(part in flag for part in NUMERIC_FLAGS)]
-    return " ".join((*kept, *ours))
+    """Returns those of the user's flags for XLA that cannot change numbers, and ours.
+
+    Like XLA, takes what does not begin with a dash for the name of a file of flags.
+    """
+    if users.strip() and not users.lstrip().startswith("-"):
+        try:
+            users = Path(users).read_text()
+        except (OSError, ValueError):
+            users = ""  # XLA ignores it, too
+    return " ".join((*filter(KEPT_FLAGS.fullmatch, users.split()), FLAGS))
 
 
 def prune_cache(folder: Path, most: int) -> None:

@@ -1,6 +1,6 @@
 """The environment of all tests: JAX is strict, on one thread, and quick to compile; what it compiled is kept in /tmp.
 
-Set before anything imports JAX, and by environment variables, so that processes that tests start are strict too.
+Processes that tests start have JAX's default strictness, as users have it: commands remove its options from their environment.
 Warnings are errors (pyproject.toml); 64 bits only inside `jax.enable_x64(True)`.
 """
 
@@ -14,7 +14,6 @@ from hypothesis import settings
 from common import runtime
 
 os.environ[runtime.CACHE_VARIABLE] = str(Path(tempfile.gettempdir()) / f"outertrain-tests-{os.getuid()}")
-os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # compiling takes most of the default suite's time
 runtime.prepare(pin=False)
 
@@ -41,6 +40,12 @@ LONGER = {
     "test_unroll",
     "test_worker",
 }
+
+
+def pytest_configure() -> None:
+    import jax  # after its environment is prepared
+
+    jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -5,7 +5,11 @@ Export is tested in test_export.py, messages in test_messages.py.
 
 import io
 import json
+import os
+import re
 import shlex
+import subprocess
+import sys
 import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
@@ -163,3 +167,20 @@ def test_archive_members_never_become_paths(tmp_path: Path) -> None:
     prepare(open_archives(source, 8), store, lambda *_: None)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "store"]
     assert all(path.parent == store for path in store.rglob("*"))
+
+
+@pytest.mark.parametrize("argument", ["--set=dataset.path=d\udcff", "caf\udce9.toml"])
+def test_name_that_is_no_text_is_a_sentence(argument: str, capsys: pytest.CaptureFixture) -> None:
+    assert main(["train", argument]) == 2
+    assert re.fullmatch(
+        r"outertrain: '.*\\udc.*' is not UTF-8 text: rename the file or folder\n", capsys.readouterr().err
+    )
+
+
+def test_commands_read_utf8_whatever_the_locale() -> None:
+    program = "from cluster.cli.main import use_utf8; use_utf8(); print('\\u015b', open(0).encoding)"
+    ascii_only = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=ascii_only, check=True, capture_output=True, stdin=subprocess.DEVNULL
+    )
+    assert done.stdout.decode() == "ś utf-8\n"

@@ -22,7 +22,6 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for name, value in {"OUTERTRAIN_RUNS": str(tmp_path / "runs"), "RAY_ADDRESS": "", "PYTHONPATH": PATH}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("JAX_NUMPY_RANK_PROMOTION", "allow")  # JAX's default, as users have it
     for name in NAMES:
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise AssertionError('a package of the user replaced ours')")

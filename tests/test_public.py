@@ -92,7 +92,6 @@ def project(tmp_path, monkeypatch):
     write(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", PATH)
-    monkeypatch.setenv("JAX_NUMPY_RANK_PROMOTION", "allow")  # JAX's default, as users have it
     monkeypatch.syspath_prepend(tmp_path)
     yield tmp_path
     sys.modules.pop("model", None)

@@ -91,11 +91,21 @@ def test_local_output_of_ray_goes_to_standard_error(
     assert told.out == "{}\n" and "a worker died" in told.err
 
 
-def test_local_in_a_job_of_a_cluster_is_independent_of_it(unstarted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", '{"runtime_env": {"working_dir": "gcs://pkg.zip"}}')
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RAY_JOB_CONFIG_JSON_ENV_VAR", '{"runtime_env": {"working_dir": "gcs://pkg.zip"}}'),
+        ("RAY_REDIS_ADDRESS", "redis:6379"),
+        ("RAY_USE_TLS", "1"),
+    ],
+)
+def test_local_inside_a_cluster_is_independent_of_it(
+    unstarted: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
     monkeypatch.setattr("ray.init", lambda **options: None)
     with ray_session.local(2, "x", Config()):
-        assert "RAY_JOB_CONFIG_JSON_ENV_VAR" not in os.environ
+        assert name not in os.environ
 
 
 @pytest.mark.cluster

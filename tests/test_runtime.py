@@ -1,9 +1,12 @@
 """The environment of a computing process: its variables, and its cache of compiled functions."""
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,8 +49,41 @@ def test_prepare_fixes_what_changes_numbers() -> None:
 
 def test_xla_flags_keeps_the_users_other_flags_before_ours() -> None:
     assert runtime.xla_flags("") == runtime.FLAGS == runtime.xla_flags(runtime.FLAGS)
-    given = "--xla_dump_to=/a --xla_allow_excess_precision=false --xla_cpu_multi_thread_eigen=true"
-    assert runtime.xla_flags(given) == f"--xla_dump_to=/a --xla_cpu_multi_thread_eigen=true {runtime.FLAGS}"
+    given = "--xla_dump_to=/a --xla_allow_excess_precision=false --xla_cpu_use_onednn=true --xla_gpu_autotune_level=0"
+    assert runtime.xla_flags(given) == f"--xla_dump_to=/a --xla_gpu_autotune_level=0 {runtime.FLAGS}"
+
+
+def test_xla_flags_reads_the_file_that_is_named(tmp_path: Path) -> None:
+    (tmp_path / "flags").write_text("--xla_dump_to=/a\n--xla_cpu_enable_fast_math=true\n")
+    assert runtime.xla_flags(str(tmp_path / "flags")) == f"--xla_dump_to=/a {runtime.FLAGS}"
+    assert runtime.xla_flags(str(tmp_path / "none")) == runtime.FLAGS
+
+
+OPTIONS = "import json; from jax._src import config; print(json.dumps(config.config.values, default=str))"
+
+
+def test_prepare_leaves_every_option_of_jax_at_its_default() -> None:
+    """Each option that the installed JAX declares, with another value in the environment that JAX itself takes."""
+
+    def values(environment: Mapping[str, str], preamble: str) -> dict[str, Any]:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+        command = [sys.executable, "-c", preamble + OPTIONS]
+        done = subprocess.run(command, env={**clean, **environment}, check=True, stdout=subprocess.PIPE)
+        return json.loads(done.stdout)
+
+    defaults = values({}, "")
+    hostile = {name.upper(): str(int(not value)) for name, value in defaults.items() if isinstance(value, bool)}
+    hostile |= {name.upper(): str(value + 1) for name, value in defaults.items() if type(value) in (int, float)}
+    hostile |= {"JAX_NUMPY_DTYPE_PROMOTION": "strict", "JAX_NUMPY_RANK_PROMOTION": "raise", "JAX_PLATFORM_NAME": "gpu"}
+    hostile |= {
+        "JAX_TRANSFER_GUARD": "disallow",
+        "JAX_LEGACY_PRNG_KEY": "error",
+        "JAX_DEFAULT_MATMUL_PRECISION": "bfloat16",
+    }
+    prepared = values(hostile, "from common import runtime; runtime.prepare(pin=False)\n")
+    changed = {name.upper() for name in defaults if prepared[name] != defaults[name]}
+    assert "JAX_ENABLE_X64" in hostile and len(hostile) > 60
+    assert {name for name in changed if not runtime.KEPT_OPTIONS.fullmatch(name)} == {"JAX_PLATFORMS"}
 
 
 SHARING = """

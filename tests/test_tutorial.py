@@ -42,7 +42,6 @@ def test_notebook_runs_and_its_optimizers_beat_adam(tmp_path: Path, monkeypatch:
     import nbformat
     from nbclient import NotebookClient
 
-    monkeypatch.setenv("JAX_NUMPY_RANK_PROMOTION", "allow")  # JAX's default, as users have it
     monkeypatch.setenv("PATH", f"{Path(shutil.which('outertrain') or '/').parent}:{os.environ['PATH']}")
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     notebook.cells.append(nbformat.v4.new_code_cell("trained.facts['ratio'], on_table.facts['ratio']"))

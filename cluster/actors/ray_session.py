@@ -30,6 +30,9 @@ SETTINGS = {
 FOREIGN = (  # what a job of another cluster, in which `train` may run, says about that cluster
     "RAY_JOB_CONFIG_JSON_ENV_VAR",
     "RAY_RUNTIME_ENV_HOOK",
+    "RAY_REDIS_ADDRESS",  # set in the pods of a cluster with fault tolerance; Ray aborts where it is unreachable
+    "RAY_USE_TLS",  # ours is on the loopback interface, and has no certificates
+    "RAY_LD_PRELOAD_ON_WORKERS",
 )
 SYSTEM = {
     "enable_metrics_collection": False,

@@ -9,7 +9,7 @@ import click
 from cluster.cli import console
 from common.data.prepare import prepare
 from common.data.sources import open_source
-from common.errors import UserError
+from common.errors import UserError, printable
 
 
 @click.group("data")
@@ -40,7 +40,7 @@ def prepare_command(source: str, store: Path, size: int | None, label: str | Non
     if opened.rejected:
         print(f"{len(opened.rejected)} images or classes were left out, the first of them:", file=sys.stderr)
         for name, reason in sorted(opened.rejected.items())[:10]:
-            print(f"  {name}: {reason}", file=sys.stderr)
+            print(printable(f"  {name}: {reason}"), file=sys.stderr)
     print(f"{store}: {header.classes} classes of {header.image_shape} images", file=sys.stderr)
     given = shlex.join(["--set", "dataset.source=store", "--set", f"dataset.path={store}"])
     print(f"use it with: {given}", file=sys.stderr)

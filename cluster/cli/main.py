@@ -3,9 +3,11 @@
 Messages for people go to standard error. With --json a command prints one line for scripts to standard output.
 """
 
+import codecs
 import difflib
 import errno
 import importlib
+import locale
 import os
 import sys
 from collections.abc import Sequence
@@ -77,8 +79,10 @@ def outertrain() -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code: 0 done, 2 the request cannot be met, 130 interrupted."""
     try:
+        arguments = _given() if argv is None else list(argv)
+        _check_text(arguments)
         # Not outertrain.main(), which would turn an interrupt and a closed pipe into exit codes of its own.
-        with outertrain.make_context("outertrain", list(sys.argv[1:] if argv is None else argv)) as context:
+        with outertrain.make_context("outertrain", arguments) as context:
             return outertrain.invoke(context) or 0
     except click.exceptions.NoArgsIsHelpError as error:
         return complain(error.format_message(), prefix="")
@@ -103,6 +107,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except (KeyboardInterrupt, click.Abort):
         return 130
+
+
+def _given() -> list[str]:
+    """The arguments of this process."""
+    use_utf8()
+    return sys.argv[1:]
+
+
+def use_utf8() -> None:
+    """Starts this program again in Python's UTF-8 mode where the shell's locale has another encoding.
+
+    Else names and files would be read in that encoding, on this machine alone. Processes that it starts inherit the mode.
+    """
+    if sys.flags.utf8_mode or codecs.lookup(locale.getpreferredencoding(False)).name == "utf-8":
+        return
+    os.execve(sys.executable, sys.orig_argv, {**os.environ, "PYTHONUTF8": "1"})
+
+
+def _check_text(arguments: Sequence[str]) -> None:
+    """Raises UserError for names of files that are no text: they could not be written to a configuration."""
+    for text in (*arguments, os.environ.get("PWD", ""), os.environ.get("OUTERTRAIN_RUNS", "")):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise UserError(f"{text!r} is not UTF-8 text: rename the file or folder") from None
 
 
 def complain(sentence: str, prefix: str = "outertrain: ") -> int:
