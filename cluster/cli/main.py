@@ -80,7 +80,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code: 0 done, 2 the request cannot be met, 130 interrupted."""
     try:
         arguments = _given() if argv is None else list(argv)
-        _check_text(arguments)
         # Not outertrain.main(), which would turn an interrupt and a closed pipe into exit codes of its own.
         with outertrain.make_context("outertrain", arguments) as context:
             return outertrain.invoke(context) or 0
@@ -123,15 +122,6 @@ def use_utf8() -> None:
     if sys.flags.utf8_mode or codecs.lookup(locale.getpreferredencoding(False)).name == "utf-8":
         return
     os.execve(sys.executable, sys.orig_argv, {**os.environ, "PYTHONUTF8": "1"})
-
-
-def _check_text(arguments: Sequence[str]) -> None:
-    """Raises UserError for names of files that are no text: they could not be written to a configuration."""
-    for text in (*arguments, os.environ.get("PWD", ""), os.environ.get("OUTERTRAIN_RUNS", "")):
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise UserError(f"{text!r} is not UTF-8 text: rename the file or folder") from None
 
 
 def complain(sentence: str, prefix: str = "outertrain: ") -> int:

@@ -157,9 +157,14 @@ def create(name: str, config: Config) -> RunDirectory:
             folder.mkdir()
         scratch.chmod(0o755)
         os.rename(scratch, path)
-    except OSError as error:
+    except (OSError, UnicodeEncodeError) as error:
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
+        if isinstance(error, UnicodeEncodeError):  # TOML cannot hold it
+            lines = [line for line in configfile.dump(config).splitlines() if not line.isprintable()]
+            raise UserError(
+                f"the configuration names what is not UTF-8 text ({lines[0]!r}): rename that folder"
+            ) from None
         raise UserError(f"cannot create the run directory {path}: {files.explain(error)}") from None
     return RunDirectory(path)
 
