@@ -10,15 +10,14 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
-from cluster.report.export import find, module_source, write
+from cluster.report.export import module_source, write
+from cluster.runs.learned import find
 from common import checkpoint
 from common.config import OptimizerConfig
 from common.errors import UserError
-from common.optimizer import make_family
-from common.optimizer.drop_in import drop_in
+from common.optimizer import make_family, usable
 from common.pretrained import Pretrained
 
 PROGRAM = """
@@ -44,6 +43,9 @@ FAMILIES = {
     "rmsprop": OptimizerConfig(family="rmsprop"),
     "sgd": OptimizerConfig(family="sgd"),
     "adam8": OptimizerConfig(family="adam8"),
+    "mlp_lopt": OptimizerConfig(family="mlp_lopt", layers=(5,)),
+    "adafactor_mlp": OptimizerConfig(family="adafactor_mlp"),
+    "celo2": OptimizerConfig(family="celo2", learning_rate=0.01, orthogonalize=True),
 }
 HOSTILE = (
     'quotes """ and \'\'\'\nraise SystemExit("executed")\n"""',
@@ -61,16 +63,9 @@ def initial(config: OptimizerConfig) -> np.ndarray:
     return np.asarray(make_family(config).init(jax.random.key(1)))
 
 
-def transformation(config: OptimizerConfig) -> optax.GradientTransformation:
-    theta = jnp.asarray(initial(config))
-    if config.family != "mlp":
-        return make_family(config).transform(theta)
-    return drop_in(theta, config.hidden, config.momentum_features, config.time_features)
-
-
 def trained_here(config: OptimizerConfig) -> np.ndarray:
     """The steps of PROGRAM with this project's own transformation."""
-    tx = transformation(config)
+    tx = usable(config, jnp.asarray(initial(config)))
     w = {"a": jnp.linspace(-1, 1, 15).reshape(3, 5), "b": jnp.ones(7), "c": jnp.zeros(())}
     state, step = tx.init(w), jax.jit(tx.update)
     for k in range(5):

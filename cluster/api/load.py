@@ -5,9 +5,8 @@ from pathlib import Path
 import jax.numpy as jnp
 import optax
 
-from cluster.report.export import find
-from common.optimizer import hand_designed
-from common.optimizer.drop_in import drop_in
+from cluster.runs.learned import find
+from common.optimizer import usable
 from common.pretrained import Pretrained
 
 
@@ -26,8 +25,4 @@ def load(source: str | Path, version: int | str | None = None) -> optax.Gradient
 
 def transformation(learned: Pretrained) -> optax.GradientTransformationExtraArgs:
     """The optimizer that `outertrain export` writes as a module."""
-    config, theta = learned.optimizer, jnp.asarray(learned.theta)
-    if config.family == "mlp":
-        return drop_in(theta, config.hidden, config.momentum_features, config.time_features)
-    made: optax.GradientTransformation = getattr(hand_designed, config.family)(theta)
-    return optax.with_extra_args_support(made)
+    return usable(learned.optimizer, jnp.asarray(learned.theta))

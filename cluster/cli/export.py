@@ -5,8 +5,9 @@ from pathlib import Path
 
 import click
 
-from cluster.report.export import find, write
+from cluster.report.export import write
 from cluster.runs.best import BEST
+from cluster.runs.learned import find
 from common.errors import printable
 
 

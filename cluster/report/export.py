@@ -13,8 +13,6 @@ import numpy as np
 
 from cluster.report.literals import escaped, in_lines
 from cluster.report.torch_export import torch_source
-from cluster.runs import best, directory
-from cluster.runs.directory import load_theta
 from common import pretrained
 from common.config import OptimizerConfig
 from common.errors import UserError
@@ -49,12 +47,19 @@ def theta() -> jax.Array:
     return jnp.asarray(struct.unpack("<{size}f", data), jnp.float32)
 
 
-def optimizer() -> optax.GradientTransformationExtraArgs:
+def optimizer({arguments}) -> optax.GradientTransformationExtraArgs:
     """The learned optimizer.
 {notes}
     """
     return {call}
 '''
+
+PARTS = {  # family -> modules of common/optimizer whose source it needs, in order
+    "mlp": ("perceptron", "mlp", "leaves", "drop_in"),
+    "mlp_lopt": ("perceptron", "leaves", "tensor_rule", "mlp_lopt"),
+    "adafactor_mlp": ("perceptron", "leaves", "tensor_rule", "factored", "adafactor_mlp"),
+    "celo2": ("perceptron", "leaves", "tensor_rule", "factored", "celo2"),
+}
 
 MLP_NOTES = """
     `update` needs `params`. Leaves are real floating-point numbers of any precision; the state is float32 (float64 for
@@ -70,28 +75,17 @@ MLP_NOTES = """
     for these leaves (optax.multi_transform), which gives the updates of unstacked layers. Inside jax.shard_map and
     jax.pmap a leaf is the shard of one device; with sharded parameters under jax.jit it is the whole array."""
 
-HAND_DESIGNED_NOTES = """
-    Computes in float32 or wider; updates have the dtype of the gradients."""
-
-
-def find(target: str, version: int | str | None = None) -> Pretrained:
-    """Returns theta of a run at an outer update (default: the newest), of a theta file, or of an included optimizer.
+PER_TENSOR_NOTES = """
+    `update` needs `params`. Leaves are real floating-point numbers of any precision; the state is float32 (float64 for
+    float64 parameters). Updates have the dtype of the gradients. Wrap it like any optimizer of optax.
 
     Args:
-      version: an outer update; "best": the best of the evaluated ones.
+        rate: factor of the update, a number or a schedule of optax; {rate} is how it was trained.
+        weight_decay: decoupled: each step subtracts rate * weight_decay * parameter as well.
+        rest: another optimizer, for tensors of rank below two; None: this one updates them."""
 
-    Raises:
-      UserError: `target` is none of these.
-    """
-    path = pretrained.find(target)
-    if path is None or target in directory.names():
-        run = directory.find(target)
-        chosen = best.version_of(run) if isinstance(version, str) else version
-        theta, found = load_theta(run, chosen)
-        return Pretrained(theta, run.config().optimizer, f"from run {run.name}, outer update {found}")
-    if version is not None:
-        raise UserError(f"--version selects a checkpoint of a run, and {target} is not a run: omit it")
-    return pretrained.load(path)
+HAND_DESIGNED_NOTES = """
+    Computes in float32 or wider; updates have the dtype of the gradients."""
 
 
 def module_source(config: OptimizerConfig, theta: np.ndarray, origin: str, module: str) -> str:
@@ -99,8 +93,7 @@ def module_source(config: OptimizerConfig, theta: np.ndarray, origin: str, modul
     data = np.asarray(theta, "<f4").tobytes()
     text = b85encode(data).decode()
     importable = module.isidentifier() and module.isascii() and not keyword.iskeyword(module)
-    parts = ("mlp", "drop_in") if config.family == "mlp" else ("hand_designed",)
-    sources = [_code(part) for part in parts]
+    sources = [_code(part) for part in PARTS.get(config.family, ("hand_designed",))]
     head = HEAD.format(
         module=module if importable else "my_optimizer",
         size=len(theta),
@@ -111,18 +104,34 @@ def module_source(config: OptimizerConfig, theta: np.ndarray, origin: str, modul
         lines=in_lines(text),
         size=len(theta),
         origin=escaped(str(origin)),
-        call=_call(config),
-        notes=MLP_NOTES if config.family == "mlp" else HAND_DESIGNED_NOTES,
+        **_optimizer(config),
     )
     return "\n\n".join([head + _without_head(sources[0]), *map(_without_head, sources[1:]), tail])
 
 
-def _call(config: OptimizerConfig) -> str:
-    if config.family != "mlp":
-        return f"optax.with_extra_args_support({config.family}(theta()))"
-    return (
-        f"drop_in(theta(), hidden={int(config.hidden)}, momentum_features={bool(config.momentum_features)}, "
-        f"time_features={bool(config.time_features)})"
+def _optimizer(config: OptimizerConfig) -> dict[str, str]:
+    """Arguments, notes and result of the module's function `optimizer`."""
+    if config.family == "mlp":
+        call = (
+            f"drop_in(theta(), hidden={int(config.hidden)}, momentum_features={bool(config.momentum_features)}, "
+            f"time_features={bool(config.time_features)})"
+        )
+        return dict(arguments="", notes=MLP_NOTES, call=call)
+    if config.family not in PARTS:
+        call = f"optax.with_extra_args_support({config.family}(theta()))"
+        return dict(arguments="", notes=HAND_DESIGNED_NOTES, call=call)
+    from common.optimizer import per_tensor_options  # loads JAX
+
+    rate, unit = (float(config.learning_rate), ", rate=1.0") if config.family == "celo2" else (1.0, "")
+    options = "".join(f", {name}={value!r}" for name, value in per_tensor_options(config).items())
+    return dict(
+        arguments=f"""
+    rate: optax.ScalarOrSchedule = {rate!r},
+    weight_decay: float = 0.0,
+    rest: optax.GradientTransformation | None = None,
+""",
+        notes=PER_TENSOR_NOTES.format(rate=rate),
+        call=f"configured(transform(theta(){options}{unit}), rate, weight_decay, rest)",
     )
 
 

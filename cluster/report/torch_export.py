@@ -187,12 +187,12 @@ def torch_source(config: OptimizerConfig, theta: np.ndarray, origin: str) -> str
     """Returns the source of a module with the class `LearnedOptimizer`, from theta [P] float32.
 
     Raises:
-      UserError: the optimizer is not a learned one.
+      UserError: the optimizer is of another family than mlp.
     """
     if config.family != "mlp":
         raise UserError(
-            f"{config.family} cannot be exported for torch: only learned optimizers (family mlp) can; torch.optim has "
-            "Adam, RMSprop and SGD of its own, and without --framework the module is written for optax"
+            f"{config.family} cannot be exported for torch: only the family mlp can; torch.optim has Adam, RMSprop and SGD "
+            "of its own, and without --framework the module is written for optax"
         )
     data = np.asarray(theta, "<f4").tobytes()
     shapes = segments(config.hidden, config.momentum_features, config.time_features)

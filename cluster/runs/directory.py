@@ -69,6 +69,7 @@ class RunDirectory:
         self.path = path
         self.name = path.name
         self.config_file = path / "config.toml"
+        self.start_file = path / "start.theta"  # what outer-training began with, if --from named it
         self.checkpoints = path / "checkpoints"
         self.epochs = path / "epochs"  # one record per start of the learner (learner.lineage)
         self.history = path / history.FILE  # one record per outer update

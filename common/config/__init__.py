@@ -4,7 +4,8 @@ Defaults are of the quickstart's scale; `presets/paper.toml` holds the paper's. 
 """
 
 from common.config.identity import DIGESTED, digest, stable_tree
-from common.config.inner import DatasetConfig, OptimizerConfig, TaskConfig
+from common.config.inner import DatasetConfig, TaskConfig
+from common.config.optimizer import OptimizerConfig
 from common.config.outer import CurriculumConfig, EstimatorConfig, OuterConfig
 from common.config.run import Config
 from common.config.system import EvaluationConfig, MetricsConfig, WorkersConfig

@@ -1,4 +1,4 @@
-"""The inner problems, their images, and the optimizers that are learned on them."""
+"""The inner problems and their images."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -141,42 +141,3 @@ class DatasetConfig(Section):
             self.source != "store" or self.path != "",
             "dataset.source = 'store' needs dataset.path: the folder that `outertrain data prepare` wrote",
         )
-
-
-@dataclass(frozen=True)
-class OptimizerConfig(Section):
-    """The family of optimizers whose parameters theta are learned (section 4.1)."""
-
-    NAME: ClassVar[str] = "optimizer"
-
-    family: Annotated[
-        Literal["mlp", "adam", "rmsprop", "sgd", "adam8"],
-        Key(
-            "mlp: the paper's per-parameter network; the others learn hyper-parameters of hand-designed rules.",
-            "An inner step of mlp takes 1.2 to 5.5 times as long as one of adam (docs/costs.md), most on small networks.",
-        ),
-    ] = "mlp"
-    hidden: Annotated[
-        int,
-        Key(
-            "mlp: units of its one hidden layer.",
-            "Time of the optimizer, in proportion; es gets noisier with every parameter.",
-            low=1,
-        ),
-    ] = 32
-    momentum_features: Annotated[
-        bool,
-        Key(
-            "mlp: momenta are inputs of the network; false is the ablation 'no momentum' of Figure 8.",
-        ),
-    ] = True
-    time_features: Annotated[
-        bool,
-        Key(
-            "mlp: the step is an input of the network; false is the ablation 'no time' of Figure 8.",
-        ),
-    ] = True
-    learning_rate: Annotated[
-        float, Key("adam, rmsprop, sgd: initial value of the learned rate (Figure 3).", above=0)
-    ] = 0.001
-    momentum: Annotated[float, Key("sgd: initial value of the learned momentum (Figure 2).")] = 0.9

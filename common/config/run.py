@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
-from common.config.inner import DatasetConfig, OptimizerConfig, TaskConfig
+from common.config.inner import DatasetConfig, TaskConfig
 from common.config.key import Key, Section, require
+from common.config.optimizer import OptimizerConfig
 from common.config.outer import CurriculumConfig, EstimatorConfig, OuterConfig
 from common.config.system import EvaluationConfig, MetricsConfig, WorkersConfig
 from common.wire_checks import MAX_PAIRS

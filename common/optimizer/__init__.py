@@ -11,7 +11,12 @@ import numpy as np
 import optax
 
 from common.config import Config, OptimizerConfig
-from common.optimizer import hand_designed, mlp
+from common.optimizer import adafactor_mlp, celo2, hand_designed, mlp, mlp_lopt
+from common.optimizer.drop_in import drop_in
+from common.optimizer.tensor_rule import configured
+
+# Learned rules that see the shape of a tensor. Each module has `init`, `transform`, `segments` and `HIDDEN`.
+PER_TENSOR: dict[str, Any] = {"mlp_lopt": mlp_lopt, "adafactor_mlp": adafactor_mlp, "celo2": celo2}
 
 
 class Family(NamedTuple):
@@ -43,6 +48,12 @@ def make_family(config: OptimizerConfig) -> Family:
             hidden=config.hidden, momentum_features=config.momentum_features, time_features=config.time_features
         )
         return Family(partial(mlp.init, **options), partial(mlp.transform, **options), mlp.segments(**options))
+    if config.family in PER_TENSOR:
+        module, options = PER_TENSOR[config.family], per_tensor_options(config)
+        rate = {"rate": config.learning_rate} if config.family == "celo2" else {}
+        hidden = config.layers or module.HIDDEN
+        made = partial(module.transform, **options, **rate)
+        return Family(partial(module.init, hidden=hidden), made, module.segments(hidden))
     start = {
         "adam": [log(config.learning_rate)],
         "rmsprop": [log(config.learning_rate)],
@@ -51,6 +62,23 @@ def make_family(config: OptimizerConfig) -> Family:
     }[config.family]
     theta = jnp.asarray(start, jnp.float32)
     return Family(lambda key: theta, getattr(hand_designed, config.family), ((len(start),),))
+
+
+def per_tensor_options(config: OptimizerConfig) -> dict[str, Any]:
+    """The arguments of `transform` of a family of `PER_TENSOR`, without the rate."""
+    hidden = config.layers or PER_TENSOR[config.family].HIDDEN
+    return {"hidden": hidden, **({"orthogonalize": config.orthogonalize} if config.family == "celo2" else {})}
+
+
+def usable(config: OptimizerConfig, theta: jax.Array) -> optax.GradientTransformationExtraArgs:
+    """The optimizer with parameters theta [P] as `outertrain export` writes it: it accepts what those of optax do."""
+    if config.family == "mlp":
+        return drop_in(theta, config.hidden, config.momentum_features, config.time_features)
+    if config.family not in PER_TENSOR:
+        return optax.with_extra_args_support(getattr(hand_designed, config.family)(theta))
+    unit = {"rate": 1.0} if config.family == "celo2" else {}
+    made = PER_TENSOR[config.family].transform(theta, **per_tensor_options(config), **unit)
+    return configured(made, config.learning_rate if unit else 1.0)
 
 
 def initial_theta(config: Config) -> np.ndarray:

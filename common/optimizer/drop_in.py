@@ -11,7 +11,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from common.optimizer.mlp import DECAYS, MLPState, _apply, _average, _inputs, _layers, _time, segments
+from common.optimizer.leaves import _bounded, _check, _is_none, _wide
+from common.optimizer.mlp import DECAYS, MLPState, _apply, _average, _inputs, _time, segments
+from common.optimizer.perceptron import split
 
 LARGEST_GRADIENT = 1e18  # larger finite ones count as this: the square of 1e20 is infinite in float32
 LARGEST_INPUT = 1e10  # inputs beyond this are scaled down before they are squared; the MLP normalizes them anyway
@@ -25,7 +27,7 @@ def drop_in(
     `update` raises ValueError without `params`, or where the shapes of a gradient and its parameter differ; `init` and
     `update` raise TypeError at leaves that are not real floating-point numbers.
     """
-    layers = _layers(theta, segments(hidden, momentum_features, time_features))
+    layers = split(theta, segments(hidden, momentum_features, time_features))
 
     def init_fn(params: Any) -> MLPState:
         def zeros() -> Any:  # called for each tree: leaves that are one array could not be donated
@@ -36,7 +38,7 @@ def drop_in(
     def leaf_update(gradient: Any, w: Any, m: jax.Array, r: jax.Array, step: jax.Array) -> tuple[jax.Array, ...]:
         gradient, w, m, r = (jnp.asarray(x) for x in (gradient, w, m, r))
         _check(gradient, w)
-        g = _bounded(gradient.astype(m.dtype))[None]
+        g = _bounded(gradient.astype(m.dtype), LARGEST_GRADIENT)[None]
         m, r = _average(m, g), _average(r, g * g)
         w = w.astype(m.dtype)[None]
         # rms is at least half of g^2, and bounds momentum: no input is large where these two are not.
@@ -60,39 +62,10 @@ def drop_in(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _is_none(leaf: Any) -> bool:
-    return leaf is None
-
-
 def _zeros(w: Any) -> jax.Array:
     """Zeros [5, ...] in float32 or wider, sharded like w [...]; w may be abstract."""
-    _check_real(w)
-    wide = jnp.float64 if jnp.finfo(jnp.result_type(w)).bits == 64 else jnp.float32
-    zeros = jnp.zeros_like(w, dtype=wide)
+    zeros = jnp.zeros_like(w, dtype=_wide(w))
     return jnp.broadcast_to(zeros[None], (len(DECAYS), *zeros.shape))
-
-
-def _check(gradient: jax.Array, w: jax.Array) -> None:
-    _check_real(gradient)
-    _check_real(w)
-    if gradient.shape != w.shape:
-        raise ValueError(f"a gradient of shape {gradient.shape} for a parameter of shape {w.shape}: they must be equal")
-
-
-def _check_real(leaf: Any) -> None:
-    dtype = jnp.result_type(leaf)
-    if not jnp.issubdtype(dtype, jnp.floating):
-        remedy = (
-            "wrap the optimizer in optax.contrib.split_real_and_imaginary"
-            if jnp.issubdtype(dtype, jnp.complexfloating)
-            else "exclude such leaves with optax.masked or optax.multi_transform"
-        )
-        raise TypeError(f"the learned optimizer updates real floating-point parameters, not {dtype}: {remedy}")
-
-
-def _bounded(g: jax.Array) -> jax.Array:
-    """g with finite values in +- LARGEST_GRADIENT; infinities and NaN stay, for `optax.apply_if_finite` to see."""
-    return jnp.where(jnp.isfinite(g), jnp.clip(g, -LARGEST_GRADIENT, LARGEST_GRADIENT), g)
 
 
 def _peak(x: jax.Array, **reduction: Any) -> jax.Array:

@@ -25,6 +25,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from common.optimizer.perceptron import random, split
+
 DECAYS = (0.5, 0.9, 0.99, 0.999, 0.9999)
 TIME_SCALES = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0, 300000.0)
 STEP_SCALE = 0.001  # of both outputs
@@ -51,23 +53,15 @@ def segments(
 
 
 def init(key: jax.Array, hidden: int = 32, momentum_features: bool = True, time_features: bool = True) -> jax.Array:
-    """Random theta [P] float32: truncated normal kernels of standard deviation 1 / sqrt(fan_in), zero biases."""
-    parts = []
-    for shape in segments(hidden, momentum_features, time_features):
-        key, sub = jax.random.split(key)
-        kernel = len(shape) == 2
-        draw = (
-            jax.random.truncated_normal(sub, -2.0, 2.0, shape, jnp.float32) if kernel else jnp.zeros(shape, jnp.float32)
-        )
-        parts.append((draw * shape[0] ** -0.5 if kernel else draw).ravel())
-    return jnp.concatenate(parts)
+    """Random theta [P] float32."""
+    return random(key, segments(hidden, momentum_features, time_features))
 
 
 def transform(
     theta: jax.Array, hidden: int = 32, momentum_features: bool = True, time_features: bool = True
 ) -> optax.GradientTransformation:
     """The optimizer with parameters theta [P], as an optax transformation. `update` needs `params`."""
-    layers = _layers(theta, segments(hidden, momentum_features, time_features))
+    layers = split(theta, segments(hidden, momentum_features, time_features))
 
     def init_fn(params: Any) -> MLPState:
         def zeros() -> Any:  # called for each tree: leaves that are one array could not be donated
@@ -89,17 +83,6 @@ def transform(
         return jax.tree.map(one, updates, params, momentum, rms), MLPState(state.step + 1, momentum, rms)
 
     return optax.GradientTransformation(init_fn, update_fn)
-
-
-def _layers(theta: jax.Array, shapes: tuple[tuple[int, ...], ...]) -> list[jax.Array]:
-    layers, start = [], 0
-    for shape in shapes:
-        size = 1
-        for n in shape:
-            size *= n
-        layers.append(theta[start : start + size].reshape(shape))
-        start += size
-    return layers
 
 
 def _row(leaf: jax.Array) -> jax.Array:

@@ -1,0 +1,78 @@
+"""The optimizers that are learned."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from common.config.key import Key, Section, require
+
+
+@dataclass(frozen=True)
+class OptimizerConfig(Section):
+    """The family of optimizers whose parameters theta are learned (section 4.1)."""
+
+    NAME: ClassVar[str] = "optimizer"
+
+    family: Annotated[
+        Literal["mlp", "adam", "rmsprop", "sgd", "adam8", "mlp_lopt", "adafactor_mlp", "celo2"],
+        Key(
+            "mlp: the paper's per-parameter network; mlp_lopt, adafactor_mlp, celo2: later ones (docs/options.md); the others "
+            "learn hyper-parameters of hand-designed rules.",
+            "An inner step of mlp takes 1.2 to 5.5 times as long as one of adam (docs/costs.md), most on small networks.",
+        ),
+    ] = "mlp"
+    hidden: Annotated[
+        int,
+        Key(
+            "mlp: units of its one hidden layer.",
+            "Time of the optimizer, in proportion; es gets noisier with every parameter.",
+            low=1,
+        ),
+    ] = 32
+    momentum_features: Annotated[
+        bool,
+        Key(
+            "mlp: momenta are inputs of the network; false is the ablation 'no momentum' of Figure 8.",
+        ),
+    ] = True
+    time_features: Annotated[
+        bool,
+        Key(
+            "mlp: the step is an input of the network; false is the ablation 'no time' of Figure 8.",
+        ),
+    ] = True
+    learning_rate: Annotated[
+        float,
+        Key(
+            "adam, rmsprop, sgd: initial value of the learned rate (Figure 3). celo2: change of a tensor by a step, in root "
+            "mean square, which is not learned.",
+            above=0,
+        ),
+    ] = 0.001
+    momentum: Annotated[float, Key("sgd: initial value of the learned momentum (Figure 2).")] = 0.9
+    layers: Annotated[
+        tuple[int, ...],
+        Key(
+            "mlp_lopt, adafactor_mlp, celo2: units of each hidden layer. Empty: the published ones, [32, 32], [4, 4], [8, 8].",
+            "Time of the optimizer, and noise of es.",
+            low=1,
+        ),
+    ] = ()
+    orthogonalize: Annotated[
+        bool,
+        Key(
+            "celo2: make the update of a matrix nearly orthogonal, as the paper's Celo2 does and its Celo2-base does not.",
+            "15 products of matrices for each step and matrix.",
+        ),
+    ] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(
+            not self.layers or self.family in ("mlp_lopt", "adafactor_mlp", "celo2"),
+            f"optimizer.layers is for mlp_lopt, adafactor_mlp and celo2: {self.family} "
+            + ("takes optimizer.hidden" if self.family == "mlp" else "has no layers"),
+        )
+        require(
+            not self.orthogonalize or self.family == "celo2",
+            f"optimizer.orthogonalize is for celo2: remove it, or set optimizer.family to celo2 instead of {self.family}",
+        )
