@@ -29,13 +29,14 @@ class Position(NamedTuple):
     version: int
 
 
-def claim(folder: Path, parent: Position | None, time: float) -> int:
+def claim(folder: Path, parent: Position | None, time: float, start: str | None = None) -> int:
     """Claims the next epoch and returns its number.
 
     Args:
       folder: `epochs/` of the run.
       parent: the checkpoint that the epoch starts from; None for a new run.
       time: in unix seconds.
+      start: sha256 of the theta that a new run begins with.
 
     Raises:
       OSError: the record cannot be written.
@@ -44,6 +45,7 @@ def claim(folder: Path, parent: Position | None, time: float) -> int:
     _check_exclusive_create(folder)
     number = max(_numbers(folder), default=0) + 1
     facts = {"parent": parent, "time": time, "host": socket.gethostname(), "pid": os.getpid()}
+    facts |= {} if start is None else {"start": start}
     while not _create(_path(folder, number), json.dumps({"epoch": number, **facts}) + "\n"):
         number += 1
     sync(folder)

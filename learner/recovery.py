@@ -1,5 +1,6 @@
 """Starts a learner on a run directory: claims the next epoch, and resumes from the newest checkpoint, or from theta."""
 
+import hashlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def open_learner(
         state, taken, auxiliary = _restored(found[1], fresh)
     epoch = 0
     try:
-        epoch = lineage.claim(run / "epochs", None if found is None else found[0], hooks.clock())
+        epoch = lineage.claim(run / "epochs", None if found is None else found[0], hooks.clock(), _sha256(theta, found))
         store = Store(run, epoch, config, hooks)
         store.begin(config, segments, to_record(epoch, digest, state, taken, auxiliary))
     except OSError as error:
@@ -77,3 +78,8 @@ def _restored(record: dict[str, Any], fresh: State) -> tuple[State, Deduplicator
     if not fits:
         log.warning("outer.optimizer differs from that of the checkpoint: its state is initialised again")
     return state, Deduplicator.load(record["ledger"]), dict(record["beside"])
+
+
+def _sha256(theta: np.ndarray, found: Any) -> str | None:
+    """Of the theta that a run begins with; None where it resumes."""
+    return hashlib.sha256(np.asarray(theta, "<f4").tobytes()).hexdigest() if found is None else None

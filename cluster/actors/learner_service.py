@@ -13,9 +13,10 @@ from cluster.monitoring.metrics import LearnerMetrics
 from cluster.monitoring.progress import RECENT
 from cluster.monitoring.run_status import LearnerReport
 from cluster.runs.directory import RunDirectory
+from cluster.runs.learned import first_theta
 from common.config import digest
 from common.errors import UserError
-from common.optimizer import initial_theta, make_family
+from common.optimizer import make_family
 from common.task import open_task
 from common.update_record import UpdateRecord
 from learner import failpoints, lineage
@@ -65,7 +66,7 @@ class LearnerService:
             hooks = Hooks(self._metrics, auxiliary=auxiliary, failpoint=failpoints.from_environment())
             identity = digest(config, task.fingerprint)
             self.learner, self.auxiliary = open_learner(
-                run.path, config, identity, initial_theta(config), family.segments, hooks
+                run.path, config, identity, first_theta(run, config), family.segments, hooks
             )
         except BaseException:
             self._endpoint.close()

@@ -42,6 +42,7 @@ def train(
     *,
     name: str | None = None,
     settings: Mapping[str, Any] | None = None,
+    start: str | Path | None = None,
     in_process: bool = False,
 ) -> Trained:
     """Outer-trains an optimizer on this machine, evaluates it and writes its report.
@@ -51,6 +52,7 @@ def train(
       config: a TOML file or a preset (default: own-task where a task is given, else quickstart).
       name: of the run.
       settings: keys of the configuration with their values, such as {"outer.updates": 100}.
+      start: a run, a theta file or an included optimizer whose theta outer-training begins with; default: random.
       in_process: one process, without Ray; deterministic.
 
     Raises:
@@ -59,7 +61,8 @@ def train(
     family = {} if task is None else {"task.family": task if isinstance(task, str) else reference(task)}
     source = config or ("own-task" if task is not None else "quickstart")
     named = [] if name is None else ["--name", name]
-    facts = _run(["train", str(source), *named, *_options({**family, **(settings or {})}, in_process)])
+    begun = [] if start is None else ["--from", str(start)]
+    facts = _run(["train", str(source), *named, *begun, *_options({**family, **(settings or {})}, in_process)])
     return Trained(facts["run"], Path(facts["report"]), facts)
 
 

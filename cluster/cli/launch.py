@@ -19,19 +19,22 @@ from common.errors import printable
 @click.option("--name", required=True, metavar="RUN", help="Name of the run.")
 @options.overrides("workers", "updates")
 @options.resume
+@options.start
 @click.option(
     "--pack",
     is_flag=True,
     help="Fill node by node, so that an autoscaler can remove idle nodes (default: spread over all nodes).",
 )
-def command(config: str | None, name: str, overrides: tuple[str, ...], resume: bool, pack: bool) -> None:
+def command(
+    config: str | None, name: str, overrides: tuple[str, ...], resume: bool, start: str | None, pack: bool
+) -> None:
     """Start a run on the Ray cluster of this machine, and return.
 
     CONFIG is a TOML file or a preset (default: quickstart).
     """
     ray_cluster.check_place()
     resume = resume and name in directory.names()
-    opened = open_run(Request(config, name, overrides, resume))
+    opened = open_run(Request(config, name, overrides, resume, start))
     run, settings = opened.run, opened.config
     if opened.note:
         print(opened.note, file=sys.stderr)

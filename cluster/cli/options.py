@@ -30,6 +30,9 @@ SHORT_FORMS = {
 
 run = click.argument("run", metavar="RUN")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one line of JSON on standard output.")
+start = click.option(
+    "--from", "start", metavar="RUN|THETA", help="Begin at theta of a run, a theta file or an included optimizer."
+)
 resume = click.option("--resume", is_flag=True, help="Resume the run of this name.")
 
 

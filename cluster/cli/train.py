@@ -41,6 +41,7 @@ class Mode(NamedTuple):
 @click.option("--name", metavar="RUN", help="Name of the run (default: that of CONFIG).")
 @options.overrides("workers", "updates")
 @options.resume
+@options.start
 @click.option("--in-process", is_flag=True, help="Use one process, without Ray; deterministic.")
 @click.option("--no-evaluate", "evaluate", flag_value=False, default=True, help="Train only.")
 @options.as_json

@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 from cluster.runs import directory
 from cluster.runs.directory import RunDirectory
-from common import configfile
+from cluster.runs.learned import check_start, find
+from common import configfile, files, pretrained, runtime
 from common.config import DIGESTED, Config
 from common.errors import UserError
+from common.pretrained import Pretrained
 from learner import checkpoints
 
 DEFAULT = "quickstart"
@@ -22,6 +24,7 @@ class Request(NamedTuple):
     name: str | None
     overrides: tuple[str, ...]
     resume: bool = False
+    start: str | None = None  # a learned optimizer that outer-training begins with; None: a random theta
 
 
 class Opened(NamedTuple):
@@ -55,6 +58,8 @@ def open_run(request: Request) -> Opened:
       UserError: the configuration is invalid, the name is taken, there is no run to resume, or the storage is not
       writable.
     """
+    if request.resume and request.start is not None:
+        raise UserError("--from begins a new run, and --resume continues one: give one of them")
     return resume(request) if request.resume else create(request)
 
 
@@ -62,8 +67,26 @@ def create(request: Request) -> Opened:
     """Creates a run. Raises UserError as `open_run`."""
     source = request.source or DEFAULT
     config = absolute(configfile.load(source, request.overrides))
+    learned = None
+    if request.start is not None:
+        runtime.prepare(pin=False)  # before the theta is checked, which loads JAX
+        learned = find(request.start)
+    if learned is not None:
+        check_start(learned, str(request.start), config.optimizer)
     run = directory.create(request.name or directory.free_name(stem(source)), config)
-    return Opened(run, config)
+    if learned is not None:
+        begin_at(run, learned, str(request.start))
+    return Opened(run, config, note="" if learned is None else f"begins at theta of {request.start}, {learned.origin}")
+
+
+def begin_at(run: RunDirectory, learned: Pretrained, source: str) -> None:
+    """Makes a new run begin at a theta. Raises UserError where it cannot be written."""
+    origin = f"at theta of {source} ({learned.origin})"
+    try:
+        pretrained.save(run.start_file, learned._replace(optimizer=run.config().optimizer, origin=origin))
+    except OSError as error:
+        directory.discard(run)
+        raise UserError(f"cannot write {run.start_file}: {files.explain(error)}") from None
 
 
 def resume(request: Request) -> Opened:
