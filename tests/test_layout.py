@@ -30,7 +30,9 @@ CLUSTER = {  # sub-package of cluster -> sub-packages of cluster it may import
 }
 LIBRARIES = {  # library -> whether a file may import it
     "ray": lambda path: path.parts[0] == "cluster",
-    "msgpack": lambda path: path in (Path("common/messages.py"), Path("common/checkpoint.py")),
+    "msgpack": lambda path: (
+        path in (Path("common/messages.py"), Path("common/checkpoint.py"), Path("common/pretrained/flax_file.py"))
+    ),
     "prometheus_client": lambda path: path.parts[:2] == ("cluster", "monitoring"),
     "tensorflow": lambda path: False,
     "pickle": lambda path: False,
@@ -42,6 +44,7 @@ JSON_OR_TOML = {  # modules that parse or write JSON or TOML, outside of which s
     "common/config/identity.py",
     "common/configfile.py",
     "common/data/class_store.py",
+    "common/pretrained/safetensors_file.py",
     "common/update_record.py",
     "learner/journal.py",
     "learner/lineage.py",

@@ -157,8 +157,21 @@ def of_file(path: Path, request: Request) -> Subject:
         )
     theta, optimizer, _ = pretrained.load(path)
     tasks = request.tasks or DEFAULT
-    config = replace(absolute(configfile.load(tasks, request.overrides)), optimizer=optimizer)
-    return Subject(results_directory(f"{path.stem}-on-{stem(tasks)}", config), config, theta, None)
+    config = absolute(configfile.load(tasks, request.overrides))
+    config = replace(config, optimizer=as_asked(optimizer, config, request.overrides))
+    return Subject(results_directory(f"{pretrained.title(path)}-on-{stem(tasks)}", config), config, theta, None)
+
+
+def as_asked(optimizer: OptimizerConfig, config: Config, overrides: Sequence[str]) -> OptimizerConfig:
+    """The optimizer of a theta file, for celo2 with the keys that theta does not decide, if --set gives them.
+
+    A published theta of celo2 says neither its rate nor whether it is orthogonalized.
+    """
+    if optimizer.family != config.optimizer.family or optimizer.family != "celo2":
+        return optimizer
+    asked = {override.partition("=")[0].strip() for override in overrides}
+    free = [key for key in ("learning_rate", "orthogonalize") if f"optimizer.{key}" in asked]
+    return replace(optimizer, **{key: getattr(config.optimizer, key) for key in free})
 
 
 def of_run(request: Request, *, learned: bool) -> Subject:

@@ -16,7 +16,7 @@ from cluster.report.torch_export import torch_source
 from common import pretrained
 from common.config import OptimizerConfig
 from common.errors import UserError
-from common.pretrained import Pretrained
+from common.pretrained import Pretrained, safetensors_file
 
 # Nothing but numbers and checked names is pasted into this text: `origin` and the path come from files and users.
 HEAD = '''"""A learned optimizer for optax.
@@ -160,7 +160,7 @@ def _imports(sources: Sequence[str]) -> str:
 
 
 def write(learned: Pretrained, path: Path, framework: str = "optax") -> None:
-    """Writes a module if the path ends in `.py`, otherwise a theta file.
+    """Writes a module if the path ends in `.py`, safetensors if it ends in `.safetensors`, otherwise a theta file.
 
     Args:
       framework: "optax" or "torch": what the module needs; a theta file serves both.
@@ -176,6 +176,8 @@ def write(learned: Pretrained, path: Path, framework: str = "optax") -> None:
             path.write_text(torch_source(optimizer, theta, origin), encoding="utf-8")
         elif path.suffix == ".py":
             path.write_text(module_source(optimizer, theta, origin, path.stem), encoding="utf-8")
+        elif path.suffix == safetensors_file.SUFFIX:
+            safetensors_file.save(path, learned)
         else:
             pretrained.save(path, learned)
     except OSError as error:

@@ -1,28 +1,23 @@
 """Theta files: learned optimizers outside of run directories, and the ones that are included in the package.
 
 An included one is `NAME.theta` in this directory. `NAME.md` is its card: how it was trained, on what, how it compares.
+Read are also safetensors files, folders of a model hub that hold one, and thetas that flax has serialized.
 """
 
+import os
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from common import checkpoint, configfile
 from common.checkpoint import CorruptRecord
-from common.config import OptimizerConfig
+from common.pretrained import flax_file, safetensors_file
+from common.pretrained.learned import Pretrained as Pretrained
+from common.pretrained.learned import checked
 
 SUFFIX = ".theta"
-
-
-class Pretrained(NamedTuple):
-    """A learned optimizer."""
-
-    theta: np.ndarray  # [P] float32
-    optimizer: OptimizerConfig  # the family that theta parametrizes
-    origin: str  # a few words on where it comes from
 
 
 def names() -> list[str]:
@@ -31,9 +26,15 @@ def names() -> list[str]:
 
 
 def find(source: str) -> Path | None:
-    """The theta file of an included name, or else at a path; None if there is neither."""
+    """The theta file of an included name, or else at a path or in a folder; None if there is none."""
     path = _folder() / f"{source}{SUFFIX}" if source in names() else Path(source)
-    return path if path.is_file() else None
+    inside = path / safetensors_file.FILE
+    return path if os.path.isfile(path) else inside if os.path.isfile(inside) else None
+
+
+def title(path: Path) -> str:
+    """A name for a theta file: that of its folder where the file's own is the same for all."""
+    return path.absolute().parent.name if path.name == safetensors_file.FILE else path.stem
 
 
 def _folder() -> Path:
@@ -48,26 +49,28 @@ def save(path: Path, pretrained: Pretrained) -> None:
 
 
 def load(path: Path) -> Pretrained:
-    """Returns the content of a file that `save` wrote.
+    """Returns theta of a file that `save`, `safetensors_file.save` or flax wrote.
 
     Raises:
       UserError: it is another kind of file, or theta does not fit its optimizer or is not finite.
     """
+    if path.suffix == safetensors_file.SUFFIX:
+        return safetensors_file.load(path)
+    if path.suffix != SUFFIX and flax_file.is_flax(_head(path)):
+        return flax_file.load(path)
     record = checkpoint.load(path)
     fields = record if isinstance(record, dict) and record.get("kind") == "theta" else {}
     theta, origin = fields.get("theta"), fields.get("origin")
     if not isinstance(theta, np.ndarray) or theta.dtype != np.float32 or theta.ndim != 1 or not isinstance(origin, str):
         raise CorruptRecord(f"{path} is not a theta file: write one with outertrain export RUN -o FILE")
     optimizer = configfile.from_dict({"optimizer": fields.get("optimizer")}).optimizer
-    _check_theta(theta, optimizer, path)
-    return Pretrained(theta, optimizer, origin)
+    return checked(Pretrained(theta, optimizer, origin), path)
 
 
-def _check_theta(theta: np.ndarray, optimizer: OptimizerConfig, path: Path) -> None:
-    from common.optimizer import make_family  # loads JAX
-
-    size = make_family(optimizer).size
-    if len(theta) != size:
-        raise CorruptRecord(f"{path} has {len(theta)} numbers, and its optimizer needs {size}: export it again")
-    if not np.isfinite(theta).all():
-        raise CorruptRecord(f"{path} holds numbers that are not finite: export another version with --version N")
+def _head(path: Path) -> bytes:
+    """The first byte of a file; nothing where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(1)
+    except OSError:
+        return b""
