@@ -40,6 +40,47 @@ attach() {
     export RAY_ADDRESS RAY_AUTH_TOKEN_PATH
 }
 
+# Whether a job runs, or is suspended and may run again. Yes when Slurm does not say: its controller may be restarting.
+job_runs() {
+    local jobs
+    if jobs=$(squeue --noheader --jobs="$1" --states=RUNNING,SUSPENDED 2>&1); then
+        [ -n "$jobs" ]
+    else
+        [[ $jobs != *"Invalid job id"* ]]
+    fi
+}
+
+# Lets this job alone check who has a run, and take it: of two jobs that start together, one waits here for the other. A link
+# is made at once or not at all, on shared storage too, and names its job: if that was killed in between, its link is removed.
+lock_run() {
+    local lock owner
+    lock=$(state_of "$1")/taking
+    mkdir -p "${lock%/*}" && [ -w "${lock%/*}" ] || {
+        echo "${lock%/*} cannot be written: set OUTERTRAIN_RUNS to a folder on storage that all nodes share" >&2
+        return 1
+    }
+    until ln -s "$SLURM_JOB_ID" "$lock" 2>/dev/null; do
+        owner=$(readlink "$lock") || continue
+        if [ "$owner" = "$SLURM_JOB_ID" ] || ! job_runs "$owner"; then
+            [ "$(readlink "$lock")" != "$owner" ] || rm -f "$lock"
+        else
+            sleep 1
+        fi
+    done
+}
+unlock_run() { rm -f "$(state_of "$1")/taking"; }
+
+# Seconds until the time limit of this job, nothing where it has none.
+seconds_left() {
+    local left
+    left=$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%L 2>/dev/null | tr -d ' ') # [[days-]hours:]minutes:seconds
+    if [[ $left =~ ^(([0-9]+)-)?(([0-9]+):)?([0-9]+):([0-9]+)$ ]]; then
+        echo $(((10#${BASH_REMATCH[2]:-0} * 24 + 10#${BASH_REMATCH[4]:-0}) * 3600 + 10#${BASH_REMATCH[5]} * 60 + 10#${BASH_REMATCH[6]}))
+    elif [ -z "$left" ] && [ -n "${SLURM_JOB_END_TIME:-}" ]; then # Slurm does not answer
+        echo $((SLURM_JOB_END_TIME - $(date +%s)))
+    fi
+}
+
 # Runs a command until it ends or the shell gets a signal that it traps.
 interruptibly() { "$@" & wait $!; }
 
