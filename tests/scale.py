@@ -162,24 +162,30 @@ class OneProcess:
         return self._now - began, busy, waits
 
     def measure(self, memory: float, between: Callable[[], None]) -> Measured:
-        """Measures in chunks of a few batches, and calls `between` after each."""
+        """Measures in chunks of a few batches, and calls `between` after each.
+
+        Quantiles are medians over the chunks: other programs change the speed of this machine, and one slow chunk of a busy
+        learner would decide the quantiles of the whole.
+        """
         size = len(self._stubs)
         self.go(CYCLES // 2 * size)
         first, self._calls = self.learner.status().version, 0
         seconds = busy = 0.0
-        waits: list[float] = []
+        waits: list[list[float]] = []
         for _ in range(CHUNKS):
             passed, computed, waited = self.go(CYCLES * size // CHUNKS)
-            seconds, busy, waits = seconds + passed, busy + computed, waits + waited
+            seconds, busy = seconds + passed, busy + computed
+            waits.append(waited)
             between()
+        count = sum(map(len, waits))
         lines = [line for line in read_lines(self._run) if line["version"] > first]
         return Measured(
-            len(waits) / seconds,
+            count / seconds,
             float(np.mean([line["staleness"]["mean"] for line in lines])),
-            float(np.median(waits)),
-            float(np.percentile(waits, 99)),
+            float(np.median([np.median(chunk) for chunk in waits])),
+            float(np.median([np.percentile(chunk, 99) for chunk in waits])),
             1 - busy / seconds,
-            len(waits) / self._calls,
+            count / self._calls,
             resident() - memory,
         )
 
@@ -235,7 +241,11 @@ def simulate(point: Point, costs: Costs, mean: float) -> Outcome:
         group=point.group,
         one_core=point.aggregators > 0,
     )
-    return Simulation(scenario, 1).run(CYCLES * point.workers, CYCLES // 2 * point.workers)
+    simulation = Simulation(scenario, 1)
+    whole = simulation.run(CYCLES * point.workers, CYCLES // 2 * point.workers)
+    chunks = [simulation.run(CYCLES * point.workers // CHUNKS, 0) for _ in range(CHUNKS)]
+    middle = {name: float(np.median([getattr(c, name) for c in chunks])) for name in ("exchange_50", "exchange_99")}
+    return whole._replace(**middle)
 
 
 def compared(point: Point, mean: float, measured: Measured, simulated: Outcome) -> dict[str, Any]:

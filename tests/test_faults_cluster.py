@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -26,10 +27,13 @@ from helpers.ray_environment import Cluster, ray
 
 from cluster.actors.ray_errors import unwrap
 from cluster.actors.ray_pool import RayPool
+from cluster.cli.main import main
 from cluster.jobs import job
 from cluster.launchers import ray_cluster
 from cluster.runs import directory
+from cluster.runs.directory import RunDirectory
 from common.errors import UserError
+from learner.checkpoints import latest_checkpoint
 from learner.history import read_history
 from learner.journal import replay
 
@@ -126,6 +130,28 @@ def test_stop_after_an_interrupted_launch(surroundings: Path, cluster: Cluster) 
         until(lambda: ray_cluster.handles("half").fleet is None, 30)
         with pytest.raises(UserError, match="has no fleet because its launch was interrupted: stop it"):
             ray_cluster.scale("half", 3)
+
+
+def test_launch_that_fails_after_a_checkpoint_leaves_nothing(
+    surroundings: Path, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    arguments = ["launch", str(surroundings / "run.toml"), "--name", "fails", "--workers", "1"]
+    run, ready = RunDirectory(directory.root() / "fails"), ray_cluster.await_ready
+
+    def fail(call: Any, process: str) -> None:
+        ready(call, process)
+        if process == "fleet":
+            assert latest_checkpoint(run.path) is not None
+            raise UserError("the fleet cannot start: no reason")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ray_cluster, "await_ready", fail)
+        assert main(arguments) == 2
+    assert "the fleet cannot start: no reason" in capsys.readouterr().err
+    assert not run.path.exists() and not list(directory.root().glob(".*fails*"))
+    with ray_cluster.connected():
+        assert not ray_cluster.running("fails")
+    assert main(arguments) == 0 and main(["stop", "fails", "--now"]) == 0
 
 
 def test_cluster_frozen_worker_and_frozen_learner_lose_nothing(surroundings: Path, cluster: Cluster) -> None:

@@ -3,6 +3,7 @@
 import pytest
 from helpers.archives import write_archives
 from helpers.sources import MemorySource, quiet
+from PIL import Image
 
 from common.data.prepare import prepare
 from common.data.sources import open_source
@@ -54,6 +55,17 @@ def test_parent_of_the_archives_names_their_folder(tmp_path):
     (tmp_path / "deep").mkdir()
     write_archives(tmp_path / "deep", size=8, train=2)
     rejected(tmp_path, f"the official archives are in {tmp_path / 'deep'}: give that folder")
+
+
+@pytest.mark.parametrize("inside", ["", "train"])
+def test_parent_of_class_folders_names_their_folder(tmp_path, inside):
+    for name in ("cat", "dog"):
+        folder = tmp_path / "tiny-200" / inside / name
+        folder.mkdir(parents=True)
+        for number in range(3):
+            Image.new("RGB", (2, 2)).save(folder / f"{number}.png")
+    rejected(tmp_path, f"the class folders are in {tmp_path / 'tiny-200'}: give that folder")
+    assert open_source(str(tmp_path / "tiny-200")).classes == 2
 
 
 def test_class_store_is_used_as_it_is(tmp_path):

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from common.data.class_store import HEADER
-from common.data.image_folder import find_layout, open_image_folder
+from common.data.image_folder import Layout, find_layout, open_image_folder
 from common.data.imagenet_archives import ARCHIVE, BATCH, find_batches, open_archives
 from common.data.npz_source import Npz
 from common.data.parquet_files import has_parquet
@@ -74,8 +74,17 @@ def _open_folder(folder: Path, size: int | None) -> Source:
     if sentence := _of_folder(folder):
         raise UserError(sentence)
     if layout := find_layout(folder):
+        _check_depth(folder, layout)
         return open_image_folder(folder, layout, size)
     raise UserError(_of_others(folder))
+
+
+def _check_depth(folder: Path, layout: Layout) -> None:
+    """Raises UserError when the only class is a folder of class folders, as an unpacked archive has them."""
+    for name in layout.files["train"] if len(layout.files["train"]) == 1 else ():
+        inner = find_layout(folder / name) if (folder / name).is_dir() else None
+        if inner is not None and len(inner.files["train"]) > 1:
+            raise UserError(f"the class folders are in {folder / name}: give that folder.")
 
 
 def _of_file(path: Path) -> str:
