@@ -55,8 +55,8 @@ def test_commands_without_their_head_leave_nothing_behind(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OUTERTRAIN_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    assert main(command) == 2 and "no head of a Ray cluster answers" in capsys.readouterr().err
+    monkeypatch.setenv("RAY_ADDRESS", " 127.0.0.1:1\n")  # as files and templates leave it
+    assert main(command) == 2 and "no head of a Ray cluster answers at 127.0.0.1:1 (" in capsys.readouterr().err
     assert not list((tmp_path / "runs").glob("*"))
 
 

@@ -27,7 +27,7 @@ def find_head() -> str:
     """
     from ray._private import services
 
-    named = os.environ.get("RAY_ADDRESS") or "auto"
+    named = os.environ.get("RAY_ADDRESS", "").strip() or "auto"
     scheme, separator, _ = named.partition("://")
     if separator:
         raise UserError(
