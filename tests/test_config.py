@@ -227,7 +227,12 @@ class LaterConfig(Config):
 def of_the_format():
     """The defaults of the keys that existed when the format was defined."""
     tree = asdict(Config())
-    for section, key in (("estimator", "rp_nonfinite"), ("evaluation", "weight_decays"), ("evaluation", "rejection")):
+    later = {
+        "estimator": ("rp_nonfinite",),
+        "evaluation": ("weight_decays", "rejection"),
+        "optimizer": ("layers", "orthogonalize"),
+    }
+    for section, key in ((section, key) for section, keys in later.items() for key in keys):
         del tree[section][key]
     return tree
 
