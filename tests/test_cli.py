@@ -212,7 +212,7 @@ def test_evaluate_theta_files_of_one_name_are_told_apart(folder: Path, capsys: p
             "'nothing' is not a run, an exported theta file or an included one",
         ),
         (["evaluate", "muon", "lion"], "none of these is learned"),
-        (["evaluate", "small-conv-train", "small-conv-valid", "--cluster"], "--cluster evaluates the run"),
+        (["evaluate", "small-conv-train", "small-conv-valid", "--cluster"], "and none of these is a run: add one"),
         (["evaluate", "small-conv-train", "--baselines", "adan"], "evaluation.baselines = 'adan' is not a choice"),
         (["search", "small.toml", "--draws", "0"], "--draws 0 leaves nothing to search"),
         (["baselines", "nothing"], "'nothing' is not a run, a TOML file or a preset"),
