@@ -95,11 +95,12 @@ class InterimEvaluation:
         """
         if not self._config.evaluation.every:
             return
+        results = results_of(self._run)  # with those of this queue's jobs that a later one has collected
         if progress is not None:
             candidates.add(self._run, latest_checkpoint(self._run.path))
             left = [job for _, own in candidates.jobs_of(self._run, self._config) for job in _listed(own)]
-            job.run(left, self._results, self._pool, progress)
-        candidates.settle(self._run, self._config, self._results.by_name)
+            job.run(left, results, self._pool, progress)
+        candidates.settle(self._run, self._config, results.by_name)
 
 
 def numbers_of(comparison: Comparison, config: Config) -> dict[str, Any]:
