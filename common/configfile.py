@@ -201,6 +201,14 @@ def dump(config: Config) -> str:
     return "\n".join(lines) + "\n"
 
 
+def flat(config: Config) -> dict[str, str]:
+    """All keys with their values as TOML, such as {"outer.updates": "100"}."""
+    tree = asdict(config)
+    sections = {name: value for name, value in tree.items() if is_dataclass(getattr(config, name))}
+    root = {name: toml(value) for name, value in tree.items() if name not in sections}
+    return root | {f"{name}.{key}": toml(value) for name, keys in sections.items() for key, value in keys.items()}
+
+
 def toml(value: Any) -> str:
     """A value as TOML, in one line."""
     if isinstance(value, bool):

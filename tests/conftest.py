@@ -37,6 +37,8 @@ LONGER = {
     "test_public",
     "test_reproduce",
     "test_task",
+    "test_tensor_families",
+    "test_train_from",
     "test_unroll",
     "test_worker",
 }
@@ -52,5 +54,13 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         marked = {mark.name for mark in item.iter_markers()}
-        if item.path.stem not in LONGER and not marked & {"cluster", "extras", "faults", "slow", "slurm", "torch"}:
+        if item.path.stem not in LONGER and not marked & {
+            "cluster",
+            "extras",
+            "faults",
+            "slow",
+            "slurm",
+            "torch",
+            "tracking",
+        }:
             item.add_marker("quick")

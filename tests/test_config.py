@@ -22,6 +22,7 @@ from common.config import (
     stable_tree,
 )
 from common.config.key import Section, entries
+from common.config.tracking import TrackingConfig
 from common.errors import UserError
 
 DIGESTED = ("task", "dataset", "optimizer", "estimator", "curriculum")
@@ -142,6 +143,7 @@ CHANGED = {
     "workers": WorkersConfig(count=3),
     "evaluation": EvaluationConfig(tasks=3),
     "metrics": MetricsConfig(port=9000),
+    "tracking": TrackingConfig(project="mine"),
     "seed": 1,
 }
 
@@ -234,6 +236,7 @@ def of_the_format():
     }
     for section, key in ((section, key) for section, keys in later.items() for key in keys):
         del tree[section][key]
+    del tree["tracking"]
     return tree
 
 

@@ -286,6 +286,7 @@ def test_wrappers_of_optax_pass_the_updates_on(modules: dict[str, ModuleType], f
         "multi_transform": optax.multi_transform({"x": tx, "y": make()}, {"a": "x", "b": "y"}),
         "partition": optax.partition({"x": tx}, {"a": "x", "b": "x"}),
         "inject_hyperparams": optax.inject_hyperparams(make)(),
+        "masked": optax.masked(tx, {"a": True, "b": True}),
         "apply_if_finite": optax.apply_if_finite(tx, 3),
         "flatten": optax.named_chain(("learned", tx)),
         "MultiSteps": optax.MultiSteps(tx, every_k_schedule=1),
@@ -294,6 +295,16 @@ def test_wrappers_of_optax_pass_the_updates_on(modules: dict[str, ModuleType], f
         updates, _ = jax.jit(wrapped.update)(w, wrapped.init(w), w)
         assert jax.tree.structure(updates) == jax.tree.structure(w), name
         close(updates, expected)
+
+
+def test_rate_is_a_hyper_parameter_that_can_be_injected(modules: dict[str, ModuleType]) -> None:
+    make, w = modules["celo2"].optimizer, weights()
+    injected = optax.inject_hyperparams(make)(rate=0.5, weight_decay=0.0)
+    state = injected.init(w)
+    state.hyperparams["rate"] = jnp.float32(0.25)
+    updates, _ = jax.jit(injected.update)(w, state, w)
+    expected = make(rate=0.25)
+    close(updates, expected.update(w, expected.init(w), w)[0])
 
 
 @pytest.mark.parametrize("family", FAMILIES)

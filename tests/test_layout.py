@@ -17,14 +17,15 @@ ALLOWED = {  # top-level package -> top-level packages it may import
     "cluster": {"common", "learner", "workers", "cluster"},
 }
 CLUSTER = {  # sub-package of cluster -> sub-packages of cluster it may import
-    "cli": {"cli", "launchers", "report", "jobs", "monitoring", "planning", "runs"},
+    "cli": {"cli", "launchers", "report", "jobs", "monitoring", "planning", "runs", "tracking"},
     "launchers": {"launchers", "actors", "jobs", "monitoring", "runs"},
-    "actors": {"actors", "jobs", "monitoring", "runs"},
+    "actors": {"actors", "jobs", "monitoring", "runs", "tracking"},
     "jobs": {"jobs", "runs"},
     "monitoring": {"monitoring", "runs"},
     "report": {"report", "runs"},
     "planning": {"planning"},
     "runs": {"runs"},
+    "tracking": {"tracking", "runs"},
     "api": {"api", "report", "runs"},
     "public": {"api"},
 }

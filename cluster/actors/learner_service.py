@@ -14,6 +14,7 @@ from cluster.monitoring.progress import RECENT
 from cluster.monitoring.run_status import LearnerReport
 from cluster.runs.directory import RunDirectory
 from cluster.runs.learned import first_theta
+from cluster.tracking.tracker import Tracker
 from common.config import digest
 from common.errors import UserError
 from common.optimizer import make_family
@@ -35,10 +36,13 @@ class RecentMetrics(LearnerMetrics):
     def __init__(self, before: list[UpdateRecord]):
         super().__init__()
         self.recent = deque(before, maxlen=5 * RECENT)
+        self.trackers: list[Tracker] = []
 
     def observe_update(self, record: UpdateRecord, objective: str, seconds: float) -> None:
         super().observe_update(record, objective, seconds)
         self.recent.append(record)
+        for tracker in self.trackers:
+            tracker.put(record)
 
 
 class LearnerService:
@@ -75,6 +79,8 @@ class LearnerService:
             raise
         self._metrics.start(config, lineage.identity(run.epochs))
         self._metrics.watch_disk(run.path)
+        version = self.learner.status().version
+        self._metrics.trackers += [Tracker(run, name, version) for name in config.tracking.sinks]
 
     def report(self) -> LearnerReport:
         url = f"http://{self._endpoint.address}:{self._endpoint.port}/metrics"
@@ -88,6 +94,8 @@ class LearnerService:
         finally:
             targets.remove_targets(self._run, targets.LEARNER)
             self._endpoint.close()
+            for tracker in self._metrics.trackers:
+                tracker.close()
 
 
 class RetriedOpening(Generic[T]):

@@ -11,6 +11,7 @@ from cluster.launchers import ray_cluster
 from cluster.runs import directory
 from cluster.runs.directory import exclusive
 from cluster.runs.open import Request, open_run
+from cluster.tracking.tracker import missing
 from common.errors import printable
 
 
@@ -42,8 +43,9 @@ def command(
     scaled = run.worker_target() if resume and not asked_now else None
     workers = settings.workers.count if scaled is None else scaled
     try:
-        if found := check_task(settings):
-            print(printable(found), file=sys.stderr)
+        for found in (check_task(settings), missing(settings)):
+            if found:
+                print(printable(found), file=sys.stderr)
         with exclusive(run), ray_cluster.connected(run.name, settings):
             opened.apply()
             ray_cluster.launch(run, workers, spread=not pack)

@@ -5,6 +5,7 @@ import shlex
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -18,7 +19,10 @@ from cluster.monitoring import progress
 from cluster.monitoring.run_status import RunStatus
 from cluster.runs.best import read as read_best
 from cluster.runs.directory import EVALUATION, RunDirectory, exclusive, load_theta, shell_command
+from cluster.runs.learned import find
 from cluster.runs.open import Request, newest_version, open_run
+from cluster.tracking.tracker import missing, store
+from common import pretrained
 from common.config import Config
 from common.errors import UserError
 from learner.history import read_history
@@ -65,8 +69,9 @@ def train(request: Request, mode: Mode) -> int:
             if opened.note:
                 show.say(opened.note)
             show.say(f"run {run.name}: {config.outer.updates} outer updates, results in {run.path}")
-            if found := check_task(config):
-                show.say(found)
+            for found in (check_task(config), missing(config)):
+                if found:
+                    show.say(found)
             work(run, config, mode, interrupt, show)
         except UserError:
             opened.undo()
@@ -179,7 +184,19 @@ def conclude(run: RunDirectory, config: Config, show: console.Display) -> dict[s
             f"best: {best.sentence()}; `{shell_command('export', run.name, '--version', 'best')} -o FILE` takes it"
         )
     show.say(f"report: {page}")
+    for problem in store(run, artifacts(run)):
+        show.say(problem)
     return facts
+
+
+def artifacts(run: RunDirectory) -> list[Path]:
+    """The files that trackers receive at the end: the report, the configuration, and theta as a theta file."""
+    if not run.config().tracking.sinks:
+        return []
+    path = run.path / "tracking" / "learned.theta"
+    path.parent.mkdir(exist_ok=True)
+    pretrained.save(path, find(str(run.path)))
+    return [run.page, run.config_file, path]
 
 
 def first_update(run: RunDirectory, began: float) -> float | None:

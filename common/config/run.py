@@ -8,6 +8,7 @@ from common.config.key import Key, Section, require
 from common.config.optimizer import OptimizerConfig
 from common.config.outer import CurriculumConfig, EstimatorConfig, OuterConfig
 from common.config.system import EvaluationConfig, MetricsConfig, WorkersConfig
+from common.config.tracking import TrackingConfig
 from common.wire_checks import MAX_PAIRS
 
 
@@ -27,6 +28,7 @@ class Config(Section):
     workers: WorkersConfig = field(default_factory=WorkersConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     metrics: MetricsConfig = field(default_factory=MetricsConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
