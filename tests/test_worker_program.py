@@ -45,16 +45,17 @@ class Learner:
         return pack_reply(Reply(None, 1, 0, self.digest, theta, self.calls > 3, 1.0))
 
 
-@pytest.mark.parametrize("use, reversed", [("merged", 1), ("es", 0)])
-def test_program_compiles_everything_once_before_a_sample(use: str, reversed: int) -> None:
+@pytest.mark.parametrize("use, used", [("merged", [0, 1, 1]), ("es", [1, 0, 0])])
+def test_program_compiles_everything_once_before_a_sample(use: str, used: list[int]) -> None:
     learner = Learner()
     program = TrainingProgram(replace(CONFIG, estimator=EstimatorConfig(use=use)), "w0", learner)
     learner.digest = program._worker.digest
     unroll = program._worker.sampler.unroll
-    compiled = [f._cache_size() for f in (unroll.start, unroll._forward, unroll._reverse)]
-    assert compiled[0] >= 1 and compiled[1:] == [1, reversed] and learner.calls == 0
+    functions = (unroll.start, unroll._forward, unroll._on_tape, unroll._reverse)
+    compiled = [f._cache_size() for f in functions]
+    assert compiled[0] >= 1 and compiled[1:] == used and learner.calls == 0
     assert [program.step() for _ in range(4)] == [True, True, True, False]
-    assert [f._cache_size() for f in (unroll.start, unroll._forward, unroll._reverse)] == compiled
+    assert [f._cache_size() for f in functions] == compiled
 
 
 def test_program_computes_jobs_with_and_without_training() -> None:
