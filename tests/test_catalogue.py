@@ -45,7 +45,8 @@ def test_parsed_results_write_the_same_json(name):
 def tiny(monkeypatch):
     """Scales of a few seconds."""
     grid = Grid(3, 0.1, [2, 6], 2)
-    monkeypatch.setattr(fig2, "TOY", replace(fig2.TOY, momenta=61, drawn=5, steps=[5, 50]))
+    for toy in ("TOY", "TOY_RATE"):
+        monkeypatch.setattr(fig2, toy, replace(getattr(fig2, toy), points=61, drawn=5, steps=[5, 50]))
     monkeypatch.setattr(fig2, "ADAM", replace(fig2.ADAM, rates=5, steps=8, problems=3))
     short = {"windows": [2, 6], "total": 200, "seeds": 2, "gradients": [2], "problems": 2, "rates": [0.001, 0.01]}
     scales = {

@@ -31,6 +31,11 @@ def results(first, last, starts=5):
     return [*trainings, *pairs]
 
 
+def test_pairs_are_measured_with_the_outer_batches_of_the_training():
+    unroll = fig4.unroll_of(("mini", "estimator.outer_batches=3"))
+    assert unroll.outer_loss.outer_batches == 3
+
+
 def test_log_ratio_is_the_median_over_coordinates():
     random = np.random.default_rng(0)
     scale = np.array([[1e3] * 5, [1.0] * 5])  # rp is a thousand times wider

@@ -6,6 +6,7 @@ after it with steps three times as long (the output layer times 3), at the edge 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ from workers.figures.figure import (
     Kind,
     Outcome,
     Results,
+    Settings,
     Train,
     config_of,
     evaluator_of,
@@ -31,6 +33,7 @@ from workers.figures.figure import (
     rounded,
 )
 from workers.figures.statistics import bootstrap, every, mean, word
+from workers.unroll import OuterLoss, Unroll
 
 CLAIM = "The variance of rp grows from far below to far above that of es, which stays as it is."
 NEEDS = ("fig5",)
@@ -97,6 +100,7 @@ def perform(job: Job, train: Train) -> Job:
     """Variances per coordinate over pairs of fresh problems, and their ratio."""
     assert isinstance(job, PairsJob)
     evaluator, theta = evaluator_of(job.settings), decode(job.theta)
+    unroll = unroll_of(job.settings)
     sigma, random = evaluator.config.estimator.sigma, streams.generator(streams.PAIRS, job.window)
     rp, es = [], []
     for k in range(job.pairs):
@@ -104,12 +108,19 @@ def perform(job: Job, train: Train) -> Job:
         problem, state, _ = evaluator.start(start)
         perturbation = Perturbation(theta, random.standard_normal(len(theta)), sigma)
         truncation = Truncation(problem, state, state, job.window)
-        pair = antithetic_pair(evaluator.unroll(LEARNED), perturbation, truncation, with_rp=True)
+        pair = antithetic_pair(unroll, perturbation, truncation, with_rp=True)
         assert pair.rp is not None and pair.es is not None
         rp.append(pair.rp)
         es.append(pair.es)
     pairs = np.stack([np.stack(rp), np.stack(es)], axis=1)  # [pairs, 2, P]
     return described(job, pairs)
+
+
+@lru_cache(maxsize=1)
+def unroll_of(settings: Settings) -> Unroll:
+    """The unroll of the training's samples, whose outer loss has the training's own number of outer batches."""
+    config, task = config_of(settings), evaluator_of(settings).task
+    return Unroll(task, make_family(config.optimizer), OuterLoss.of(config.estimator), config.workers.segment)
 
 
 def described(job: Job, pairs: np.ndarray) -> Pairs:

@@ -62,25 +62,29 @@ class Grid(NamedTuple):
     problems: int = 1
 
 
-def jobs(settings: Settings, theta: str, across: Grid, plane: Grid) -> list[Job]:
-    """Slices through theta on several problems, and the rows of a plane on one."""
-    listed: list[Job] = []
-    for k in range(across.problems):
-        one = SliceJob(label=f"slice{k}", settings=settings, theta=theta, problem=k, **across._asdict())
-        listed.append(one.named())
-    for r in range(plane.points):
-        row = PlaneJob(
-            label=f"plane{r}",
+def slices(settings: Settings, theta: str, grid: Grid) -> list[Job]:
+    """Slices through theta, one for each problem."""
+    return [
+        SliceJob(label=f"slice{k}", settings=settings, theta=theta, problem=k, **grid._asdict()).named()
+        for k in range(grid.problems)
+    ]
+
+
+def rows(settings: Settings, theta: str, grid: Grid) -> list[Job]:
+    """The rows of a plane through theta on one problem."""
+    return [
+        PlaneJob(
+            label=f"plane{row}",
             settings=settings,
             theta=theta,
             problem=0,
-            row=r,
-            points=plane.points,
-            width=plane.width,
-            steps=plane.steps,
-        )
-        listed.append(row.named())
-    return listed
+            row=row,
+            points=grid.points,
+            width=grid.width,
+            steps=grid.steps,
+        ).named()
+        for row in range(grid.points)
+    ]
 
 
 def perform(job: LandscapeJob) -> Job:
@@ -101,7 +105,7 @@ def directions(job: LandscapeJob, unroll: Unroll, problem: Problem, state: Inner
 
 
 def losses_at(job: LandscapeJob, positions: list[tuple[float, float]]) -> list[list[float]]:
-    """[T, positions] mean validation loss of the first T steps, at theta moved along the two directions."""
+    """[T, positions] mean outer loss of the first T steps, at theta moved along the two directions."""
     evaluator = evaluator_of(job.settings)
     problem, state, _ = evaluator.start(UnrollJob(LEARNED, job.problem, theta=job.theta, outer_split="outer_train"))
     unroll, theta = evaluator.unroll(LEARNED), decode(job.theta)

@@ -14,37 +14,45 @@ from workers.figures.landscape import Plane, Slice
 
 def draw(results: Results) -> Figure:
     slices, planes = of_kind(results, Slice), of_kind(results, Plane)
-    titles = [
-        "a  inner loss",
-        "b  w over steps, by momentum",
-        "c  final loss over momentum",
-        "d  MLP under Adam: two projections",
-    ]
+    titles = ["a  inner loss", "b  w over steps, by momentum"]
+    titles += [f"c  {shown} over {toy.varied}" for toy in of_kind(results, Toy) for shown in ("final loss", "slope")]
+    titles += ["d  MLP under Adam: two projections"]
     titles += ["e  learned optimizer: slice"] if slices else []
     titles += [f"f  plane, T = {steps}" for steps in planes[0].steps] if planes else []
     figure, panels = plotting.panels(2, (len(titles) + 1) // 2, titles)
-    _draw_toy(panels, of_kind(results, Toy)[0])
-    _draw_adam(panels[3], next(adam for adam in of_kind(results, Adam) if adam.projection is not None))
+    left = iter(panels)
+    toys = of_kind(results, Toy)
+    _draw_paths(next(left), next(left), toys[0])
+    for toy in toys:
+        _draw_toy(next(left), next(left), toy)
+    _draw_adam(next(left), next(adam for adam in of_kind(results, Adam) if adam.projection is not None))
     if slices:
-        _draw_slice(panels[4], slices[0])
+        _draw_slice(next(left), slices[0])
     if planes:
-        _draw_planes(panels[5:], planes)
+        _draw_planes(list(left), planes)
     return figure
 
 
-def _draw_toy(panels: Sequence[Axes], toy: Toy) -> None:
+def _draw_paths(loss: Axes, paths: Axes, toy: Toy) -> None:
     w = np.linspace(-1.4, 4.4, 300)
-    panels[0].plot(w, (w - 4) * (w - 3) * w**2, color=plotting.INK)
-    panels[0].plot(-1.2, 5.2 * 4.2 * 1.44, "*", color=plotting.PALETTE[1], markersize=12)
-    plotting.label(panels[0], "w", "loss")
+    loss.plot(w, (w - 4) * (w - 3) * w**2, color=plotting.INK)
+    loss.plot(-1.2, 5.2 * 4.2 * 1.44, "*", color=plotting.PALETTE[1], markersize=12)
+    plotting.label(loss, "w", "loss")
     for k, path in enumerate(toy.path):
-        panels[1].plot(path, color=plotting.shade(len(toy.path) - 1 - k, len(toy.path)), linewidth=0.7)
-    plotting.label(panels[1], "inner step", "w (yellow: no momentum)")
-    momenta = np.linspace(0, toy.highest, toy.momenta)
-    for k, (steps, final) in enumerate(zip(toy.steps, toy.final)):
-        panels[2].plot(momenta, final, color=plotting.shade(k, len(toy.steps)), linewidth=0.9, label=f"T = {steps}")
-    panels[2].set_xlim(0.4, 1)
-    plotting.label(panels[2], "momentum", "loss after T steps")
+        paths.plot(path, color=plotting.shade(len(toy.path) - 1 - k, len(toy.path)), linewidth=0.7)
+    plotting.label(paths, "inner step", "w (yellow: no momentum)")
+
+
+def _draw_toy(losses: Axes, slopes: Axes, toy: Toy) -> None:
+    for k, (steps, final, slope) in enumerate(zip(toy.steps, toy.final, toy.slope)):
+        style = {"color": plotting.shade(k, len(toy.steps)), "linewidth": 0.9}
+        losses.plot(toy.values(), final, label=f"T = {steps}", **style)
+        slopes.plot(toy.values(), np.maximum(np.asarray(slope, float), 1e-6), **style)
+    slopes.set_yscale("log")
+    for axes in (losses, slopes):
+        axes.set_xlim(max(toy.lowest, 0.4 * toy.highest), toy.highest)
+    plotting.label(losses, toy.varied, "loss after T steps")
+    plotting.label(slopes, toy.varied, "absolute derivative of that loss")
 
 
 def _draw_adam(axes: Axes, adam: Adam) -> None:
