@@ -1,12 +1,15 @@
 """The one plotting style: figures of the paper, and the pictures of the report. Importing it loads matplotlib."""
 
 from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
 from typing import Any, Final
 
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from PIL import Image
 
 BLUE, VERMILION, GREEN, PURPLE, SKY, ORANGE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"
 VIOLET, BROWN, GREY = "#6639ba", "#8A6D00", "#57606a"  # the line above is Okabe and Ito's: safe for colour blindness
@@ -68,7 +71,7 @@ INK, LINE, FAINT = "#24292f", "#8c959f", "#d8dee4"  # of text, of axes, of the g
 
 def panels(rows: int, columns: int, titles: Sequence[str]) -> tuple[Figure, list[Axes]]:
     """A figure with a grid of axes, one title each; those beyond the titles are hidden."""
-    figure = Figure(figsize=(4.6 * columns, 3.4 * rows), dpi=130, layout="constrained")
+    figure = Figure(figsize=(4.6 * columns, 3.4 * rows), dpi=100, layout="constrained")
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes, title in zip(grid, titles):
         axes.set_title(title, fontsize=10, color=INK, loc="left")
@@ -76,6 +79,14 @@ def panels(rows: int, columns: int, titles: Sequence[str]) -> tuple[Figure, list
     for axes in grid[len(titles) :]:
         axes.set_visible(False)
     return figure, grid
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a figure as a PNG of 128 colours, a third as large as one of all colours."""
+    drawn = BytesIO()
+    figure.savefig(drawn, format="png")
+    with Image.open(drawn) as image:
+        image.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(path, format="png", optimize=True)
 
 
 def single(x: str, y: str) -> tuple[Figure, Axes]:

@@ -1,6 +1,10 @@
 """The plotting style: panels, and axes that become logarithmic when the data are wide."""
 
-from common.plotting import COLOURS, NAMES, PALETTE, label, log_if_wide, panels, shade, single
+from pathlib import Path
+
+from PIL import Image
+
+from common.plotting import COLOURS, NAMES, PALETTE, label, log_if_wide, panels, save, shade, single
 
 
 def test_panels_beyond_the_titles_are_hidden() -> None:
@@ -30,3 +34,14 @@ def test_log_if_wide_changes_the_scale_beyond_a_factor_of_five() -> None:
 def test_palette_and_shades_are_distinct() -> None:
     assert len(set(PALETTE)) == len(PALETTE)
     assert len({shade(k, 5) for k in range(5)}) == 5 and NAMES.keys() <= COLOURS.keys()
+
+
+def test_saved_figure_is_small_and_has_few_colours(tmp_path: Path) -> None:
+    figure, axes = panels(2, 2, ["a", "b", "c"])
+    for one in axes[:3]:
+        for k in range(30):
+            one.plot([0, k], color=shade(k, 30))
+    save(figure, tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.size == (920, 680) and len(image.convert("RGB").getcolors()) <= 128
+    assert (tmp_path / "a.png").stat().st_size < 150_000

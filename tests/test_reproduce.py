@@ -6,6 +6,7 @@ import types
 from dataclasses import dataclass
 
 import pytest
+from matplotlib.figure import Figure
 
 from cluster.cli.interrupt import Interrupted
 from cluster.jobs import figures
@@ -13,11 +14,6 @@ from cluster.jobs.figures import Setting
 from cluster.jobs.job import InProcessPool
 from workers.figures import catalogue
 from workers.figures.figure import Job, Kind, Outcome
-
-
-class Picture:
-    def savefig(self, path):
-        path.write_bytes(b"picture")
 
 
 def toy(name, needs=(), offset=0):
@@ -43,7 +39,7 @@ def toy(name, needs=(), offset=0):
     module.jobs, module.perform = jobs, lambda job, train: Number.of(job)
     module.outcome = lambda results: Outcome(True, f"{sum(result.value for result in results)} in all.")
     pictures = types.ModuleType(f"workers.figures.pictures.{name}")
-    pictures.draw = lambda results: Picture()
+    pictures.draw = lambda results: Figure()
     return module, pictures
 
 

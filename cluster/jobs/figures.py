@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from cluster.jobs import job
 from cluster.jobs.job import Job, Json, Pool, Results
-from common import files
+from common import files, plotting
 from workers.figures import catalogue
 
 FigureProgress = Callable[[str, int, int], None]  # (figure, jobs done, jobs in all); an exception ends the command
@@ -57,5 +57,5 @@ def conclude(name: str, results: Sequence[Json], folder: Path) -> dict[str, Any]
     outcome = catalogue.outcome(name, results)
     record = {"figure": name, "claim": catalogue.claim(name), **outcome._asdict()}
     files.replace(folder / f"{name}.json", json.dumps(record, indent=1) + "\n")
-    catalogue.draw(name, results).savefig(folder / f"{name}.png")
+    plotting.save(catalogue.draw(name, results), folder / f"{name}.png")
     return record
