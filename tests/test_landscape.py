@@ -9,7 +9,7 @@ from workers.evaluation.comparison import LEARNED
 from workers.evaluation.jobs import UnrollJob, encode
 from workers.figures import fig2
 from workers.figures.figure import config_of, evaluator_of
-from workers.figures.landscape import Grid, Slice, bending, directions, jobs, losses_at
+from workers.figures.landscape import Grid, Slice, bending, directions, losses_at, rows, slices
 
 QUADRATIC = ("mini", "task.family=quadratic", "optimizer.family=sgd", "task.inner_steps=20", "curriculum.end=20")
 
@@ -17,7 +17,8 @@ QUADRATIC = ("mini", "task.family=quadratic", "optimizer.family=sgd", "task.inne
 @pytest.fixture(scope="module")
 def across():
     theta = encode(initial_theta(config_of(QUADRATIC)))
-    return jobs(QUADRATIC, theta, Grid(3, 0.1, [2, 6], 1), Grid(3, 0.1, [2, 6]))
+    grid = Grid(3, 0.1, [2, 6])
+    return [*slices(QUADRATIC, theta, grid), *rows(QUADRATIC, theta, grid)]
 
 
 def test_directions_are_orthonormal(across):

@@ -213,13 +213,14 @@ def roughness(losses: Sequence[float]) -> float:
 
 def outcome(results: Results) -> Outcome:
     parts, decisions = [], list[Decision]()
-    for toy in of_kind(results, Toy):
+    for toy in toys(results):
         jumps = [roughness(final) for final in toy.final]
-        first, last = (float(np.max(np.asarray(slope, float))) for slope in (toy.slope[0], toy.slope[-1]))
+        gap = np.diff(toy.values())[0]
+        steepest = [np.abs(np.diff(final)).max() / gap for final in (toy.final[0], toy.final[-1])]
         parts.append(
-            f"toy: between values of the {toy.varied} {np.diff(toy.values())[0]:.2g} apart the final loss jumps by at most "
-            f"{jumps[0]:.1%} of its range after {toy.steps[0]} steps, by {jumps[-1]:.0%} after {toy.steps[-1]}; the largest "
-            f"derivative grows from {first:.2g} to {last:.2g}"
+            f"toy: between values of the {toy.varied} {gap:.2g} apart the final loss jumps by at most "
+            f"{jumps[0]:.1%} of its range after {toy.steps[0]} steps, by {jumps[-1]:.0%} after {toy.steps[-1]}, and its largest "
+            f"slope grows from {steepest[0]:.2g} to {steepest[1]:.2g}"
         )
         decisions.append(bool(jumps[-1] > 10 * jumps[0]))
     growth = drift(results)
@@ -235,6 +236,11 @@ def outcome(results: Results) -> Outcome:
         )
         decisions.append(ratio.above(1))
     return Outcome(every(decisions), "; ".join(parts) + ".")
+
+
+def toys(results: Results) -> list[Toy]:
+    """Over the momentum, then over the learning rate."""
+    return sorted(of_kind(results, Toy), key=lambda toy: toy.varied != TOY.varied)
 
 
 def drift(results: Results) -> Interval:

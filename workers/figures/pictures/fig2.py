@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from common import plotting
-from workers.figures.fig2 import Adam, Toy
+from workers.figures.fig2 import Adam, Toy, toys
 from workers.figures.figure import Results, of_kind
 from workers.figures.landscape import Plane, Slice
 
@@ -15,15 +15,14 @@ from workers.figures.landscape import Plane, Slice
 def draw(results: Results) -> Figure:
     slices, planes = of_kind(results, Slice), of_kind(results, Plane)
     titles = ["a  inner loss", "b  w over steps, by momentum"]
-    titles += [f"c  {shown} over {toy.varied}" for toy in of_kind(results, Toy) for shown in ("final loss", "slope")]
+    titles += [f"c  {shown} over {toy.varied}" for toy in toys(results) for shown in ("final loss", "slope")]
     titles += ["d  MLP under Adam: two projections"]
     titles += ["e  learned optimizer: slice"] if slices else []
     titles += [f"f  plane, T = {steps}" for steps in planes[0].steps] if planes else []
-    figure, panels = plotting.panels(2, (len(titles) + 1) // 2, titles)
+    figure, panels = plotting.panels(3, (len(titles) + 2) // 3, titles)
     left = iter(panels)
-    toys = of_kind(results, Toy)
-    _draw_paths(next(left), next(left), toys[0])
-    for toy in toys:
+    _draw_paths(next(left), next(left), toys(results)[0])
+    for toy in toys(results):
         _draw_toy(next(left), next(left), toy)
     _draw_adam(next(left), next(adam for adam in of_kind(results, Adam) if adam.projection is not None))
     if slices:
