@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from helpers.records import LINE, record
 
+from cluster.cli import train
 from cluster.runs import directory
 from cluster.runs.directory import RunDirectory
 from cluster.tracking import tracker
@@ -183,3 +184,14 @@ def test_numbers_that_are_not_finite_are_left_out() -> None:
 def test_impossible_trackers_are_rejected(override: str, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         load("quickstart", [override])
+
+
+def test_theta_that_cannot_be_written_is_left_out(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(train, "find", lambda target: None)
+    monkeypatch.setattr(train.pretrained, "save", full)
+    assert train.artifacts(run) == [run.page, run.config_file]
+    monkeypatch.setattr(train.pretrained, "save", lambda *_: None)
+    assert train.artifacts(run)[2:] == [run.path / "tracking" / "learned.theta"]

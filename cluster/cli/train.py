@@ -190,12 +190,15 @@ def conclude(run: RunDirectory, config: Config, show: console.Display) -> dict[s
 
 
 def artifacts(run: RunDirectory) -> list[Path]:
-    """The files that trackers receive at the end: the report, the configuration, and theta as a theta file."""
+    """The files that trackers receive at the end: report, configuration, and theta as a theta file, if it can be written."""
     if not run.config().tracking.sinks:
         return []
     path = run.path / "tracking" / "learned.theta"
-    path.parent.mkdir(exist_ok=True)
-    pretrained.save(path, find(str(run.path)))
+    try:
+        path.parent.mkdir(exist_ok=True)
+        pretrained.save(path, find(str(run.path)))
+    except OSError:  # the run is complete, and its checkpoint holds theta
+        return [run.page, run.config_file]
     return [run.page, run.config_file, path]
 
 
