@@ -147,8 +147,10 @@ def first_update(rounds: int) -> Measured:
     for _ in range(rounds + 1):
         with temporary_runs():
             command = [sys.executable, "-m", "cluster.cli.main", "train", "--updates", "1", "--no-evaluate", "--json"]
-            out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-            values.append(float(json.loads(out.splitlines()[-1])["seconds_to_first_update"]))
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise RuntimeError(done.stderr.strip().rpartition("\n")[2])
+            values.append(float(json.loads(done.stdout.splitlines()[-1])["seconds_to_first_update"]))
     return Measured(values[1:], {"cold_or_first": values[0], "load": os.getloadavg()[0]})
 
 
