@@ -38,6 +38,7 @@ LONGER = {
     "test_reproduce",
     "test_task",
     "test_tensor_families",
+    "test_trace_cache",
     "test_train_from",
     "test_unroll",
     "test_worker",

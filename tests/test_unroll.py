@@ -1,6 +1,7 @@
 """The unroll engine against a plain loop with optax, differentiated by JAX, in float64."""
 
 import doctest
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -222,14 +223,16 @@ def test_conv_keeps_outputs_and_cotangents_of_its_layers(monkeypatch):
     monkeypatch.setattr(segment, "SMALL", 0)
     unroll, problem = Unroll(tasks.task("conv"), family_of("sgd"), OuterLoss(), SEGMENT), tasks.problem("conv")
     state = unroll.start(problem, jax.random.key(0))
-    shapes = [x.shape for x in segment.activation_shapes(unroll.step, problem, state)]
+    shapes = [
+        x.shape for x in jax.eval_shape(partial(segment.activation_rows, unroll.step), problem, state.w, state.step)
+    ]
     first, second = (1, 3, 4, 4, 4), (1, 4, 4, 4, 4)  # [pieces, C, H, W, b]; no derivative reads the first's cotangent
     assert sorted(s for s in shapes if len(s) == 5) == [first, second, second]
 
 
 def test_activations_of_a_task_are_traced_once(monkeypatch):
-    calls, traced = [], segment.activation_shapes
-    monkeypatch.setattr(segment, "activation_shapes", lambda *arguments: calls.append(1) or traced(*arguments))
+    calls, traced = [], segment.activation_rows
+    monkeypatch.setattr(segment, "activation_rows", lambda *arguments: calls.append(1) or traced(*arguments))
     unroll, problem = Unroll(tasks.task("mlp"), family_of("sgd"), OuterLoss(), SEGMENT), tasks.problem("mlp")
     state = unroll.start(problem, jax.random.key(0))
     unroll.losses_and_grad(family_of("sgd").init(jax.random.key(1)), problem, state, 3 * SEGMENT)

@@ -137,22 +137,16 @@ def _hessian_product(step: InnerStep, problem: Problem, segment: Segment, at: ja
 
 
 def zero_tape(segment: int, state: InnerState, kept: list[jax.ShapeDtypeStruct]) -> Tape:
-    """An empty tape of one segment. Args: kept: of each step's activations, as `activation_shapes` returns them."""
+    """An empty tape of one segment. Args: kept: shapes of each step's `activation_rows`."""
     flat = ravel_pytree(state.w)[0]
     rows = jnp.zeros((segment + 1, flat.size), flat.dtype)
     model = jax.tree.map(lambda x: jnp.zeros((segment + 1, *jnp.shape(x)), jnp.result_type(x)), state.model)
     return Tape(rows, jnp.zeros_like(rows), [jnp.zeros((segment, *x.shape), x.dtype) for x in kept], model)
 
 
-def activation_shapes(step: InnerStep, problem: Problem, state: InnerState) -> list[jax.ShapeDtypeStruct]:
-    """What a tape keeps of one step's activations; nothing for families with model state."""
-    if step.task.state is not None:
-        return []
-
-    def rows(problem: Problem, w: Any, at: jax.Array) -> list[jax.Array]:
-        return _pack(_activations(jax.linearize(step.on_batch(problem, at, ()), w)[1], w))
-
-    return jax.eval_shape(rows, problem, state.w, state.step)
+def activation_rows(step: InnerStep, problem: Problem, w: Any, at: jax.Array) -> list[jax.Array]:
+    """What a tape keeps of the activations of one step, for families without model state."""
+    return _pack(_activations(jax.linearize(step.on_batch(problem, at, ()), w)[1], w))
 
 
 def _activations(derivative: Any, w: Any) -> list[jax.Array]:

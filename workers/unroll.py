@@ -26,6 +26,13 @@ KEPT_BYTES = (
 )  # for boundary states and tapes: every tape of 500 steps of the paper's network, one tape of 10,000 steps
 ACTIVATION_BYTES = KEPT_BYTES // 3  # of one segment, at most; more are recomputed by the reverse pass
 
+Compiler = Callable[..., Any]  # (name, function, donated arguments) -> the compiled function, as `jitted`
+
+
+def jitted(name: str, function: Callable[..., Any], donated: tuple[int, ...] = ()) -> Any:
+    """The function compiled by JAX when it is called. Args: name: for those that keep functions."""
+    return jax.jit(function, donate_argnums=donated)
+
 
 class Unroll:
     """Compiled unrolls of one task family under one family of optimizers.
@@ -50,15 +57,18 @@ class Unroll:
     ((2,), 30)
     """
 
-    def __init__(self, task: TaskFamily, family: Family, outer_loss: OuterLoss, segment: int):
+    def __init__(
+        self, task: TaskFamily, family: Family, outer_loss: OuterLoss, segment: int, compiled: Compiler = jitted
+    ):
         """`segment` is the number of steps of one compiled loop, `WorkersConfig.segment`."""
         self.task, self.outer_loss, self.segment = task, outer_loss, segment
         self.step = InnerStep(task, family, outer_loss)
-        self.start = jax.jit(self.step.start)
+        self.start = compiled("start", self.step.start)
         self.reported = family.reported if family.evaluated is None else jax.jit(family.reported)
-        self._forward = jax.jit(partial(segments.forward, self.step, segment))
-        self._on_tape = jax.jit(partial(segments.forward_on_tape, self.step), donate_argnums=4)
-        self._reverse = jax.jit(partial(segments.reverse, self.step))
+        self._forward = compiled("forward", partial(segments.forward, self.step, segment))
+        self._on_tape = compiled("on_tape", partial(segments.forward_on_tape, self.step), (4,))
+        self._reverse = compiled("reverse", partial(segments.reverse, self.step))
+        self._rows = compiled("rows", partial(segments.activation_rows, self.step))
         self._blank: list[Tape] = []
         self._activations: dict[Any, list[jax.ShapeDtypeStruct]] = {}  # on a tape, by dtype: tracing them takes time
 
@@ -108,13 +118,15 @@ class Unroll:
 
     def _activations_kept(self, problem: Problem, state: InnerState) -> list[jax.ShapeDtypeStruct]:
         """What a tape keeps of one step's activations; nothing where those of a segment do not fit."""
-        shapes = segments.activation_shapes(self.step, problem, state)
+        shapes: list[jax.ShapeDtypeStruct] = []
+        if self.task.state is None:
+            shapes = self._rows.eval_shape(problem, state.w, state.step)
         return shapes if self.segment * _nbytes(shapes) <= ACTIVATION_BYTES else []
 
     def compilations(self, theta_size: int, problem: Problem, key: jax.Array) -> dict[str, Callable[[], Any]]:
         """The compiled functions of a truncation by name, as calls that run no step; slowest to compile first."""
         theta = jnp.zeros(theta_size, jnp.float32)
-        state = jax.tree.map(_zeros, jax.eval_shape(self.step.start, problem, key))
+        state = jax.tree.map(_zeros, self.start.eval_shape(problem, key))
         cotangent, tape = segments.zero_cotangent(theta, state), partial(self._blank_tape, problem, state)
         return {
             "reverse": lambda: self._reverse(theta, problem, Segment(state, tape(), 0, 1.0), cotangent),

@@ -19,9 +19,10 @@ from common.messages import GradientSample, Reply, decode_theta, pack_sample, un
 from common.optimizer import make_family
 from common.streams import PROBES
 from common.task import OpenedTask, open_task
+from workers import trace_cache
 from workers.estimators import clipped_pairs, usable_rp
 from workers.trajectory import Advance, Sampler, Trajectory
-from workers.unroll import OuterLoss, Unroll
+from workers.unroll import Compiler, OuterLoss, Unroll, jitted
 
 
 class Engine(NamedTuple):
@@ -31,10 +32,19 @@ class Engine(NamedTuple):
     unroll: Unroll
 
 
-def make_engine(config: Config) -> Engine:
-    """Raises UserError where the task or its data cannot be used."""
+def make_engine(config: Config, *, keep_traces: bool = False) -> Engine:
+    """The engine of a run.
+
+    Args:
+      keep_traces: whether traced functions are kept for other processes (`workers.trace_cache`).
+
+    Raises:
+      UserError: the task or its data cannot be used.
+    """
     task, family = open_task(config), make_family(config.optimizer)
-    return Engine(task, Unroll(task.family, family, OuterLoss.of(config.estimator), config.workers.segment))
+    compiled: Compiler | None = trace_cache.of_run(config, task.fingerprint) if keep_traces else None
+    loss, segment = OuterLoss.of(config.estimator), config.workers.segment
+    return Engine(task, Unroll(task.family, family, loss, segment, compiled or jitted))
 
 
 class Worker:

@@ -53,10 +53,10 @@ class TrainingProgram(JobProgram):
     """Computes samples, and jobs with lower priority."""
 
     def __init__(self, config: Config, uid: str, exchange: Exchange):
-        from workers.worker import Worker
+        from workers.worker import Worker, make_engine
 
         super().__init__(config)
-        self._worker = Worker(config, uid, exchange)
+        self._worker = Worker(config, uid, exchange, make_engine(config, keep_traces=True))
         runtime.compile_in_turn(self._worker.sampler.compilations())
 
     def step(self) -> bool:
