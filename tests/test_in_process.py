@@ -150,19 +150,18 @@ def test_workers_of_one_process_share_an_unroll(tmp_path: Path) -> None:
     assert len(training._workers) == 2 and len({id(worker.sampler.unroll) for worker in training._workers}) == 1
 
 
-SMALL = from_dict(
-    {
-        "task": {"family": "quadratic", "inner_steps": 12},
-        "optimizer": {"family": "sgd", "learning_rate": 0.01},
-        "curriculum": {"start": 2, "end": 6, "updates": 5},
-        "outer": {"updates": 6, "batch_samples": 3},
-        "workers": {"count": 2, "segment": 6},
-    }
-)
+SMALL_TREE = {
+    "task": {"family": "quadratic", "inner_steps": 12},
+    "optimizer": {"family": "sgd", "learning_rate": 0.01},
+    "curriculum": {"start": 2, "end": 6, "updates": 5},
+    "outer": {"updates": 6, "batch_samples": 3},
+    "workers": {"count": 2, "segment": 6},
+}
+SMALL = from_dict(SMALL_TREE)
 
 
 def test_train_for_figure_twice_gives_the_same(tmp_path: Path) -> None:
-    one, other = (train_for_figure(SMALL, [0, 3, 6], tmp_path / name) for name in "ab")
+    one, other = (train_for_figure(SMALL, [0, 3, 6], folder=tmp_path / name) for name in "ab")
     np.testing.assert_array_equal(one.theta, other.theta)
     assert [line.version for line in one.history] == [1, 2, 3, 4, 5, 6]
     np.testing.assert_array_equal(one.kept[6], one.theta)
@@ -171,7 +170,7 @@ def test_train_for_figure_twice_gives_the_same(tmp_path: Path) -> None:
 
 
 def test_train_for_figure_resumed_gives_the_same(tmp_path: Path) -> None:
-    uninterrupted = train_for_figure(SMALL, [0, 2, 6], tmp_path / "uninterrupted")
+    uninterrupted = train_for_figure(SMALL, [0, 2, 6], folder=tmp_path / "uninterrupted")
     (tmp_path / "cut").mkdir()
     training = open_training(SMALL, tmp_path / "cut")
     np.save(tmp_path / "cut" / "kept-0.npy", training.theta)
@@ -179,14 +178,38 @@ def test_train_for_figure_resumed_gives_the_same(tmp_path: Path) -> None:
         training.advance()
         if training.version == 2:
             np.save(tmp_path / "cut" / "kept-2.npy", training.theta)
-    resumed = train_for_figure(SMALL, [0, 2, 6], tmp_path / "cut")
+    resumed = train_for_figure(SMALL, [0, 2, 6], folder=tmp_path / "cut")
     np.testing.assert_array_equal(resumed.theta, uninterrupted.theta)
     np.testing.assert_array_equal(resumed.kept[2], uninterrupted.kept[2])
     assert [line.loss for line in resumed.history] == [line.loss for line in uninterrupted.history]
 
 
 def test_train_for_figure_finished_run_is_not_extended(tmp_path: Path) -> None:
-    once = train_for_figure(SMALL, [6], tmp_path)
-    again = train_for_figure(SMALL, [6], tmp_path)
+    once = train_for_figure(SMALL, [6], folder=tmp_path)
+    again = train_for_figure(SMALL, [6], folder=tmp_path)
     np.testing.assert_array_equal(once.theta, again.theta)
     assert len(again.history) == 6
+
+
+STALE = from_dict(SMALL_TREE | {"workers": {"count": 12, "segment": 6}, "outer": {"updates": 20, "batch_samples": 3}})
+
+
+def test_stale_workers_are_workers_by_batch_behind(tmp_path: Path) -> None:
+    trained = train_for_figure(STALE, [], folder=tmp_path, stale=True)
+    assert [update.staleness.mean for update in trained.history[:3]] == [0, 1, 2]
+    assert {update.staleness.mean for update in trained.history[4:]} == {4 - 1 / 3}  # the last to reply has the newest
+    fresh = train_for_figure(STALE, [], folder=tmp_path / "fresh")
+    assert {update.staleness.max for update in fresh.history} == {0}
+    assert not np.array_equal(fresh.theta, trained.theta)
+
+
+def test_stale_workers_resumed_give_the_same(tmp_path: Path) -> None:
+    uninterrupted = train_for_figure(STALE, [], folder=tmp_path / "uninterrupted", stale=True)
+    (tmp_path / "cut").mkdir()
+    for samples in (7, 18, 19):
+        training = open_training(STALE, tmp_path / "cut", stale=True)
+        for _ in range(samples):
+            training.advance()
+    resumed = train_for_figure(STALE, [], folder=tmp_path / "cut", stale=True)
+    assert [line.loss for line in resumed.history] == [line.loss for line in uninterrupted.history]
+    np.testing.assert_array_equal(resumed.theta, uninterrupted.theta)

@@ -15,7 +15,7 @@ from common.config import Config, digest
 from common.errors import UserError
 from common.exchange import Exchange
 from common.facts import Facts
-from common.messages import GradientSample, Reply, decode_theta, pack_sample, unpack_reply
+from common.messages import GradientSample, Reply, decode_theta, encode_theta, pack_reply, pack_sample, unpack_reply
 from common.optimizer import make_family
 from common.streams import PROBES
 from common.task import OpenedTask, open_task
@@ -99,6 +99,15 @@ class Worker:
         self.epoch, self.version, self.probe_rate = reply.epoch, reply.version, reply.probe_rate
         if reply.theta is not None:
             self.theta = decode_theta(reply.theta)
+
+    def held(self) -> bytes:
+        """The packed reply that has the parameters which the worker holds, for `hold`."""
+        theta = None if self.theta is None else encode_theta(self.theta)
+        return pack_reply(Reply(None, self.epoch, self.version, self.digest, theta, False, self.probe_rate))
+
+    def hold(self, reply: bytes) -> None:
+        """Continues with the parameters of this reply."""
+        self._apply(unpack_reply(reply))
 
     def sample(self) -> GradientSample:
         """One truncation of every trajectory at the newest parameters."""

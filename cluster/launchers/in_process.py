@@ -28,19 +28,24 @@ from workers.figures.figure import Trained
 from workers.worker import Worker, make_engine
 
 TURN = "turn"  # key of the auxiliary state: index of the worker whose turn is next
+HELD = ".held"  # suffix of a worker's key: the parameters that it holds
 
 
 class RoundRobin:
     """`workers.count` workers around one learner, one sample each in turn.
 
     The learner is opened with `snapshot` as its auxiliary state, which each checkpoint keeps: every trajectory, and
-    whose turn is next. Then `start` is called. A worker fetches the newest parameters before each sample, so the
-    parameters it holds are not part of its state.
+    whose turn is next. Then `start` is called.
+
+    Args:
+      stale: a worker computes its sample with the parameters of its own last reply, as workers on a cluster do, so
+        that samples are `workers.count` / `outer.batch_samples` updates old on average. By default it fetches the
+        newest ones first, and they are not part of its state.
     """
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, *, stale: bool = False):
         self.stopped = False  # the learner needs no more samples
-        self._config = config
+        self._config, self._stale = config, stale
         self._turn = 0
         self._workers: list[Worker] = []
 
@@ -53,33 +58,52 @@ class RoundRobin:
         for worker in self._workers:
             if worker.uid in snapshot:
                 worker.restore(snapshot[worker.uid])
-        self.stopped = self._next.fetch().stop
+            if worker.uid + HELD in snapshot:
+                worker.hold(snapshot[worker.uid + HELD])
+            elif self._stale:
+                worker.fetch()
+        self.stopped = self._newest.fetch().stop
 
     def snapshot(self) -> dict[str, bytes]:
-        """Called by the learner during a worker's exchange: the turn is already the next worker's."""
-        return {TURN: str(self._turn).encode(), **{worker.uid: worker.snapshot() for worker in self._workers}}
+        """Called by the learner during a worker's exchange: the turn is already the next worker's.
+
+        What that worker holds is left out. Its reply, which is still to come, has the newest parameters.
+        """
+        state = {TURN: str(self._turn).encode(), **{worker.uid: worker.snapshot() for worker in self._workers}}
+        others = [worker for worker in self._workers if self._stale and worker is not self._last]
+        return state | {worker.uid + HELD: worker.held() for worker in others}
 
     def advance(self) -> None:
-        """Computes and exchanges one sample, then fetches the parameters for the next worker."""
+        """Computes and exchanges one sample; then, unless `stale`, fetches the parameters for the next worker."""
         worker = self._next
         self._turn = (self._turn + 1) % len(self._workers)
-        worker.step()
-        self.stopped = self._next.fetch().stop
+        reply = worker.step()
+        self.stopped = (reply if self._stale else self._next.fetch()).stop
 
     @property
     def _next(self) -> Worker:
         return self._workers[self._turn]
 
     @property
+    def _last(self) -> Worker:
+        """The worker of the last exchange of a sample."""
+        return self._workers[self._turn - 1]
+
+    @property
+    def _newest(self) -> Worker:
+        """The worker that holds the newest version between calls of `advance`."""
+        return self._last if self._stale else self._next
+
+    @property
     def theta(self) -> np.ndarray:
         """[P] float32, of the newest version."""
-        theta = self._next.theta
+        theta = self._newest.theta
         assert theta is not None
         return theta
 
     @property
     def version(self) -> int:
-        return self._next.version
+        return self._newest.version
 
 
 class InProcessJobs:
@@ -129,15 +153,16 @@ class InProcessRun(InProcessJobs):
         return RunStatus(report.learner, report.records, FleetStatus(target=count, running=count))
 
 
-def train_for_figure(config: Config, keep: Sequence[int], folder: Path) -> Trained:
+def train_for_figure(config: Config, keep: Sequence[int], *, folder: Path, stale: bool = False) -> Trained:
     """Trains one run from start to end, for a figure of the paper; resumes what `folder` holds.
 
     Args:
       keep: versions whose theta is returned; 0 is the initial one.
       folder: of the run, created if it does not exist. It holds no configuration and no metrics endpoint.
+      stale: as for `RoundRobin`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    training = open_training(config, folder)
+    training = open_training(config, folder, stale=stale)
     while True:
         if training.version in keep:
             np.save(folder / f"kept-{training.version}.npy", training.theta)
@@ -148,10 +173,10 @@ def train_for_figure(config: Config, keep: Sequence[int], folder: Path) -> Train
     return Trained(training.theta, kept, read_history(folder))
 
 
-def open_training(config: Config, folder: Path) -> RoundRobin:
+def open_training(config: Config, folder: Path, *, stale: bool = False) -> RoundRobin:
     """The learner and the workers of the run in `folder`, at its newest checkpoint."""
     identity, segments = digest(config, open_task(config).fingerprint), make_family(config.optimizer).segments
-    training = RoundRobin(config)
+    training = RoundRobin(config, stale=stale)
     hooks = Hooks(auxiliary=training.snapshot)
     training.start(*open_learner(folder, config, identity, initial_theta(config), segments, hooks))
     return training

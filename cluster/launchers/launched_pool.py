@@ -9,6 +9,9 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -151,10 +154,11 @@ def read(run: RunDirectory) -> Finished:
 def perform(spec: Json, finished: Finished | None) -> Json:
     """Ray task: returns the result of a job, given the outcome of its training if it has one."""
     runtime.prepare(pin=False)  # Ray keeps the process for other tasks, and a pinned one would hold its core
+    from cluster.launchers.in_process import train_for_figure
     from workers.figures import catalogue
 
-    def trained(config: Any, keep: Any) -> Trained:
-        assert finished is not None, f"{Job.from_json(spec).name} trains, but is not of kind 'train'"
-        return finished.trained(list(keep))
-
-    return catalogue.perform(spec, trained)
+    if finished is None:  # nothing is launched for a job that trains in another way than a cluster
+        with TemporaryDirectory() as folder:
+            return catalogue.perform(spec, partial(train_for_figure, folder=Path(folder)))
+    launched = finished.trained
+    return catalogue.perform(spec, lambda config, keep, **_: launched(list(keep)))

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 from contextlib import suppress
+from functools import partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -94,6 +95,6 @@ def perform(spec: Json, folder: Path) -> Json:
     from workers.figures import catalogue
 
     run = folder / TRAINING / Job.from_json(spec).name
-    result = catalogue.perform(spec, lambda config, keep: train_for_figure(config, keep, run))
+    result = catalogue.perform(spec, partial(train_for_figure, folder=run))
     shutil.rmtree(run, ignore_errors=True)
     return result

@@ -14,7 +14,7 @@ from workers.figures.figure import Job, Trained
 R = TypeVar("R", bound=Job)
 
 
-def train(config: Config, keep: Sequence[int]) -> Trained:
+def train(config: Config, keep: Sequence[int], *, stale: bool = False) -> Trained:
     """As if trained: theta walks at random."""
     random, theta = np.random.default_rng(config.seed), initial_theta(config)
     kept = {v: (theta + 0.01 * v * random.normal(size=len(theta))).astype(np.float32) for v in keep}

@@ -17,10 +17,10 @@ The name of a job ends in a digest of everything that decides its result, so a c
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from functools import lru_cache
-from typing import Any, ClassVar, NamedTuple, Self, TypeVar
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -50,7 +50,15 @@ class Trained(NamedTuple):
     history: Sequence[UpdateRecord]
 
 
-Train = Callable[[Config, Sequence[int]], Trained]  # (config, versions whose theta to keep) -> the training
+class Train(Protocol):
+    """Trains one run from start to end."""
+
+    def __call__(self, config: Config, keep: Sequence[int], *, stale: bool = False) -> Trained:
+        """Args:
+        keep: versions whose theta is returned.
+        stale: workers compute with the parameters of their own last replies, as on a cluster, instead of the newest.
+        """
+        ...
 
 
 def key(name: str) -> Any:
