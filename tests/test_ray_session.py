@@ -1,9 +1,10 @@
 """Ray on this machine: where its files are, what is left of commands that were killed, and how it fails."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
-import psutil
 import pytest
 
 from cluster.actors import ray_head, ray_session
@@ -108,12 +109,24 @@ def test_local_inside_a_cluster_is_independent_of_it(
         assert name not in os.environ
 
 
+PROCESSES = """
+import psutil
+from cluster.actors import ray_session
+from common.config import Config
+with ray_session.local(2, "x", Config()):
+    for process in psutil.Process().children(recursive=True):
+        print(" ".join(process.cmdline()))
+"""
+
+
 @pytest.mark.cluster
-def test_local_starts_no_dashboard_and_no_monitor(unstarted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_session, "scratch_parents", lambda: [Path("/tmp")])  # sockets need a short path
-    with ray_session.local(2, "x", Config()):
-        commands = [" ".join(process.cmdline()) for process in psutil.Process().children(recursive=True)]
-    assert any("raylet" in command for command in commands) and any("gcs_server" in command for command in commands)
+def test_local_starts_no_dashboard_and_no_monitor() -> None:
+    """In a process of its own: Ray keeps the token of the first cluster that a process has used."""
+    done = subprocess.run([sys.executable, "-c", PROCESSES], capture_output=True, text=True, timeout=120)
+    commands = done.stderr.splitlines()  # where `local` sends what is printed
+    assert done.returncode == 0, done.stderr
+    assert any("raylet" in command for command in commands)
+    assert any("gcs_server" in command for command in commands)
     assert not [command for command in commands if "monitor.py" in command or "dashboard.py" in command]
 
 
