@@ -144,7 +144,8 @@ def sbatch(place: Place, **more: str) -> tuple[int, str]:
     """Runs run.sbatch. Ray's head is a step that lasts until it is cancelled."""
     place.command("hostname", "echo 127.0.0.1")
     place.command("srun", "[[ $* != *--head* ]] || { echo $$ > $CALLS.head; exec sleep 60; }")
-    place.command("scancel", "kill $(cat $CALLS.head)")
+    # On a busy machine the step may not have begun yet.
+    place.command("scancel", "until [ -s $CALLS.head ]; do sleep 0.05; done; kill $(cat $CALLS.head)")
     return place.run(f"exec bash {shlex.quote(str(DEPLOY / 'slurm' / 'run.sbatch'))} mini night", **more)
 
 
