@@ -140,6 +140,12 @@ def test_lock_where_nothing_can_be_written_is_a_sentence(place: Place) -> None:
     assert code == 1 and "cannot be written: set OUTERTRAIN_RUNS" in out
 
 
+def test_lock_where_no_link_can_be_made_is_a_sentence(place: Place) -> None:
+    place.command("ln", "exit 1")
+    code, out = place.run("lock_run night")
+    assert code == 1 and "no symbolic link can be made" in out
+
+
 def sbatch(place: Place, **more: str) -> tuple[int, str]:
     """Runs run.sbatch. Ray's head is a step that lasts until it is cancelled."""
     place.command("hostname", "echo 127.0.0.1")

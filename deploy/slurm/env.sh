@@ -53,15 +53,21 @@ job_runs() {
 # Lets this job alone check who has a run, and take it: of two jobs that start together, one waits here for the other. A link
 # is made at once or not at all, on shared storage too, and names its job: if that was killed in between, its link is removed.
 lock_run() {
-    local lock owner
+    local lock owner failed=0
     lock=$(state_of "$1")/taking
     mkdir -p "${lock%/*}" && [ -w "${lock%/*}" ] || {
         echo "${lock%/*} cannot be written: set OUTERTRAIN_RUNS to a folder on storage that all nodes share" >&2
         return 1
     }
     until ln -s "$SLURM_JOB_ID" "$lock" 2>/dev/null; do
-        owner=$(readlink "$lock") || continue
-        if [ "$owner" = "$SLURM_JOB_ID" ] || ! job_runs "$owner"; then
+        if ! owner=$(readlink "$lock"); then # it was removed just now, or none can be made here
+            ((failed += 1))
+            [ "$failed" -lt 20 ] || {
+                echo "no symbolic link can be made in ${lock%/*}: set OUTERTRAIN_RUNS to a folder on storage that has them" >&2
+                return 1
+            }
+            sleep 0.1
+        elif [ "$owner" = "$SLURM_JOB_ID" ] || ! job_runs "$owner"; then
             [ "$(readlink "$lock")" != "$owner" ] || rm -f "$lock"
         else
             sleep 1
