@@ -7,6 +7,7 @@ worker holds. The result is a packed `Reply`. Unpacking is strict: anything that
 is `Malformed`, and sizes are checked before parsing. Nothing is deserialised by pickle.
 """
 
+import hashlib
 from collections.abc import Mapping
 from enum import Enum
 from functools import lru_cache
@@ -99,6 +100,11 @@ def encode_theta(theta: np.ndarray) -> bytes:
 def decode_theta(data: bytes) -> np.ndarray:
     """Theta [P] float32, a read-only view of `data`."""
     return np.frombuffer(data, "<f4")
+
+
+def theta_sha256(theta: np.ndarray) -> str:
+    """Hex digest of theta [P] by its bytes: what results, checkpoints' lineage and cards name it by."""
+    return hashlib.sha256(encode_theta(theta)).hexdigest()
 
 
 def max_bytes(parameters: int) -> int:

@@ -1,6 +1,5 @@
 """Starts a learner on a run directory: claims the next epoch, and resumes from the newest checkpoint, or from theta."""
 
-import hashlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 from common.config import Config
 from common.errors import UserError
 from common.files import explain
+from common.messages import theta_sha256
 from learner import checkpoints, lineage
 from learner.deduplication import Deduplicator
 from learner.hooks import NO_HOOKS, Hooks
@@ -82,4 +82,4 @@ def _restored(record: dict[str, Any], fresh: State) -> tuple[State, Deduplicator
 
 def _sha256(theta: np.ndarray, found: Any) -> str | None:
     """Of the theta that a run begins with; None where it resumes."""
-    return hashlib.sha256(np.asarray(theta, "<f4").tobytes()).hexdigest() if found is None else None
+    return theta_sha256(theta) if found is None else None

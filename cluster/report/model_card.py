@@ -1,13 +1,11 @@
 """A learned optimizer as a folder that a model hub takes: theta as safetensors, and a model card."""
 
-import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-
 from cluster.report.literals import escaped
+from common.messages import theta_sha256
 from common.pretrained import safetensors_file
 from common.pretrained.learned import Pretrained
 
@@ -57,14 +55,13 @@ def write_folder(learned: Pretrained, folder: Path, facts: dict[str, str]) -> No
 
 def card(learned: Pretrained, name: str, facts: dict[str, str]) -> str:
     """The text of README.md."""
-    theta = np.asarray(learned.theta, "<f4")
     plain = name if name.isascii() and all(c.isalnum() or c in "._-" for c in name) else "FOLDER"
     return CARD.format(
         title=plain if plain != "FOLDER" else "A learned optimizer",
         folder=plain,
         family=learned.optimizer.family,
-        size=len(theta),
-        sha256=hashlib.sha256(theta.tobytes()).hexdigest(),
+        size=len(learned.theta),
+        sha256=theta_sha256(learned.theta),
         origin=escaped(learned.origin),
         optimizer=json.dumps(asdict(learned.optimizer)),
         facts="".join(f"    {escaped(key)[1:-1]:<11}{escaped(value)}\n" for key, value in facts.items()),

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from common.config import Config
+from common.messages import theta_sha256
 from workers.evaluation.results import UnrollResult, timing_prefix
 from workers.evaluation.tuning import CONSTANT, LossTable, Setting, all_settings, grid, rungs, survivors
 
@@ -101,7 +102,7 @@ def sha256(theta: str) -> str:
 
 def digest_of(theta: np.ndarray) -> str:
     """Hex digest of theta [P]: the `theta_sha256` of its results."""
-    return sha256(encode(theta))
+    return theta_sha256(theta)
 
 
 def tasks_of(config: Config) -> range:
