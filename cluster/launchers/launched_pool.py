@@ -160,5 +160,6 @@ def perform(spec: Json, finished: Finished | None) -> Json:
     if finished is None:  # nothing is launched for a job that trains in another way than a cluster
         with TemporaryDirectory() as folder:
             return catalogue.perform(spec, partial(train_for_figure, folder=Path(folder)))
+    # A launched run has stale samples as they came, so there is nothing to ask for.
     launched = finished.trained
-    return catalogue.perform(spec, lambda config, keep, **_: launched(list(keep)))
+    return catalogue.perform(spec, lambda config, keep, *, stale=False: launched(list(keep)))

@@ -38,9 +38,7 @@ def with_learner_failures(scenario: Scenario, calm: Outcome, seed: int = 0) -> t
     samples, warm_up = min(int(wanted), MOST_SAMPLES), 2 * scenario.workers + scenario.batch
     failing = Simulation(shorter, seed).run(samples, warm_up)
     whole = shorter._replace(failures=shorter.failures._replace(learner_mtbf=math.inf))
-    reference = Simulation(whole, seed).run(
-        samples, warm_up
-    )  # the same samples: workers start in step, and rates oscillate
+    reference = Simulation(whole, seed).run(samples, warm_up)  # the same samples, whose chance both runs share
     work = failing.samples_per_second * failing.seconds / reference.samples_per_second
     each = max(failing.seconds - work, 0.0) / max(failing.learner_failures, 1)
     return (failing if mtbf <= frequent else _slowed(calm, 1.0 + each / mtbf)), each

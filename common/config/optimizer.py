@@ -5,6 +5,8 @@ from typing import Annotated, ClassVar, Literal
 
 from common.config.key import Key, Section, require
 
+PER_TENSOR = ("mlp_lopt", "adafactor_mlp", "celo2")  # families of learned rules that see the shape of a tensor
+
 
 @dataclass(frozen=True)
 class OptimizerConfig(Section):
@@ -68,8 +70,8 @@ class OptimizerConfig(Section):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
-            not self.layers or self.family in ("mlp_lopt", "adafactor_mlp", "celo2"),
-            f"optimizer.layers is for mlp_lopt, adafactor_mlp and celo2: {self.family} "
+            not self.layers or self.family in PER_TENSOR,
+            f"optimizer.layers is for {', '.join(PER_TENSOR)}: {self.family} "
             + ("takes optimizer.hidden" if self.family == "mlp" else "has no layers"),
         )
         require(
