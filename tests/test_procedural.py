@@ -192,7 +192,8 @@ def test_tuned_adam_reaches_76_percent_valid_accuracy():
         accuracies.append(float(np.mean(np.argmax(scores, axis=1) == task.y_valid)))
         print(f"task {number}: rate {GRID[best[-1]]:.2g}, loss {losses[-1]:.3f}, accuracy {accuracies[-1]:.3f}")
     assert all(0 < index < len(GRID) - 1 for index in best)
-    # Rounding differs between processors and moves the accuracy of one task by a few percent; the mean of 20 moves by less than 1 %.
+    # Rounding differs between processors and compiler settings: compiled with most optimizations and with few, the accuracy of a
+    # task differs by up to 0.019, and the mean of the 20 is 0.757 and 0.758 (AVX2).
     assert abs(np.mean(accuracies) - 0.757) < 0.015
     assert 0.03 < np.std(accuracies) < 0.055
     assert round(float(np.mean(losses)), 1) == 1.1
