@@ -1,4 +1,10 @@
-"""The trackers' real libraries: what was sent is read back from TensorBoard, MLflow (files and a server) and wandb."""
+"""The trackers' real libraries: what was sent is read back from TensorBoard, MLflow (files and a server) and wandb.
+
+pip install -c deploy/constraints.txt -e '.[test,tracking]' && pip install 'mlflow>=2.16' && pytest -m tracking
+
+The server is in mlflow, not in mlflow-skinny. It is installed without the constraints: with them, pip takes a release of
+2022, because newer ones do not accept their pyarrow.
+"""
 
 import os
 import socket
