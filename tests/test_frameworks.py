@@ -1,6 +1,6 @@
 """Models of flax and equinox as tasks: dropout, batch normalization, and leaves that are no arrays.
 
-These tests need the libraries of the extra `notebook`:  pip install -e '.[test,notebook]' && pytest -m extras
+They need the extra `notebook`:  pip install -e '.[test,notebook]' && pytest -m extras tests/test_frameworks.py
 """
 
 from dataclasses import replace
