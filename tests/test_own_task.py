@@ -169,6 +169,14 @@ def no_scalar(params, batch):
     return errors**2  # here
 
 
+def nothing(params, batch):  # here
+    loss(params, batch)
+
+
+def with_extras(params, batch):
+    return loss(params, batch), {"size": 3}  # here
+
+
 def infinite(params, batch):
     return jnp.mean(jnp.abs(jnp.log(0 * batch["x"] @ params["w"])))  # here
 
@@ -227,6 +235,11 @@ MISTAKES = {
     "shape": (Task(init, wrong_shape, DATA), r"loss fails: TypeError: .*\(3,\) and \(2,\)"),
     "dtype": (Task(init, wrong_dtype, DATA), r"the loss is int32 of shape \(\), .* jnp.mean"),
     "not a scalar": (Task(init, no_scalar, DATA), r"the loss is float32 of shape \(8,\)"),
+    "nothing returned": (Task(init, nothing, DATA), "the loss is None, but a floating-point scalar is needed"),
+    "two things returned": (
+        Task(init, with_extras, DATA),
+        "the loss is a tuple, .* alone unless the loss takes a state",
+    ),
     "not finite": (Task(init, infinite, DATA), "the loss is (inf|nan) at the initial weights"),
     "gradient not finite": (Task(init, infinite_gradient, DATA), r"with respect to \['w'\] is not finite"),
     "unknown key": (Task(init, unknown_key, DATA), "the batch has no 'label': the data have the keys 'x', 'y'"),

@@ -111,6 +111,11 @@ def _check_weights(subject: Subject, w: Any) -> None:
 def _check_loss(subject: Subject, found: Any, state: Any) -> None:
     loss, after = found if state is not None else (found, None)
     at = place(subject.family.loss)
+    if not isinstance(loss, jax.ShapeDtypeStruct):
+        raise UserError(
+            f"{subject.name}: the loss is {'None' if loss is None else f'a {type(loss).__name__}'}, but a floating-point "
+            f"scalar is needed: return it, alone unless the loss takes a state ({at})"
+        )
     if loss.shape != () or not jnp.issubdtype(loss.dtype, jnp.floating):
         raise UserError(
             f"{subject.name}: the loss is {loss.dtype} of shape {loss.shape}, but a floating-point scalar of shape () is "
