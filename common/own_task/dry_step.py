@@ -48,12 +48,15 @@ def check(subject: Subject, random: np.random.Generator) -> str:
     for split in SPLITS:
         with explained(subject, family.batch, "batch"):
             batch = jax.eval_shape(lambda data, key, split=split: family.batch(data, key, split), data, batch_key)
-        with explained(subject, family.loss, "loss", batch):
+        keyless = split != "train" and getattr(batch, "key", batch) is None
+        name = "loss, called without a key as in evaluation," if keyless else "loss"
+        with explained(subject, family.loss, name, batch):
             loss = jax.eval_shape(family.loss, w, batch, *([] if state is None else [state]))
         _check_loss(subject, loss, state)
         if family.accuracy is not None and split == "test":
             with explained(subject, family.accuracy, "accuracy", batch):
-                jax.eval_shape(lambda w, batch, state: family.accuracy_of(w, batch, state), w, batch, state)
+                found = jax.eval_shape(lambda w, batch, state: family.accuracy_of(w, batch, state), w, batch, state)
+            _check_accuracy(subject, found, place(family.accuracy))
     with explained(subject, family.loss, "loss"):
         value, gradient = jax.jit(_first_loss, static_argnums=0)(family, data, w_key, batch_key)
     _check_values(subject, float(value), gradient)
@@ -126,6 +129,14 @@ def _check_loss(subject: Subject, found: Any, state: Any) -> None:
         raise UserError(
             f"{subject.name}: the model state changes its structure, shapes or dtypes ({_difference(before, after)}): the "
             f"loss must return a state like the one that init returns ({at})"
+        )
+
+
+def _check_accuracy(subject: Subject, found: Any, at: str) -> None:
+    if getattr(found, "shape", None) != ():
+        raise UserError(
+            f"{subject.name}: the accuracy is not a scalar: return the fraction of correct predictions, such as "
+            f"jnp.mean(correct) ({at})"
         )
 
 
