@@ -181,10 +181,6 @@ def always_keyed(params, batch, key):
     return loss(params, batch) * jax.random.uniform(key)  # here
 
 
-def accuracy_of_rows(params, batch):
-    return batch["y"] > 0  # here
-
-
 def infinite(params, batch):
     return jnp.mean(jnp.abs(jnp.log(0 * batch["x"] @ params["w"])))  # here
 
@@ -252,7 +248,6 @@ MISTAKES = {
         Task(init, always_keyed, DATA),
         "loss, called without a key as in evaluation, fails: TypeError",
     ),
-    "accuracy of rows": (Task(init, loss, DATA, accuracy=accuracy_of_rows), r"accuracy is not a scalar.*jnp\.mean"),
     "not finite": (Task(init, infinite, DATA), "the loss is (inf|nan) at the initial weights"),
     "gradient not finite": (Task(init, infinite_gradient, DATA), r"with respect to \['w'\] is not finite"),
     "unknown key": (Task(init, unknown_key, DATA), "the batch has no 'label': the data have the keys 'x', 'y'"),
