@@ -174,3 +174,13 @@ def test_prepare_command_counts_what_it_left_out(tmp_path, capsys):
     assert main(["data", "prepare", str(tmp_path / "in"), str(tmp_path / "store")]) == 0
     err = capsys.readouterr().err
     assert "2 images or classes were left out" in err and "one: a class with 1 images" in err and "a/x.png: " in err
+
+
+def test_hostile_image_names_are_escaped_on_the_terminal(tmp_path, capsys):
+    source = tmp_path / "source"
+    fill(source, {"one": 12, "two": 12})
+    name = "a\x1b]0;title\x07\rb.png"
+    (source / "one" / name).write_bytes(b"no image")
+    assert main(["data", "prepare", str(source), str(tmp_path / "store")]) == 0
+    told = capsys.readouterr().err
+    assert "a\\x1b]0;title\\x07\\rb.png" in told and not {"\x1b", "\x07", "\r"} & set(told)

@@ -47,6 +47,10 @@ def test_durations_and_numbers_as_text() -> None:
     assert [number(x) for x in (None, 0.012345, 12.345, 123456.0)] == ["?", "0.0123", "12.3", "123,456"]
 
 
+def test_duration_after_a_clock_was_set_back_is_unknown() -> None:
+    assert [duration(s) for s in (-5.0, float("nan"), float("inf"))] == ["?"] * 3
+
+
 def test_worker_counts_leave_out_states_without_workers() -> None:
     assert (
         worker_counts(FleetStatus(target=9, starting=1, running=7, abandoned=1), ", ")

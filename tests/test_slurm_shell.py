@@ -181,3 +181,15 @@ def test_job_of_a_run_that_another_has_is_not_started(place: Place) -> None:
     code, out = sbatch(place)
     assert code == 2 and "the run night belongs to the running job 5: cancel that one first" in out
     assert [path.name for path in state.iterdir()] == ["address"] and "outertrain" not in place.calls.read_text()
+
+
+def test_address_file_holds_any_text_as_one_word(place: Place) -> None:
+    """Jobs of the same run source the file: an address must not become a command."""
+    place.command("ray", "[ $1 != health-check ] || cp $OUTERTRAIN_RUNS/.slurm/night/address $CALLS.address")
+    place.command("outertrain", f"[ $1 != status ] || echo '{STATUS % 4}'")
+    hostile = "1.2.3.4 $(touch executed); touch 'executed'\n#"
+    sbatch(place, OUTERTRAIN_HEAD_IP=hostile)
+    (place.runs / ".slurm" / "night" / "address").write_text(Path(f"{place.calls}.address").read_text())
+    code, out = place.run('attach night; printf %s "$RAY_ADDRESS"')
+    assert code == 0 and out.startswith(hostile + ":2")
+    assert not (place.folder / "executed").exists()

@@ -41,6 +41,6 @@ def prepare_command(source: str, store: Path, size: int | None, label: str | Non
         print(f"{len(opened.rejected)} images or classes were left out, the first of them:", file=sys.stderr)
         for name, reason in sorted(opened.rejected.items())[:10]:
             print(printable(f"  {name}: {reason}"), file=sys.stderr)
-    print(f"{store}: {header.classes} classes of {header.image_shape} images", file=sys.stderr)
+    print(printable(f"{store}: {header.classes} classes of {header.image_shape} images"), file=sys.stderr)
     given = shlex.join(["--set", "dataset.source=store", "--set", f"dataset.path={store}"])
     print(f"use it with: {given}", file=sys.stderr)

@@ -1,5 +1,6 @@
 """The progress of a run in a few numbers, from the newest records of its history and the status of its fleet."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -69,8 +70,8 @@ def _per_second(records: Sequence[UpdateRecord], counts: Sequence[int]) -> float
 
 
 def duration(seconds: float | None) -> str:
-    """As text, such as "2 h 01 min"; "?" for None."""
-    if seconds is None:
+    """As text, such as "2 h 01 min"; "?" for None, and for what is no duration, as after a clock was set back."""
+    if seconds is None or not 0 <= seconds < math.inf:
         return "?"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
