@@ -18,11 +18,13 @@ import numpy as np
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
+from common.networks import winograd
+
 Weights = dict[str, jax.Array]
 
 # Size of the widest layer's columns for one piece of the batch, so that they stay in the L2 cache (1 MiB on the machine
-# of this measurement): 8 images of the paper's network, 32 of the quickstart's. Gradient of the paper's network at
-# b = 4, 8, 16, 32, 64, 128: 0.76, 0.74, 0.70, 0.67, 0.49, 0.35 of the best matrix product; 4 is worse for small layers.
+# of this measurement): 8 images of the paper's network, 32 of the quickstart's. Its gradient takes 1.37 times as long
+# with 16 images as with 8, and as long with 4, which is worse for small layers.
 PIECE_BYTES = 3 * 2**18
 MIN_PIECE = 4
 KEPT = "activation"  # name of what the derivative of the gradient reads: each layer's output and its cotangent
@@ -120,9 +122,16 @@ def _scores(spec: ConvSpec, w: Weights, images: jax.Array) -> jax.Array:
     h, wd, c = spec.image_shape
     x = images.T.reshape(h, wd, c, -1).transpose(2, 0, 1, 3)
     x = x.astype(w["linear/bias"].dtype) / 127.5 - 1
+    tiled = False  # whether the rows of x are in tile order; the average over the pixels ignores it
     for i, stride in enumerate(spec.strides):
-        convolve = _split_convolution if stride == 1 and i > 0 else partial(_column_convolution, stride)
-        x = _relu(convolve(x, w[f"conv{i}/kernel"]) + w[f"conv{i}/bias"][:, None, None, None])
+        direct = _split_convolution if stride == 1 and i > 0 else partial(_column_convolution, stride)
+        y = (winograd.convolve if tiled else direct)(x, w[f"conv{i}/kernel"])
+        if spec.strides[i + 1 :]:
+            tile = spec.strides[i + 1] == 1 and winograd.suits(y.shape[1], *spec.units[i : i + 2])
+            if tile != tiled:
+                y = winograd.to_tiles(y) if tile else winograd.from_tiles(y)
+            tiled = tile
+        x = _relu(y + w[f"conv{i}/bias"][:, None, None, None])
     return _product(w["linear/kernel"], x.mean((1, 2))) + w["linear/bias"][:, None]
 
 
@@ -133,10 +142,10 @@ def _split_convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """
     c, h, wd, b = x.shape
     o = kernel.shape[-1]
-    rows = jnp.concatenate([_shift(x, 1, 1), x, _shift(x, 1, -1)]).reshape(3 * c, h * wd * b)
+    rows = jnp.concatenate([winograd.shift(x, 1, 1), x, winograd.shift(x, 1, -1)]).reshape(3 * c, h * wd * b)
     y = _product(kernel.transpose(0, 2, 1, 3).reshape(3 * c, 3 * o), rows)
     left, middle, right = jnp.split(y.reshape(3 * o, h, wd, b), 3)
-    return _shift(left, 2, 1) + middle + _shift(right, 2, -1)
+    return winograd.shift(left, 2, 1) + middle + winograd.shift(right, 2, -1)
 
 
 def _column_convolution(stride: int, x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -191,12 +200,6 @@ def _product_backward(residuals, dy):
 
 
 _product.defvjp(lambda k, x: (lax.dot_general(k, x, (((0,), (0,)), ((), ()))), (k, x)), _product_backward)
-
-
-def _shift(x: jax.Array, axis: int, by: int) -> jax.Array:
-    """`x` shifted along `axis`, zero where nothing is shifted in."""
-    edges = [(by, -by, 0) if i == axis else (0, 0, 0) for i in range(x.ndim)]
-    return lax.pad(x, jnp.zeros((), x.dtype), edges)
 
 
 def _same(size: int, stride: int) -> tuple[int, tuple[int, int]]:
