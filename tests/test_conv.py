@@ -16,7 +16,7 @@ SMALL = [
     ConvSpec((4, 4, 3), (5, 4), (2, 2), 4),  # down to one pixel
     ConvSpec((7, 9, 1), (3, 4), (1, 2), 3),
     ConvSpec((9, 8, 2), (4, 3, 5, 2), (1, 2, 1, 2), 5),
-    ConvSpec((4, 6, 1), (16, 16, 3), (1, 1, 2), 3),  # rows in tile order, and back
+    ConvSpec((8, 3, 1), (16, 16, 3), (1, 1, 2), 3),  # rows in tile order, and back
 ]
 
 

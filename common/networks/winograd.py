@@ -17,7 +17,8 @@ from jax import lax
 ROWS = 4  # of the output in a tile; its input has two more
 # And infinity. Layers of 32 channels round 1.6 to 1.8 times as much as nine taps, with 0, 1, -1, 2, -2 2.3 to 2.7 times.
 POINTS = (0, 5 / 8, -5 / 8, 3 / 2, -3 / 2)
-MIN_CHANNELS = 16  # with 8, the transforms take longer than the multiplications that they save
+# Below, the transforms take about as long as the multiplications that they save.
+MIN_CHANNELS, MIN_HEIGHT = 16, 8
 
 
 def _others(point: float) -> list[float]:
@@ -31,8 +32,8 @@ OUTPUT = np.array([[p**i for p in POINTS] + [i == ROWS - 1] for i in range(ROWS)
 
 
 def suits(height: int, channels: int, units: int) -> bool:
-    """Whether `convolve` accepts images of this height, and is faster than nine taps for so many channels and units."""
-    return height % ROWS == 0 and min(channels, units) >= MIN_CHANNELS
+    """Whether `convolve` accepts images of this height, and is faster than nine taps for layers of this shape."""
+    return height % ROWS == 0 and height >= MIN_HEIGHT and min(channels, units) >= MIN_CHANNELS
 
 
 def to_tiles(x: jax.Array) -> jax.Array:
