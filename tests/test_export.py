@@ -46,6 +46,7 @@ FAMILIES = {
     "mlp_lopt": OptimizerConfig(family="mlp_lopt", layers=(5,)),
     "adafactor_mlp": OptimizerConfig(family="adafactor_mlp"),
     "celo2": OptimizerConfig(family="celo2", learning_rate=0.01, orthogonalize=True),
+    "mlp_muon": OptimizerConfig(family="mlp_muon", layers=(8,)),
 }
 HOSTILE = (
     'quotes """ and \'\'\'\nraise SystemExit("executed")\n"""',

@@ -1,4 +1,4 @@
-"""mlp_lopt, adafactor_mlp and celo2 against their formulas in plain NumPy, and the symmetries that these promise."""
+"""mlp_lopt, adafactor_mlp, celo2 and mlp_muon against their formulas in plain NumPy, and the symmetries that these promise."""
 
 from functools import cache, partial
 from itertools import pairwise
@@ -14,8 +14,9 @@ from common.config.identity import stable_tree
 from common.config.run import Config
 from common.errors import UserError
 from common.optimizer import make_family, usable
+from common.optimizer import mlp_muon as mlp_muon_family
 
-FAMILIES = ("mlp_lopt", "adafactor_mlp", "celo2")
+FAMILIES = ("mlp_lopt", "adafactor_mlp", "celo2", "mlp_muon")
 TIMES = np.array([1, 3, 10, 30, 100, 300, 1000, 3000, 10000, 30000, 100000])
 SHAPES = ((), (3,), (3, 2), (2, 2, 3), (2, 1, 3, 2))  # ranks 0 to 4
 
@@ -125,15 +126,41 @@ def celo2(
         x = [rms_over(f * np.ones(w.shape), axes, 1e-9) for f in x]
         d = perceptron(theta, np.stack(x, -1), (30, 8, 8, 3))[..., 0]
         if orthogonalize and w.ndim > 1:
-            d = d / (np.sqrt((d**2).sum((-2, -1), keepdims=True)) + 1e-8)
-            for _ in range(5):
-                s = d @ np.swapaxes(d, -2, -1)
-                d = 3.4445 * d + (-4.775 * s + 2.0315 * s @ s) @ d
+            d = newton_schulz(d / (np.sqrt((d**2).sum((-2, -1), keepdims=True)) + 1e-8))
         changes.append(-0.001 * rms_over(d, axes, 1e-9))
     return changes
 
 
-REFERENCES = {"mlp_lopt": mlp_lopt, "adafactor_mlp": adafactor_mlp, "celo2": celo2}
+def newton_schulz(x: np.ndarray) -> np.ndarray:
+    """Muon's iterations on a matrix of norm one."""
+    wide = x.shape[-2] <= x.shape[-1]
+    x = x if wide else np.swapaxes(x, -2, -1)
+    for _ in range(5):
+        s = x @ np.swapaxes(x, -2, -1)
+        x = 3.4445 * x + (-4.775 * s + 2.0315 * s @ s) @ x
+    return x if wide else np.swapaxes(x, -2, -1)
+
+
+def mlp_muon(theta: np.ndarray, w: np.ndarray, gradients: list[np.ndarray]) -> list[np.ndarray]:
+    m, r, changes = [0.0] * 3, [0.0] * 3, []
+    times = np.array([3, 10, 30, 100, 300, 1000, 3000, 10000, 300000])
+    for t, g in enumerate(gradients):
+        m = [d * x + (1 - d) * g for d, x in zip((0.9, 0.99, 0.999), m)]
+        r = [d * x + (1 - d) * g**2 for d, x in zip((0.9, 0.99, 0.999), r)]
+        inverse = [1 / np.sqrt(x + 1e-6) for x in r]
+        matrix = 0 * g
+        if w.ndim > 1:
+            rows = m[0].reshape(-1, w.shape[-1]) / (np.abs(m[0]).max() + 1e-10)
+            matrix = newton_schulz(rows / np.sqrt((rows**2).sum() + 1e-6)).reshape(w.shape)
+        x = [g, *(a * b for a, b in zip(m, inverse)), w, *m, *r, *inverse, matrix]
+        x = [rms_over(f, tuple(range(w.ndim)), 1e-5) for f in x]
+        x += [np.full(w.shape, time) for time in np.tanh(t / times - 1)]
+        out = perceptron(theta, np.stack(x, -1), (24, 32, 2))
+        changes.append(-0.001 * out[..., 0] * np.exp(0.001 * out[..., 1]))
+    return changes
+
+
+REFERENCES = {"mlp_lopt": mlp_lopt, "adafactor_mlp": adafactor_mlp, "celo2": celo2, "mlp_muon": mlp_muon}
 
 
 @cache
@@ -178,7 +205,7 @@ def test_orthogonalized_updates_equal_the_formula() -> None:
 def test_first_updates_are_the_numbers_by_hand() -> None:
     """All weights zero but the output biases d = 2, m = 1000: -0.001 * 2 * e for all; celo2's only depends on d's sign."""
     w = jnp.ones((2, 3))
-    for family in ("mlp_lopt", "adafactor_mlp"):
+    for family in ("mlp_lopt", "adafactor_mlp", "mlp_muon"):
         theta = np.zeros(make_family(OptimizerConfig(family=family)).size, np.float32)
         theta[-2:] = 2, 1000
         np.testing.assert_allclose(run(OptimizerConfig(family=family), theta, w, [w])[0][0], -0.002 * np.e, rtol=1e-6)
@@ -187,8 +214,10 @@ def test_first_updates_are_the_numbers_by_hand() -> None:
     np.testing.assert_allclose(run(OptimizerConfig(family="celo2"), theta, w, [w])[0][0], -0.001, rtol=1e-6)
 
 
-@pytest.mark.parametrize("family, size", [("mlp_lopt", 1762), ("adafactor_mlp", 197), ("celo2", 347)])
-def test_theta_has_the_published_size(family: str, size: int) -> None:
+@pytest.mark.parametrize(
+    "family, size", [("mlp_lopt", 1762), ("adafactor_mlp", 197), ("celo2", 347), ("mlp_muon", 866)]
+)
+def test_theta_has_the_documented_size(family: str, size: int) -> None:
     made = make_family(OptimizerConfig(family=family))
     assert made.size == size == len(made.init(jax.random.key(0))) == len(made.segments)
 
@@ -203,7 +232,9 @@ def test_rows_and_columns_may_be_permuted(family: str) -> None:
     np.testing.assert_allclose(permuted(changes[1]), others[1], rtol=2e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("family, size", [("mlp_lopt", 3e4), ("adafactor_mlp", 100.0), ("celo2", 100.0)])
+@pytest.mark.parametrize(
+    "family, size", [("mlp_lopt", 3e4), ("adafactor_mlp", 100.0), ("celo2", 100.0), ("mlp_muon", 30.0)]
+)
 def test_rescaled_gradients_give_the_same_updates(family: str, size: float) -> None:
     """Up to the floors of the roots; celo2 while all gradients are beyond one clip (0.1) and below the other (1000)."""
     config, theta = OptimizerConfig(family=family), theta_of(family)
@@ -295,3 +326,17 @@ def test_keys_of_the_families_change_no_older_digest() -> None:
 def test_option_of_another_family_is_named(options: dict, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         OptimizerConfig(**options)
+
+
+def test_orthogonal_input_is_that_of_muon_in_float32() -> None:
+    """Kernels as matrices [9 C, O], tall and wide, of tiny and large numbers; zero for zero, with finite derivatives."""
+    for shape, size in (((3, 3, 4, 6), 1e-9), ((3, 3, 1, 16), 1e6), ((2, 7), 1.0)):
+        x = tensor(shape, 5) * size
+        rows = x.reshape(-1, shape[-1])
+        want = newton_schulz(rows / np.linalg.norm(rows)).reshape(shape)
+        np.testing.assert_allclose(
+            mlp_muon_family.orthogonal(jnp.asarray(x, jnp.float32)), want, atol=2e-4 if size < 1e-6 else 5e-6
+        )
+    zero = jnp.zeros((3, 2))
+    value, slope = jax.value_and_grad(lambda x: mlp_muon_family.orthogonal(x).sum())(zero)
+    assert value == 0 and np.isfinite(slope).all()

@@ -18,7 +18,7 @@ from common.errors import UserError
 from common.optimizer import make_family
 from common.pretrained import Pretrained, safetensors_file
 
-FAMILIES = ("mlp", "sgd", "mlp_lopt", "adafactor_mlp", "celo2")
+FAMILIES = ("mlp", "sgd", "mlp_lopt", "adafactor_mlp", "celo2", "mlp_muon")
 ORIGIN = 'quotes """ \' and\n---\nlicense: none {x} \u202e'
 
 

@@ -57,6 +57,7 @@ CASES = {
     "the learned optimizer": Case("linear", "mlp"),
     "factored moments": Case("linear", "adafactor_mlp"),
     "normalized updates": Case("shallow conv", "celo2"),
+    "orthogonalized momentum": Case("shallow conv", "mlp_muon"),
     "fresh validation batches": Case("mlp", "sgd", OuterLoss("valid", 2)),
     "adam": Case("quadratic", "adam"),
     "integer states": Case("quadratic", "alternating"),

@@ -59,6 +59,7 @@ PARTS = {  # family -> modules of common/optimizer whose source it needs, in ord
     "mlp_lopt": ("perceptron", "leaves", "tensor_rule", "mlp_lopt"),
     "adafactor_mlp": ("perceptron", "leaves", "tensor_rule", "factored", "adafactor_mlp"),
     "celo2": ("perceptron", "leaves", "tensor_rule", "factored", "celo2"),
+    "mlp_muon": ("perceptron", "leaves", "tensor_rule", "mlp_muon"),
 }
 
 MLP_NOTES = """

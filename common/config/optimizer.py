@@ -5,7 +5,12 @@ from typing import Annotated, ClassVar, Literal
 
 from common.config.key import Key, Section, require
 
-PER_TENSOR = ("mlp_lopt", "adafactor_mlp", "celo2")  # families of learned rules that see the shape of a tensor
+PER_TENSOR = (
+    "mlp_lopt",
+    "adafactor_mlp",
+    "celo2",
+    "mlp_muon",
+)  # families of learned rules that see the shape of a tensor
 
 
 @dataclass(frozen=True)
@@ -15,10 +20,10 @@ class OptimizerConfig(Section):
     NAME: ClassVar[str] = "optimizer"
 
     family: Annotated[
-        Literal["mlp", "adam", "rmsprop", "sgd", "adam8", "mlp_lopt", "adafactor_mlp", "celo2"],
+        Literal["mlp", "adam", "rmsprop", "sgd", "adam8", "mlp_lopt", "adafactor_mlp", "celo2", "mlp_muon"],
         Key(
-            "mlp: the paper's per-parameter network; mlp_lopt, adafactor_mlp, celo2: later ones (docs/options.md); the others "
-            "learn hyper-parameters of hand-designed rules.",
+            "mlp: the paper's per-parameter network; mlp_muon: a smaller one that also sees the orthogonalized momentum; "
+            "mlp_lopt, adafactor_mlp, celo2: later ones (docs/options.md); the others learn hyper-parameters of hand-designed rules.",
             "An inner step of mlp takes 1.2 to 5.5 times as long as one of adam (docs/costs.md), most on small networks.",
         ),
     ] = "mlp"
@@ -54,7 +59,8 @@ class OptimizerConfig(Section):
     layers: Annotated[
         tuple[int, ...],
         Key(
-            "mlp_lopt, adafactor_mlp, celo2: units of each hidden layer. Empty: the published ones, [32, 32], [4, 4], [8, 8].",
+            "mlp_lopt, adafactor_mlp, celo2, mlp_muon: units of each hidden layer. Empty: the published ones, [32, 32], [4, 4], "
+            "[8, 8]; mlp_muon: [32].",
             "Time of the optimizer, and noise of es.",
             low=1,
         ),

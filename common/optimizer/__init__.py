@@ -11,12 +11,17 @@ import numpy as np
 import optax
 
 from common.config import Config, OptimizerConfig
-from common.optimizer import adafactor_mlp, celo2, hand_designed, mlp, mlp_lopt
+from common.optimizer import adafactor_mlp, celo2, hand_designed, mlp, mlp_lopt, mlp_muon
 from common.optimizer.drop_in import drop_in
 from common.optimizer.tensor_rule import configured
 
 # Learned rules that see the shape of a tensor. Each module has `init`, `transform`, `segments` and `HIDDEN`.
-PER_TENSOR: dict[str, Any] = {"mlp_lopt": mlp_lopt, "adafactor_mlp": adafactor_mlp, "celo2": celo2}
+PER_TENSOR: dict[str, Any] = {
+    "mlp_lopt": mlp_lopt,
+    "adafactor_mlp": adafactor_mlp,
+    "celo2": celo2,
+    "mlp_muon": mlp_muon,
+}
 
 
 class Family(NamedTuple):
