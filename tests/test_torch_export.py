@@ -16,13 +16,13 @@ from cluster.report.export import write
 from cluster.report.torch_export import torch_source
 from common.config import OptimizerConfig
 from common.errors import UserError
-from common.optimizer import make_family
-from common.optimizer.drop_in import drop_in
+from common.optimizer import make_family, usable
 from common.pretrained import Pretrained
 
 CONFIGS = {
     "whole": OptimizerConfig(),
     "ablated": OptimizerConfig(hidden=8, momentum_features=False, time_features=False),
+    "orthogonal": OptimizerConfig(family="mlp_muon", layers=(8,)),
 }
 SHAPES = ((), (7,), (3, 5), (2, 3, 4), (2, 3, 4, 5), (3, 5), (0,))
 
@@ -63,6 +63,9 @@ def test_hostile_origin_stays_a_string_for_torch(origin: str) -> None:
 
 def test_what_torch_has_or_no_module_is_refused(tmp_path: Path) -> None:
     adam = OptimizerConfig(family="adam")
+    deep = OptimizerConfig(family="mlp_muon", layers=(4, 4))
+    with pytest.raises(UserError, match=r"hidden layers \[4, 4\] cannot be exported for torch"):
+        write(Pretrained(theta_of(deep), deep, "here"), tmp_path / "my_optimizer.py", "torch")
     with pytest.raises(UserError, match="adam cannot be exported for torch"):
         write(Pretrained(theta_of(adam), adam, "here"), tmp_path / "my_optimizer.py", "torch")
     with pytest.raises(UserError, match=r"is not a \.py file"):
@@ -87,7 +90,7 @@ def test_200_steps_equal_those_of_optax_in_float64(name: str) -> None:
             p.grad = torch.tensor(g) if k != 4 else torch.tensor(g).to(memory_format=torch.channels_last)
         optimizer.step()
     with jax.enable_x64(True):
-        tx = drop_in(jnp.asarray(theta_of(config)), config.hidden, config.momentum_features, config.time_features)
+        tx = usable(config, jnp.asarray(theta_of(config)))
         tx = optax.chain(tx, optax.add_decayed_weights(-0.01), optax.scale(0.5))
         w = [jnp.asarray(x) for x in start]
         state, step = tx.init(w), jax.jit(tx.update)
@@ -171,16 +174,18 @@ def test_gradients_and_closures_are_treated_as_by_torch() -> None:
 
 
 @pytest.mark.torch
+@pytest.mark.parametrize("name", ["whole", "orthogonal"])
 @pytest.mark.parametrize("size", [1e5, 1e15, 1e30])
-def test_large_gradients_and_weights_equal_those_of_optax(size: float) -> None:
+def test_large_gradients_and_weights_equal_those_of_optax(name: str, size: float) -> None:
     import torch
 
-    config = CONFIGS["whole"]
-    g, start = np.linspace(-1, 2, 6, dtype=np.float32) * np.float32(size), np.linspace(-2, 1, 6, dtype=np.float32)
+    config = CONFIGS[name]
+    g, start = (np.linspace(*ends, 6, dtype=np.float32).reshape(2, 3) for ends in ((-1, 2), (-2, 1)))
+    g *= np.float32(size)
     p = torch.tensor(start)
     p.grad = torch.tensor(g)
     exported(config)([p]).step()
-    tx = drop_in(jnp.asarray(theta_of(config)))
+    tx = usable(config, jnp.asarray(theta_of(config)))
     updates, _ = tx.update(jnp.asarray(g), tx.init(jnp.asarray(start)), jnp.asarray(start))
     np.testing.assert_allclose(p.numpy(), start + np.asarray(updates), rtol=1e-6)
 

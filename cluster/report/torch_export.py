@@ -1,7 +1,7 @@
 """The learned optimizer as a self-contained Python module that needs torch only.
 
 The constants stand in `common.optimizer` and are written into the module as numbers; the arithmetic is that of
-`drop_in`, stated again for torch, and tests/test_torch_export.py holds the two together.
+`drop_in` and `mlp_muon`, stated again for torch, and tests/test_torch_export.py holds the two together.
 """
 
 import hashlib
@@ -13,8 +13,8 @@ import numpy as np
 from cluster.report.literals import escaped, in_lines
 from common.config import OptimizerConfig
 from common.errors import UserError
+from common.optimizer import mlp, mlp_muon
 from common.optimizer.drop_in import LARGEST_GRADIENT, LARGEST_INPUT
-from common.optimizer.mlp import DECAYS, STEP_SCALE, TIME_SCALES, segments
 
 # Upper-case names with an at-sign on both sides are replaced by numbers and escaped literals, and by nothing else.
 SOURCE = '''"""A learned optimizer for torch.
@@ -35,6 +35,8 @@ import torch
 ORIGIN = @ORIGIN@
 HIDDEN = @HIDDEN@
 MOMENTUM_FEATURES = @MOMENTUM@
+ITERATIONS = @ITERATIONS@  # that make the momentum of a matrix orthogonal; 0: it is no input
+NEWTON_SCHULZ = @NEWTON@
 TIME_SCALES = @TIMES@  # of the inputs by step
 DECAYS = @DECAYS@
 STEP_SCALE = @SCALE@  # of both outputs
@@ -47,7 +49,7 @@ _THETA = @THETA@
 class LearnedOptimizer(torch.optim.Optimizer):
     """The learned optimizer.
 
-    Parameters are float32, float64, bfloat16 or float16; the state has ten numbers in float32 (float64 for float64
+    Parameters are float32, float64, bfloat16 or float16; the state has @STATE@ numbers in float32 (float64 for float64
     parameters) for each parameter. Inputs are normalized over each tensor.
 
     Args:
@@ -116,7 +118,7 @@ class LearnedOptimizer(torch.optim.Optimizer):
         decay = torch.tensor(DECAYS, dtype=dtype, device=g.device)[:, None]
         m.mul_(decay).addcmul_(1 - decay, g)
         r.mul_(decay).addcmul_(1 - decay, g * g)
-        change = _change(g, w, m, r, step)
+        change = _change(g, w, m, r, step, batch[0].shape)
         if group["weight_decay"]:
             change = change - group["weight_decay"] * w[:, 0]
         new = w[:, 0] + group["lr"] * change
@@ -145,7 +147,7 @@ def _rows(tensors, dtype):
 
 
 def _joined(states):
-    """[tensors, 5, n]; a view of the state where there is one tensor."""
+    """[tensors, decays, n]; a view of the state where there is one tensor."""
     return states[0][None] if len(states) == 1 else torch.stack(states)
 
 
@@ -159,11 +161,30 @@ def _layers(dtype, device):
     return kernel.view(inputs, HIDDEN).T.contiguous(), bias, out.view(HIDDEN, 2).T.contiguous(), out_bias
 
 
-def _change(g, w, m, r, step):
-    """[tensors, n]: the learned updates from rows [tensors, 1, n] and averages [tensors, 5, n]."""
+def _orthogonal(x):
+    """Matrices [tensors, rows, columns] near x with singular values near one, by Newton-Schulz on the Gram matrices."""
+    x = x / (x.abs().amax((1, 2), keepdim=True) + 1e-10)
+    tall = x.shape[1] > x.shape[2]
+    gram = x.mT @ x if tall else x @ x.mT
+    size = 1 / (gram.diagonal(dim1=1, dim2=2).sum(1)[:, None, None] + 1e-6)
+    one = torch.eye(gram.shape[1], dtype=x.dtype, device=x.device)
+    gram, total = gram * size, size.sqrt() * one
+    a, b, c = NEWTON_SCHULZ
+    for _ in range(ITERATIONS):
+        step = a * one + b * gram + c * gram @ gram
+        gram, total = gram @ step @ step, total @ step
+    return x @ total if tall else total @ x
+
+
+def _change(g, w, m, r, step, shape):
+    """[tensors, n]: the learned updates from rows [tensors, 1, n] and averages [tensors, decays, n]."""
     kernel, bias, out, out_bias = _layers(g.dtype, g.device)
     inverse = (r + 1e-6).rsqrt()
-    inputs = torch.cat([g, m * inverse, w, m, r, inverse] if MOMENTUM_FEATURES else [g, w, r, inverse], 1)
+    groups = [g, m * inverse, w, m, r, inverse] if MOMENTUM_FEATURES else [g, w, r, inverse]
+    if ITERATIONS:
+        matrices = m[:, 0].reshape(len(m), -1, shape[-1] if len(shape) > 1 else 1)
+        groups.append((_orthogonal(matrices) if len(shape) > 1 else 0 * matrices).reshape(len(m), 1, -1))
+    inputs = torch.cat(groups, 1)
     if float(torch.maximum(r.amax(), w.abs().amax())) > LARGEST_INPUT:
         peak = inputs.abs().amax(2, keepdim=True)
         inputs = inputs / torch.where(peak > LARGEST_INPUT, peak / LARGEST_INPUT, torch.ones_like(peak))
@@ -187,27 +208,61 @@ def torch_source(config: OptimizerConfig, theta: np.ndarray, origin: str) -> str
     """Returns the source of a module with the class `LearnedOptimizer`, from theta [P] float32.
 
     Raises:
-      UserError: the optimizer is of another family than mlp.
+      UserError: the optimizer is of another family than mlp and mlp_muon, or has several hidden layers.
     """
-    if config.family != "mlp":
+    if config.family not in ("mlp", "mlp_muon"):
         raise UserError(
-            f"{config.family} cannot be exported for torch: only the family mlp can; torch.optim has Adam, RMSprop and SGD "
-            "of its own, and without --framework the module is written for optax"
+            f"{config.family} cannot be exported for torch: only the families mlp and mlp_muon can; torch.optim has Adam, "
+            "RMSprop and SGD of its own, and without --framework the module is written for optax"
         )
+    values = _mlp(config) if config.family == "mlp" else _mlp_muon(config)
     data = np.asarray(theta, "<f4").tobytes()
-    shapes = segments(config.hidden, config.momentum_features, config.time_features)
-    assert len(data) == 4 * sum(int(np.prod(shape)) for shape in shapes)
-    values = {
+    values |= {
         "SIZE": str(len(theta)),
         "SHA256": hashlib.sha256(data).hexdigest(),
-        "HIDDEN": str(int(config.hidden)),
-        "MOMENTUM": str(bool(config.momentum_features)),
-        "TIMES": repr(TIME_SCALES if config.time_features else ()),
-        "DECAYS": repr(DECAYS),
-        "SCALE": repr(STEP_SCALE),
-        "GRADIENT": f"{LARGEST_GRADIENT:g}".replace("+", ""),
-        "INPUT": f"{LARGEST_INPUT:g}".replace("+", ""),
         "THETA": in_lines(b85encode(data).decode()),
         "ORIGIN": escaped(str(origin)),
     }
     return re.sub("@([A-Z0-9]+)@", lambda match: values[match[1]], SOURCE)  # one pass: values stay as they are
+
+
+def _mlp(config: OptimizerConfig) -> dict[str, str]:
+    """What SOURCE says of the family mlp."""
+    return {
+        "HIDDEN": str(int(config.hidden)),
+        "MOMENTUM": str(bool(config.momentum_features)),
+        "ITERATIONS": "0",
+        "NEWTON": "()",
+        "STATE": "ten",
+        "TIMES": repr(mlp.TIME_SCALES if config.time_features else ()),
+        "DECAYS": repr(mlp.DECAYS),
+        "SCALE": repr(mlp.STEP_SCALE),
+        "GRADIENT": _number(LARGEST_GRADIENT),
+        "INPUT": _number(LARGEST_INPUT),
+    }
+
+
+def _mlp_muon(config: OptimizerConfig) -> dict[str, str]:
+    """What SOURCE says of the family mlp_muon."""
+    hidden = config.layers or mlp_muon.HIDDEN
+    if len(hidden) > 1:
+        raise UserError(
+            f"an optimizer with the hidden layers {list(hidden)} cannot be exported for torch: only one hidden layer can; "
+            "without --framework the module is written for optax"
+        )
+    return {
+        "HIDDEN": str(int(hidden[0])),
+        "MOMENTUM": "True",
+        "ITERATIONS": str(mlp_muon.ITERATIONS),
+        "NEWTON": repr(mlp_muon.NEWTON_SCHULZ),
+        "STATE": "six",
+        "TIMES": repr(mlp_muon.TIMES),
+        "DECAYS": repr(mlp_muon.DECAYS),
+        "SCALE": repr(mlp_muon.SCALE),
+        "GRADIENT": _number(mlp_muon.LARGEST),
+        "INPUT": 'float("inf")',  # gradients are small enough
+    }
+
+
+def _number(x: float) -> str:
+    return f"{x:g}".replace("+", "")
