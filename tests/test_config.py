@@ -186,10 +186,10 @@ def _other(section, key):
     "config, expected",
     [
         (Config(), "ae4dbfba5c605d91b3c8d1fc20989b2103fd5b0eb238b37d36b1b93b5a8b27a9"),
-        (configfile.load("quickstart"), "381809de127808a00aeb88c3e3c944b383cefc315416c779e93ccdf2b263e8e1"),
+        (configfile.load("quickstart-mlp"), "381809de127808a00aeb88c3e3c944b383cefc315416c779e93ccdf2b263e8e1"),
         (configfile.load("paper"), "9bb0997e2d3e0f171218b8607f67550ad05bbe5c7ded258a0d90fde168ae5787"),
     ],
-    ids=["default", "quickstart", "paper"],
+    ids=["default", "quickstart-mlp", "paper"],
 )
 def test_digest_is_that_of_the_format(config, expected):
     """Another value would make every existing run impossible to resume."""

@@ -64,7 +64,7 @@ def test_run_without_a_start_begins_at_random() -> None:
 
 
 def test_included_name_and_run_are_starts() -> None:
-    opened = open_run(Request("quickstart", "a", (), start="small-conv-train"))
+    opened = open_run(Request("quickstart-mlp", "a", (), start="small-conv-train"))
     want = find("small-conv-train").theta
     np.testing.assert_array_equal(first_theta(opened.run, opened.config), want)
     assert "small-conv-train" in opened.note
