@@ -62,7 +62,9 @@ def test_included_optimizer_has_a_card_and_fits_its_family(name: str) -> None:
 
 
 def test_included_optimizers_beat_adam_on_an_unseen_task() -> None:
-    evaluator = Evaluator(configfile.load("quickstart-mlp"))  # both have its [optimizer]; valid losses are read at points
+    evaluator = Evaluator(
+        configfile.load("quickstart-mlp")
+    )  # both have its [optimizer]; valid losses are read at points
     adam = [evaluator.run(UnrollJob("adam", 3, rate=rate)) for rate in (0.003, 0.01, 0.03)]
     for objective in ("train", "valid"):
         path = pretrained.find(f"small-conv-{objective}")

@@ -96,6 +96,29 @@ def test_tracker_that_is_down_is_one_sentence(run: RunDirectory, caplog: pytest.
     ]
 
 
+def test_tracker_that_is_down_for_long_is_reported_once(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each failed sink is closed before the next one is opened."""
+    monkeypatch.setattr(tracker, "RETRY_S", 0.0)
+    made: list[Fake] = []
+    failures = iter([("log",), ("log", "close"), ("open",), ()])
+
+    def open_sink(tracked: TrackedRun) -> Sink:
+        made.append(Fake(tracked, next(failures)))
+        return made[-1]
+
+    with caplog.at_level(logging.WARNING):
+        tracked = Tracker(run, "mlflow", 0, lambda name: open_sink)
+        for version in (1, 2, 3, 4):
+            tracked.put(record(version))
+        tracked.close()
+    assert [[call[0] for call in fake.calls] for fake in made[:2]] == [["open", "close"], ["open"]]
+    down, again, missed = (entry.message for entry in caplog.records)
+    assert "failed (the server is down)" in down and "works again; it has missed 3 outer updates" in again
+    assert missed == "the tracker mlflow misses 3 outer updates; history.jsonl has them"
+
+
 def test_tracker_is_tried_again_after_a_while(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracker, "RETRY_S", 0.0)
     made: list[Fake] = []

@@ -1,7 +1,7 @@
 """A tracker in a thread of its own, behind a bounded queue: whatever it does, no outer update waits for it.
 
-A tracker that is not installed, or that fails, is reported to the log of the run in one sentence, and tried again after
-`RETRY_S` seconds; outer updates that it missed are counted. history.jsonl has them all.
+A tracker that is not installed, or that fails, is reported to the log of the run in one sentence, once for each reason, and
+tried again after `RETRY_S` seconds; outer updates that it missed are counted. history.jsonl has them all.
 """
 
 import importlib
@@ -11,6 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -54,6 +55,7 @@ class Tracker:
         self._queue: queue.Queue[UpdateRecord | None] = queue.Queue(QUEUE)
         self._sink: Sink | None = None
         self._retry, self._stopping, self.lost = 0.0, False, 0
+        self._problem = ""  # the sentence of the last failure, until the tracker works again
         self._thread = threading.Thread(target=self._work, name=f"tracker-{name}", daemon=True)
         self._thread.start()
 
@@ -97,10 +99,23 @@ class Tracker:
                 self._sink = opened(self._run, self._config, self._name, self._version, self._opener)
             action(self._sink)
         except Exception as error:  # noqa: BLE001 - libraries of trackers raise anything
-            self._sink, self._retry = None, time.monotonic() + RETRY_S
-            log.warning("%s", failure(self._name, error))
+            self._fail(failure(self._name, error))
             return False
+        if self._problem:
+            log.warning("the tracker %s works again; it has missed %d outer updates", self._name, self.lost)
+            self._problem = ""
         return True
+
+    def _fail(self, problem: str) -> None:
+        """Leaves the sink: a new one is opened later. Minutes without a tracker are one sentence, not one a minute."""
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            with suppress(Exception):  # it has just failed: its files and connections are let go if possible
+                sink.close()
+        self._retry = time.monotonic() + RETRY_S
+        if problem != self._problem:
+            log.warning("%s", problem)
+        self._problem = problem
 
 
 def _log(record: UpdateRecord, sink: Sink) -> None:
