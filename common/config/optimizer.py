@@ -5,12 +5,8 @@ from typing import Annotated, ClassVar, Literal
 
 from common.config.key import Key, Section, require
 
-PER_TENSOR = (
-    "mlp_lopt",
-    "adafactor_mlp",
-    "celo2",
-    "mlp_muon",
-)  # families of learned rules that see the shape of a tensor
+# Families of learned rules that see the shape of a tensor.
+PER_TENSOR = ("mlp_lopt", "adafactor_mlp", "celo2", "mlp_muon")
 
 
 @dataclass(frozen=True)
