@@ -108,7 +108,7 @@ def test_picture_of_committed_results_labels_its_panels(name):
     assert shown and all(axes.get_title("left") and (axes.get_xlabel() or axes.get_ylabel()) for axes in shown)
 
 
-@pytest.mark.parametrize("name", catalogue.NAMES)
+@pytest.mark.parametrize("name", catalogue.chosen(("all",), "paper"))
 def test_paper_scale_jobs_have_names_of_their_own(name):
     listed = catalogue.jobs(name, "paper", [])
     assert bool(listed) == (name not in {"fig4", "fig7"})  # all jobs of these two need a theta that fig5 learned
@@ -118,8 +118,17 @@ def test_paper_scale_jobs_have_names_of_their_own(name):
 def test_unknown_figures_and_scales_are_user_errors():
     with pytest.raises(UserError, match="no figure 'fig9'"):
         catalogue.jobs("fig9", "mini", [])
+    with pytest.raises(UserError, match="no figure 'fig9'"):
+        catalogue.chosen(("fig2", "fig9"), "mini")
     with pytest.raises(UserError, match="no scale 'huge'"):
-        catalogue.jobs("fig2", "huge", [])
+        catalogue.chosen(("fig2",), "huge")
+
+
+def test_figure_without_the_papers_scale_is_refused_at_once():
+    with pytest.raises(UserError, match=r"staleness has the scale mini only.*without --scale"):
+        catalogue.chosen(("fig5", "staleness"), "paper")
+    assert set(catalogue.chosen(("all",), "mini")) - set(catalogue.chosen(("all",), "paper")) == {"staleness"}
+    assert catalogue.chosen(("fig5", "staleness"), "mini") == ("fig5", "staleness")
 
 
 def test_order_puts_needed_figures_first():

@@ -55,10 +55,10 @@ def command(
     """
     if workers is not None and workers < 1:
         raise UserError(f"--workers {workers}: nothing is computed without one; use at least 1")
+    names = catalogue.chosen(figures, scale)
     store = None if data is None else str(data.expanduser().absolute())
     if scale == "paper":
         check_data(store)
-    names = catalogue.NAMES if figures == ("all",) else figures
     output.mkdir(parents=True, exist_ok=True)
     with (
         Interrupt() as interrupt,

@@ -9,7 +9,23 @@ from workers.figures.figure import Job, Json, Outcome, Train
 
 NAMES = ("fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "fig8", "probing", "staleness")
 SCALES = ("mini", "paper")
+MINI_ONLY = ("staleness",)  # its workers take turns in one process, whose paper's scale would take years
 Records = Sequence[Mapping[str, Any]]
+
+
+def chosen(figures: Sequence[str], scale: str) -> tuple[str, ...]:
+    """The figures that are asked for, where ("all",) stands for all of a scale. Raises UserError for what there is not."""
+    if scale not in SCALES:
+        raise UserError(f"there is no scale {scale!r}: use one of {', '.join(SCALES)}")
+    if tuple(figures) == ("all",):
+        return tuple(name for name in NAMES if scale == "mini" or name not in MINI_ONLY)
+    for name in figures:
+        module(name)
+        if scale != "mini" and name in MINI_ONLY:
+            raise UserError(
+                f"{name} has the scale mini only, because its workers take turns in one process: compute it without --scale"
+            )
+    return tuple(figures)
 
 
 def module(name: str) -> Any:
@@ -34,8 +50,6 @@ def order(names: Sequence[str]) -> list[str]:
 
 def jobs(name: str, scale: str, results: Records) -> list[Json]:
     """The jobs known so far, given the results of this figure and of those it needs."""
-    if scale not in SCALES:
-        raise UserError(f"there is no scale {scale!r}: use one of {', '.join(SCALES)}")
     return [job.to_json() for job in module(name).jobs(scale, parse(results))]
 
 

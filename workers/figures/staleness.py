@@ -62,14 +62,6 @@ SCALES = {
         points=5,
         tasks=8,
     ),
-    "paper": Scale(
-        ("paper",),
-        workers=(1, 128, 1024),
-        remedies={"limit 4": ("outer.max_staleness=4",), "half the rate": ("outer.learning_rate=0.0001",)},
-        seeds=5,
-        points=20,
-        tasks=40,
-    ),
 }
 HARDLY = 0.1  # of what was learned with fresh samples: a cost below it counts as hardly any
 
