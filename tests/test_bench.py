@@ -74,6 +74,14 @@ def test_gradients_update_w_in_each_step():
     assert not np.array_equal(three["conv0/kernel"], one["conv0/kernel"])
 
 
+def test_direct_convolutions_give_the_gradient_of_winograds():
+    case = Case(TaskConfig(units=(16, 16), strides=(1, 1), classes=3, batch_size=4), Noise((8, 8, 3), 6))
+    direct, ours = gradients.direct_gradients(case, 1)(), gradients.gradients(case, 1)()
+    assert not np.array_equal(direct["conv1/kernel"], ours["conv1/kernel"])
+    for name in ours:
+        close(direct[name], ours[name])
+
+
 def test_square_product_repeats_and_keeps_its_size():
     assert gradients.product_operations(1024) == 2 * 2 * 1024**3
     assert gradients.product_operations(256) == 128 * 2 * 256**3

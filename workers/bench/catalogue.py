@@ -25,6 +25,13 @@ FIGURES = (
         quick=True,
     ),
     Figure(
+        "against-direct",
+        "inner gradient with direct convolutions over ours, with Winograd's, paper's network",
+        "x",
+        "workers.bench.gradients:against_direct",
+        7,
+    ),
+    Figure(
         "against-loop",
         "inner step with XLA's convolution, jitted, in a Python loop over ours, paper's network",
         "x",
