@@ -4,6 +4,7 @@ The checks: theta equals the replay of the journal bit for bit, no sample was ap
 each worker are consecutive from the first one: nothing that was acknowledged is lost.
 """
 
+import itertools
 import os
 import time
 from collections import defaultdict
@@ -44,6 +45,7 @@ batch_samples = 8
 journal = true
 """
 MEMORY = 80 * 2**20
+_NUMBERS = itertools.count()  # of nodes
 
 
 def start_cluster(nodes: int, cores: int = 8) -> Cluster:
@@ -62,7 +64,11 @@ def start_cluster(nodes: int, cores: int = 8) -> Cluster:
 
 
 def add_node(cluster: Cluster, cores: int = 8) -> Any:
-    return cluster.add_node(num_cpus=cores, object_store_memory=MEMORY)
+    """Adds a node. Each has its own folder of copied files, as on machines of its own: in a shared one, Ray deletes and
+    unpacks them anew for each node, under the processes of the others.
+    """
+    own = f"runtime_resources_{next(_NUMBERS)}"
+    return cluster.add_node(num_cpus=cores, object_store_memory=MEMORY, runtime_env_dir_name=own)
 
 
 @contextmanager
