@@ -49,7 +49,16 @@ class Merged(NamedTuple):
     fallback: int  # coordinates where rp exploded and es replaces it
 
 
-def merge(samples: Sequence[Estimates], rule: Rule, past_rp: np.ndarray | None = None) -> Merged:
+class Past(NamedTuple):
+    """Moments of both estimators over earlier batches."""
+
+    rp: Moments
+    es: Moments
+
+
+def merge(
+    samples: Sequence[Estimates], rule: Rule, past_rp: np.ndarray | None = None, past: Past | None = None
+) -> Merged:
     """The gradient of a batch: equation 1 of the paper.
 
     Args:
@@ -57,6 +66,8 @@ def merge(samples: Sequence[Estimates], rule: Rule, past_rp: np.ndarray | None =
       rule: how to merge.
       past_rp: [P] variance of rp of one pair from earlier batches. It replaces the batch's own where only some samples
         carry rp (`learner.rp_skipping`): a few observations of a heavy tail look calm exactly when they are not.
+      past: replaces both variances. Weights that do not depend on the batch leave a merge of unbiased estimators unbiased;
+        like those of `cross_fit` they do not see an outlier.
 
     Example:
       Two samples, one coordinate. The mean of rp is 2 with sample variance 2, the mean of es is 5 with variance 18, so
@@ -80,7 +91,7 @@ def merge(samples: Sequence[Estimates], rule: Rule, past_rp: np.ndarray | None =
         if estimator.use == "merged" and estimator.cross_fit:
             gradient, weight = _cross_fitted(pairs, rule, past_rp)
         else:
-            weight = _weights(rp, es, rp, es, rule, past_rp)
+            weight = _weights(rp, es, *(past or (rp, es)), rule, None if past else past_rp)
             gradient = _blend(weight, rp, es)
     return Merged(gradient, weight, rp, es, int(np.isnan(rp.mean).sum()))
 

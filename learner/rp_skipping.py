@@ -1,11 +1,10 @@
 """Skipping rp: when its backward pass is not worth computing, and the variance that weighs sparse observations of it.
 
 While the merge has given rp a negligible weight for some time, workers compute it for a fraction `probe_rate` of their
-samples only, the probes. Its variance is then a running estimate over past probes: the weight of a batch never depends
-on its own probes, because a few observations of a heavy tail look calm exactly when they are not. The estimate forgets
-by blocks: decaying by a factor would remember a variance of 1e14 for thousands of probes after the gradients have become
-calm, and rp would never be resumed. Costs four vectors [P] of state. Decides from past batches alone. Do not use it
-where rp matters: with `estimator.probe_rate = 1` nothing here runs.
+samples only, the probes. Its variance is then a running estimate over past probes (`learner.running`): the weight of a
+batch never depends on its own probes, because a few observations of a heavy tail look calm exactly when they are not.
+Costs four vectors [P] of state. Decides from past batches alone. Do not use it where rp matters: with
+`estimator.probe_rate = 1` nothing here runs.
 """
 
 from collections.abc import Sequence
@@ -14,19 +13,19 @@ from typing import NamedTuple
 import numpy as np
 
 from common.messages import GradientSample
-from common.moments import Moments, combine, empty, variance
+from common.moments import Moments, empty, variance
+from learner import running
 from learner.merge import inverse_variance
 
 NEGLIGIBLE = 1e-3  # mean weight of rp below which its backward pass is not worth computing
 WINDOW = 8  # batches that must agree before workers skip; one that disagrees ends it
-BLOCK = 32  # probes; the estimate covers the last complete block and the one being filled
 
 
 class SkippingState(NamedTuple):
     """What past batches say about rp."""
 
-    older: Moments  # of the last complete block of BLOCK probes or a few more; empty at first
-    newer: Moments  # of the probes since then
+    older: Moments  # of probes, as in `running.Running`
+    newer: Moments
     recent: tuple[float, ...]  # mean weight that rp would have had, latest last, at most WINDOW
 
 
@@ -42,7 +41,7 @@ def is_sparse(samples: Sequence[GradientSample]) -> bool:
 
 def past_variance(state: SkippingState) -> np.ndarray:
     """Variance of rp of one pair [P] over past probes; infinite where unknown, or where one was not finite."""
-    return variance(combine(state.older, state.newer))
+    return variance(running.moments(running.Running(state.older, state.newer)))
 
 
 def rate(state: SkippingState, probe_rate: float) -> float:
@@ -60,9 +59,7 @@ def observe(state: SkippingState, rp: Moments, es: Moments, floor: float) -> Ski
       es: of the batch.
       floor: of a sample variance.
     """
-    newer = combine(state.newer, rp)
-    full = newer.count >= BLOCK
-    state = SkippingState(newer, empty(len(rp.mean)), state.recent) if full else state._replace(newer=newer)
+    state = SkippingState(*running.observe(running.Running(state.older, state.newer), rp), state.recent)
     if es.count < 2:
         return state
     weight = inverse_variance(np.maximum(past_variance(state), floor), variance(es, floor))

@@ -8,10 +8,11 @@ import numpy as np
 from common.config import Config
 from common.messages import GradientSample
 from common.moments import Moments
-from learner import rp_skipping
+from learner import rp_skipping, running
 from learner.deduplication import Deduplicator
-from learner.merge import FLOOR, Merged, Rule, merge
+from learner.merge import FLOOR, Merged, Past, Rule, merge
 from learner.outer_optimizer import OuterOptimizer, Step, from_leaves, leaves
+from learner.running import Running
 
 
 class State(NamedTuple):
@@ -21,28 +22,36 @@ class State(NamedTuple):
     theta: np.ndarray  # [P] float32
     outer: Any  # optax state
     skipping: rp_skipping.SkippingState | None  # None: every sample computes rp
+    past: tuple[Running, Running] | None = None  # of rp and es; None: a batch is weighted by its own variances
 
 
 def initial(config: Config, theta: np.ndarray, optimizer: OuterOptimizer) -> State:
     """The state of version 0, with theta [P]."""
     theta = np.asarray(theta, np.float32)
     skips = config.estimator.use == "merged" and config.estimator.probe_rate < 1
-    return State(0, theta, optimizer.init(theta), rp_skipping.start(len(theta)) if skips else None)
+    unbiased = config.estimator.use == "merged" and config.estimator.es == "persistent"
+    past = (running.start(len(theta)),) * 2 if unbiased else None
+    return State(0, theta, optimizer.init(theta), rp_skipping.start(len(theta)) if skips else None, past)
 
 
 def merge_batch(state: State, samples: Sequence[GradientSample], rule: Rule) -> Merged:
     """The gradient of a batch whose samples are sorted by name."""
-    past = None
-    if state.skipping is not None and rp_skipping.is_sparse(samples):
-        past = rp_skipping.past_variance(state.skipping)
-    return merge(samples, rule, past)
+    past_rp = past = None
+    if state.past is not None:
+        past = Past(*map(running.moments, state.past))
+    elif state.skipping is not None and rp_skipping.is_sparse(samples):
+        past_rp = rp_skipping.past_variance(state.skipping)
+    return merge(samples, rule, past_rp, past)
 
 
 def advance(state: State, merged: Merged, optimizer: OuterOptimizer) -> tuple[State, Step]:
     """One outer update. A step that leaves the range of float32 is rejected: the version grows, theta stays."""
     step = optimizer.step(merged.gradient, state.outer, state.theta)
-    past = None if state.skipping is None else rp_skipping.observe(state.skipping, merged.rp, merged.es, FLOOR)
-    return State(state.version + 1, step.theta, step.outer, past), step
+    skipping = None if state.skipping is None else rp_skipping.observe(state.skipping, merged.rp, merged.es, FLOOR)
+    past = state.past
+    if past is not None:
+        past = running.observe(past[0], merged.rp), running.observe(past[1], merged.es)
+    return State(state.version + 1, step.theta, step.outer, skipping, past), step
 
 
 def probe_rate(state: State, config: Config) -> float:
@@ -60,18 +69,21 @@ def to_record(
       taken: the names of the accepted samples.
       auxiliary: what the caller stores alongside, such as trajectories.
     """
-    past = state.skipping
-    return {
+    skipping, past = state.skipping, state.past
+    record: dict[str, Any] = {
         "kind": "checkpoint",
         "epoch": epoch,
         "version": state.version,
         "digest": digest,
         "theta": state.theta,
         "outer": leaves(state.outer),
-        "probing": None if past is None else [*past.older, *past.newer, list(past.recent)],
+        "probing": None if skipping is None else [*skipping.older, *skipping.newer, list(skipping.recent)],
         "ledger": taken.dump(),
         "beside": dict(auxiliary),
     }
+    if past is not None:
+        record["past"] = [number for one in past for part in one for number in part]
+    return record
 
 
 def from_record(record: Mapping[str, Any], fresh: State) -> tuple[State, bool]:
@@ -83,9 +95,12 @@ def from_record(record: Mapping[str, Any], fresh: State) -> tuple[State, bool]:
         not fit.
     """
     outer = from_leaves(record["outer"], fresh.outer)
-    past = fresh.skipping
-    if past is not None and record["probing"] is not None:
+    skipping, past = fresh.skipping, fresh.past
+    if skipping is not None and record["probing"] is not None:
         *numbers, recent = record["probing"]
-        past = rp_skipping.SkippingState(Moments(*numbers[:3]), Moments(*numbers[3:]), tuple(recent))
+        skipping = rp_skipping.SkippingState(Moments(*numbers[:3]), Moments(*numbers[3:]), tuple(recent))
+    if past is not None and "past" in record:
+        parts = [Moments(*record["past"][k : k + 3]) for k in range(0, 12, 3)]
+        past = Running(*parts[:2]), Running(*parts[2:])
     theta = np.array(record["theta"], np.float32)
-    return State(record["version"], theta, fresh.outer if outer is None else outer, past), outer is not None
+    return State(record["version"], theta, fresh.outer if outer is None else outer, skipping, past), outer is not None

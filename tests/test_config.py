@@ -56,8 +56,13 @@ IMPOSSIBLE = [
     (EstimatorConfig, {"objective": "test"}, "train, valid"),
     (EstimatorConfig, {"objective": "valid"}, "estimator.outer_batches of at least 1"),
     (EstimatorConfig, {"merge": "layer"}, "coordinate, tensor, scalar"),
-    (EstimatorConfig, {"es": "persistent"}, "estimator.use = 'es'"),
+    (EstimatorConfig, {"es": "persistent", "use": "rp"}, "estimator.use = 'es' or 'merged'"),
+    (EstimatorConfig, {"es": "persistent", "cross_fit": True}, "leave it false"),
+    (EstimatorConfig, {"es": "noise_reuse"}, "estimator.use = 'es'"),
     (EstimatorConfig, {"es": "noise_reuse", "use": "rp"}, "estimator.use = 'es'"),
+    (EstimatorConfig, {"reach": 1}, "estimator.reach needs"),
+    (EstimatorConfig, {"reach": 1, "es": "persistent", "use": "es"}, "estimator.reach needs"),
+    (EstimatorConfig, {"reach": -1, "es": "persistent"}, "at least 0"),
     (EstimatorConfig, {"sigma": -0.1}, "at least 0 (0 only with estimator.use = 'rp')"),
     (EstimatorConfig, {"sigma": 0.0}, "leaves es undefined"),
     (EstimatorConfig, {"sigma": 0.0, "use": "es"}, "leaves es undefined"),
@@ -100,6 +105,7 @@ EDGES = [
     (EstimatorConfig, {"sigma": 0.0, "use": "rp"}),
     (EstimatorConfig, {"objective": "valid", "outer_batches": 1}),
     (EstimatorConfig, {"es": "persistent", "use": "es"}),
+    (EstimatorConfig, {"es": "persistent", "reach": 3}),
     (EstimatorConfig, {"probe_rate": 1e-3}),
     (CurriculumConfig, {"start": 1, "end": 1, "updates": 0, "jitter": 0.0}),
     (OuterConfig, {"clip": "none", "clip_value": 0.0}),
@@ -230,7 +236,7 @@ def of_the_format():
     """The defaults of the keys that existed when the format was defined."""
     tree = asdict(Config())
     later = {
-        "estimator": ("rp_nonfinite",),
+        "estimator": ("reach", "rp_nonfinite"),
         "evaluation": ("weight_decays", "rejection"),
         "optimizer": ("layers", "orthogonalize"),
     }

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from helpers import closed_forms, tasks
 
+from common import streams
 from common.config import CurriculumConfig, EstimatorConfig, TaskConfig
 from common.moments import of, variance
 from common.optimizer import make_family
@@ -141,7 +142,7 @@ def whole_problems(unroll, count, with_rp, **estimator):
             advances.append(advance)
         assert advances[-1].finished and not any(a.finished for a in advances[:-1])
         es.append(sum(a.es for a in advances))
-        rp.append(sum(a.pair.rp for a in advances) if with_rp else 0)
+        rp.append(sum(a.rp for a in advances) if with_rp else 0)
     return closed_forms.of(first.problem, first.plus), np.array(es), np.array(rp)
 
 
@@ -162,6 +163,33 @@ def test_persistent_es_is_unbiased_for_the_whole_problem(unroll):
     noise, losses, weight = closed_forms.truncated_path(start, THETA, SIGMA, STEPS, TRUNCATIONS)
     total = np.einsum("n,kn,knp->p", weight, losses, np.cumsum(noise, axis=0)) / SIGMA / TRUNCATIONS
     assert_within_four_standard_errors(es, total)
+
+
+@pytest.mark.parametrize("reach", [0, 1, TRUNCATIONS - 1])
+def test_persistent_rp_and_its_merge_are_unbiased(unroll, reach):
+    """With a weight that does not depend on the draws; the farther rp reaches, the less noise is left."""
+    start, es, rp = whole_problems(unroll, 300, True, es="persistent", reach=reach)
+    noise, losses, weight = closed_forms.truncated_path(start, THETA, SIGMA, STEPS, TRUNCATIONS)
+    total = np.einsum("n,kn,knp->p", weight, losses, np.cumsum(noise, axis=0)) / SIGMA / TRUNCATIONS
+    assert_within_four_standard_errors(rp, total)
+    assert_within_four_standard_errors(0.9 * rp + 0.1 * es, total)
+    assert np.all(rp.var(axis=0) < [0.5, 0.2, 0.1][reach] * es.var(axis=0))
+
+
+@pytest.mark.parametrize("reach", [0, 1, TRUNCATIONS - 1])
+def test_persistent_rp_is_the_derivative_through_its_reach(unroll, reach):
+    draw, noise, advances = sampler(unroll, es="persistent", reach=reach), [], []
+    trajectory = first = draw.begin(0, 1)
+    for sequence in range(TRUNCATIONS):
+        advance, trajectory = draw.advance(trajectory, THETA, 0, sequence, with_rp=True)
+        advances.append(advance)
+        noise.append(draw.random(0, sequence, streams.TRUNCATIONS).standard_normal(2))
+    start, noise = closed_forms.of(first.problem, first.plus), np.array(noise)
+    plus, minus = THETA + SIGMA * noise, THETA - SIGMA * noise
+    derivative = sum(closed_forms.carried_gradient(start, thetas, STEPS, reach) for thetas in (plus, minus)) / 2
+    pair = advances[-1].pair
+    older = (pair.plus.loss - pair.minus.loss) * noise[: TRUNCATIONS - 1 - reach].sum(axis=0) / (2 * SIGMA)
+    np.testing.assert_allclose(advances[-1].rp, (derivative + older) / TRUNCATIONS, rtol=1e-4)
 
 
 def test_noise_reuse_es_is_unbiased_for_the_whole_problem(unroll):

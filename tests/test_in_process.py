@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,10 +68,18 @@ def test_run_theta_depends_on_the_seed_only() -> None:
     assert first.tobytes() == second.tobytes() != other.tobytes()
 
 
-@pytest.mark.parametrize("es, samples", [("truncated", (0, 1, 3, 5, 4)), ("persistent", (5,)), ("noise_reuse", (6,))])
-def test_run_killed_anywhere_and_resumed_is_the_same(es: str, samples: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    "samples, estimator",
+    [
+        ((0, 1, 3, 5, 4), {}),
+        ((5,), {"es": "persistent", "use": "es"}),
+        ((5,), {"es": "persistent", "reach": 1}),
+        ((6,), {"es": "noise_reuse", "use": "es"}),
+    ],
+)
+def test_run_killed_anywhere_and_resumed_is_the_same(samples: tuple[int, ...], estimator: dict[str, Any]) -> None:
     """`samples`: between two kills; a batch has 2 samples of 2 pairs."""
-    wanted = config(estimator={"pairs": 2, "es": es, "use": "merged" if es == "truncated" else "es"})
+    wanted = config(estimator={"pairs": 2, **estimator})
     uninterrupted = train("uninterrupted", wanted)
     for steps in samples:
         train("killed-often", wanted, steps)

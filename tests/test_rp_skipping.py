@@ -5,7 +5,8 @@ from helpers.learner import sample
 from common import moments
 from learner import rp_skipping
 from learner.merge import EXPLODED, FLOOR
-from learner.rp_skipping import BLOCK, NEGLIGIBLE, WINDOW
+from learner.rp_skipping import NEGLIGIBLE, WINDOW
+from learner.running import BLOCK
 
 SIZE = 3
 ES = moments.of(np.array([[0.0] * SIZE, [2.0] * SIZE]))  # per-pair variance 2

@@ -84,6 +84,56 @@ def test_initial_without_skipping_keeps_no_past(estimator):
     assert probe_rate(state, settings) == 1.0
 
 
+def drawn(sequence):
+    draw = np.random.default_rng(sequence)
+    rp, es = (moments.of(draw.normal(0, scale, (2, SIZE))) for scale in (1, 3))
+    return sample("w0", sequence, rp=rp, es=es)
+
+
+def test_persistent_merge_is_weighed_by_earlier_batches():
+    """The first batch has no earlier one and is es; later weights do not see their own batch, however wild."""
+    _, made, state, rule = setting({"es": "persistent", "merge": "coordinate"})
+    first = [drawn(0), drawn(1)]
+    merged = merge_batch(state, first, rule)
+    assert not merged.weight_rp.any()
+    np.testing.assert_array_equal(merged.gradient, merged.es.mean)
+    state = step(state, first, rule, made)
+    rp, es = moments.variance(merged.rp), moments.variance(merged.es)
+    for factor in (1.0, 1e3):
+        scaled = [
+            s._replace(rp=moments.Moments(2, factor * s.rp.mean, factor**2 * s.rp.m2)) for s in (drawn(2), drawn(3))
+        ]
+        later = merge_batch(state, scaled, rule)
+        np.testing.assert_allclose(later.weight_rp, es / (rp + es), rtol=1e-12)
+        blend = later.weight_rp * later.rp.mean + (1 - later.weight_rp) * later.es.mean
+        np.testing.assert_allclose(later.gradient, blend, rtol=1e-12)
+
+
+def test_persistent_merge_survives_an_exploded_rp():
+    """An rp of 1e30 has no weight in its batch, and none while it is remembered."""
+    _, made, state, rule = setting({"es": "persistent", "merge": "coordinate"})
+    state = step(state, [drawn(0), drawn(1)], rule, made)
+    wild = drawn(2)._replace(rp=moments.of(np.full((2, SIZE), 1e30)))
+    for batch in ([wild, drawn(3)], [drawn(4), drawn(5)]):
+        merged = merge_batch(state, batch, rule)
+        assert not merged.weight_rp.any() and np.isfinite(merged.gradient).all()
+        state = step(state, batch, rule, made)
+    for k in range(6, 40):
+        state = step(state, [drawn(k)], rule, made)
+    assert (merge_batch(state, [drawn(40)], rule).weight_rp > 0.5).all()
+
+
+def test_record_restores_the_past_of_a_persistent_merge():
+    settings, made, state, rule = setting({"es": "persistent"})
+    for k in range(20):
+        state = step(state, [drawn(k)], rule, made)
+    stored = checkpoint.unpack(checkpoint.pack(to_record(1, "d", state, Deduplicator(), {})))
+    restored, _ = from_record(stored, initial(settings, THETA, made))
+    after = [step(s, [drawn(90)], rule, made) for s in (state, restored)]
+    assert after[0].theta.tobytes() == after[1].theta.tobytes()
+    assert restored.past[0].newer.count == state.past[0].newer.count > 0
+
+
 @pytest.mark.parametrize("rate", [1.0, 0.25])
 def test_record_restores_the_state_bit_for_bit(rate):
     settings, made, state, rule = setting({"probe_rate": rate}, optimizer="adam")

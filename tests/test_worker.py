@@ -14,7 +14,7 @@ from common.data.dataset import open_dataset
 from common.errors import UserError
 from common.messages import Reply, Verdict, encode_theta, pack_reply, pack_sample, unpack_sample
 from common.optimizer import initial_theta, make_family
-from workers.estimators import Branch, Pair, antithetic_pair, usable_rp
+from workers.estimators import antithetic_pair, usable_rp
 from workers.trajectory import Sampler
 from workers.worker import Worker
 
@@ -165,10 +165,18 @@ def test_samples_depend_on_seed_and_uid():
 
 
 @pytest.mark.parametrize("before", [1, 2, 6])
-@pytest.mark.parametrize("es", ["truncated", "persistent", "noise_reuse"])
-def test_restore_resumes_bit_for_bit(before, es):
+@pytest.mark.parametrize(
+    "es, more",
+    [
+        ("truncated", {"use": "es"}),
+        ("persistent", {"use": "es"}),
+        ("noise_reuse", {"use": "es"}),
+        ("persistent", {"reach": 2}),
+    ],
+)
+def test_restore_resumes_bit_for_bit(before, es, more):
     """Before the first sample (one exchange), in the middle of a problem, and after several problems."""
-    run = config(es=es, use="es")
+    run = config(es=es, **more)
     worker, learner = worker_and_script(run)
     for _ in range(before):
         worker.step()
@@ -222,20 +230,14 @@ def rebuilt(task, worker):
     return type(unroll)(task, make_family(worker.config.optimizer), unroll.outer_loss, unroll.segment)
 
 
-def exploding(rp):
-    """A pair with this rp."""
-    branch = Branch(1.0, None, 1.0, None)
-    return Pair(branch, branch, np.array(rp), np.zeros(2))
-
-
 def test_usable_rp_alone_drops_or_clips_what_is_not_finite():
-    pairs = [exploding(rp) for rp in ([1.0, np.nan], [2.0, 1e30], [-np.inf, 1e20], [np.inf, 3.0])]
+    computed = [np.array(rp) for rp in ([1.0, np.nan], [2.0, 1e30], [-np.inf, 1e20], [np.inf, 3.0])]
     for settings, expected in (
         (EstimatorConfig(use="rp"), [[2, 1e30]]),
         (EstimatorConfig(use="rp", rp_nonfinite="clip"), [[1, 0], [2, 1e30], [-1e15, 1e15], [1e15, 3]]),
         (EstimatorConfig(), [[1, np.nan], [2, 1e30], [-np.inf, 1e20], [np.inf, 3]]),
     ):
-        np.testing.assert_array_equal(usable_rp(pairs, settings), expected)
+        np.testing.assert_array_equal(usable_rp([*computed, None], settings), expected)
 
 
 @pytest.mark.parametrize("sigma", [0.1, 0.0])

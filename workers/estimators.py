@@ -7,10 +7,15 @@ With n ~ N(0, I) and L+ and L- the mean outer losses of a truncation at theta +-
     es, persistent  (L+ - L-) (n_1 + ... + n_k) / (2 sigma) T / K          in the problem's k-th truncation
     es, noise reuse (L+ - L-) n_1 / (2 sigma) T / K
 
+    rp, persistent      d L / d theta + (L+ - L-) (n_1 + ... + n_(k-1-H)) / (2 sigma), times T / K
+
 T is the length of the truncation, K that of the inner problem. Truncated estimators start both branches from the same
 state; given that state, rp and es are unbiased for the gradient of this truncation's smoothed loss. The other two
 carry both states from truncation to truncation, and their sum over an inner problem is unbiased for the gradient of
-the whole problem's smoothed mean loss:
+the whole problem's smoothed mean loss. Given all draws before, the part of PES that stems from the draws of the last
+H + 1 truncations has the mean of a backpropagation through these, d L / d theta of either branch from its own states: it
+may stand in their place, so rp can be merged with PES, by weights that do not depend on those draws. H is
+`estimator.reach`; with H = 0 rp covers the newest draw alone, and the noise of the older ones stays.
 
     persistent (PES)   Vicol, Metz, Sohl-Dickstein: Unbiased Gradient Estimation in Unrolled Computation Graphs with
                        Persistent Evolution Strategies. ICML 2021, arXiv:2112.13835
@@ -25,6 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from common.config import EstimatorConfig
+from workers.segment import Cotangent
 from workers.unroll import InnerState, Problem, Unroll
 
 CLIP = 1e15  # of a coordinate of an rp that is not finite, under `estimator.rp_nonfinite = "clip"`
@@ -54,6 +60,7 @@ class Branch(NamedTuple):
     gradient: np.ndarray | None  # [P] float32, of that loss with respect to theta; None where rp is skipped
     last: float  # outer loss after its last step
     state: InnerState  # after its last step
+    cotangent: Cotangent | None = None  # of the state before its first step; None where rp is skipped
 
 
 class Pair(NamedTuple):
@@ -70,11 +77,13 @@ def branch(
 ) -> Branch:
     """One truncation from `state` at theta [P]; without the gradient it costs about a quarter."""
     parameters, problem, steps = jnp.asarray(theta, jnp.float32), truncation.problem, truncation.steps
+    gradient = cotangent = None
     if with_gradient:
-        losses, gradient, state = unroll.losses_and_grad(parameters, problem, state, steps)
+        losses, cotangent, state = unroll.losses_and_cotangent(parameters, problem, state, steps)
+        gradient = np.asarray(cotangent.theta)
     else:
-        (losses, state), gradient = unroll.forward(parameters, problem, state, steps), None
-    return Branch(float(losses.mean(dtype=np.float64)), gradient, float(losses[-1]), state)
+        losses, state = unroll.forward(parameters, problem, state, steps)
+    return Branch(float(losses.mean(dtype=np.float64)), gradient, float(losses[-1]), state, cotangent)
 
 
 def antithetic_pair(unroll: Unroll, perturbation: Perturbation, truncation: Truncation, *, with_rp: bool) -> Pair:
@@ -91,13 +100,13 @@ def antithetic_pair(unroll: Unroll, perturbation: Perturbation, truncation: Trun
     return Pair(plus, minus, rp, (plus.loss - minus.loss) * noise / (2 * sigma))
 
 
-def usable_rp(pairs: Sequence[Pair], estimator: EstimatorConfig) -> list[np.ndarray]:
-    """rp [P] of those pairs that contribute to its moments.
+def usable_rp(estimates: Sequence[np.ndarray | None], estimator: EstimatorConfig) -> list[np.ndarray]:
+    """The rp [P] that contribute to its moments, of one for each pair, None where it is skipped.
 
     Under `estimator.use = "rp"` there is no es that could replace a non-finite rp, so `estimator.rp_nonfinite` applies.
     Otherwise the learner judges each coordinate (`learner.merge`).
     """
-    computed = [pair.rp for pair in pairs if pair.rp is not None]
+    computed = [rp for rp in estimates if rp is not None]
     if estimator.use != "rp":
         return computed
     if estimator.rp_nonfinite == "drop":
@@ -108,11 +117,11 @@ def usable_rp(pairs: Sequence[Pair], estimator: EstimatorConfig) -> list[np.ndar
     ]
 
 
-def clipped_pairs(pairs: Sequence[Pair], estimator: EstimatorConfig) -> int:
-    """How many of the pairs `usable_rp` clips, with zero in the place of nan."""
+def clipped_pairs(estimates: Sequence[np.ndarray | None], estimator: EstimatorConfig) -> int:
+    """How many of the estimates `usable_rp` clips, with zero in the place of nan."""
     if estimator.use != "rp" or estimator.rp_nonfinite != "clip":
         return 0
-    return sum(pair.rp is not None and not np.isfinite(pair.rp).all() for pair in pairs)
+    return sum(rp is not None and not np.isfinite(rp).all() for rp in estimates)
 
 
 class Noise(NamedTuple):
@@ -145,3 +154,42 @@ def whole_problem_es(pair: Pair, carried: np.ndarray, sigma: float, fraction: fl
       fraction: T / K, which makes the sum over the truncations that of the problem's mean loss.
     """
     return (pair.plus.loss - pair.minus.loss) * carried / (2 * sigma) * fraction
+
+
+class PastWindow(NamedTuple):
+    """A truncation of the inner problem in progress, kept so that rp can reach back over it."""
+
+    perturbation: Perturbation  # of both branches; theta as it was then
+    truncation: Truncation
+
+
+def reached_rp(unroll: Unroll, pair: Pair, past: Sequence[PastWindow]) -> np.ndarray | None:
+    """rp [P] float64 of a pair, backpropagated through earlier truncations too. Each costs as much as the pair itself.
+
+    Args:
+      past: the truncations just before the pair's, oldest first.
+    """
+    if pair.rp is None or not past:
+        return pair.rp
+    total = np.zeros_like(pair.rp)
+    for sign, end in ((1, pair.plus), (-1, pair.minus)):
+        assert end.cotangent is not None
+        cotangent = end.cotangent
+        for (theta, noise, sigma), (problem, plus, minus, steps) in reversed(past):
+            parameters = jnp.asarray(theta + sign * sigma * noise, jnp.float32)
+            cotangent = unroll.pull_back(parameters, problem, plus if sign > 0 else minus, steps, cotangent)
+        total += np.asarray(cotangent.theta, np.float64)
+    return total / 2
+
+
+def whole_problem_rp(
+    pair: Pair, rp: np.ndarray | None, older: np.ndarray, sigma: float, fraction: float
+) -> np.ndarray | None:
+    """`whole_problem_es` with rp in the place of the newest draws: [P] float64; None where rp is skipped.
+
+    Args:
+      rp: of `reached_rp`.
+      older: [P] sum of the problem's draws that rp does not cover.
+      fraction: T / K.
+    """
+    return None if rp is None else (rp + (pair.plus.loss - pair.minus.loss) * older / (2 * sigma)) * fraction

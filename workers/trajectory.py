@@ -1,7 +1,7 @@
 """Trajectories: inner problems advanced truncation by truncation, with the state that each es estimator carries along."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -12,7 +12,17 @@ from common import streams
 from common.config import Config
 from common.task import TaskFamily
 from workers.curriculum import window
-from workers.estimators import Pair, Perturbation, Truncation, antithetic_pair, truncation_noise, whole_problem_es
+from workers.estimators import (
+    Pair,
+    PastWindow,
+    Perturbation,
+    Truncation,
+    antithetic_pair,
+    reached_rp,
+    truncation_noise,
+    whole_problem_es,
+    whole_problem_rp,
+)
 from workers.unroll import InnerState, Problem, Unroll
 
 
@@ -25,6 +35,7 @@ class Trajectory(NamedTuple):
     plus: InnerState  # initial state of the + branch's next truncation
     minus: InnerState  # of the - branch's; for the truncated estimators that is `plus` too
     noise: np.ndarray  # [P] persistent es: sum of the problem's draws so far; noise reuse: its one draw
+    past: tuple[PastWindow, ...] = ()  # the last `estimator.reach` truncations of the problem, oldest first
 
     @property
     def step(self) -> int:
@@ -35,6 +46,7 @@ class Advance(NamedTuple):
     """The result of one truncation of one trajectory."""
 
     pair: Pair
+    rp: np.ndarray | None  # [P] float64; None where it is skipped
     es: np.ndarray | None  # [P] float64
     start: int  # inner step at which it began
     steps: int  # T
@@ -88,16 +100,20 @@ class Sampler:
         truncation = Truncation(trajectory.problem, trajectory.plus, trajectory.minus, steps)
         perturbation = Perturbation(theta, noise.current, estimator.sigma)
         pair = antithetic_pair(self.unroll, perturbation, truncation, with_rp=with_rp)
-        es, carries_both = pair.es, estimator.es != "truncated"
+        rp, es, carries_both = pair.rp, pair.es, estimator.es != "truncated"
         if carries_both:
-            es = whole_problem_es(pair, noise.carried, estimator.sigma, steps / length)
+            covered = sum((one.perturbation.noise for one in trajectory.past), noise.current)
+            rp, fraction = reached_rp(self.unroll, pair, trajectory.past), steps / length
+            rp = whole_problem_rp(pair, rp, noise.carried - covered, estimator.sigma, fraction)
+            es = whole_problem_es(pair, noise.carried, estimator.sigma, fraction)
         finished = trajectory.step + steps >= self._end(trajectory)
         diverged = not finished and self._diverged(pair, both=carries_both)
-        advance = Advance(pair, es, trajectory.step, steps, finished, diverged)
+        advance = Advance(pair, rp, es, trajectory.step, steps, finished, diverged)
         if finished or diverged:
             return advance, self.begin(trajectory.slot, trajectory.number + 1)
         minus = pair.minus.state if carries_both else pair.plus.state
-        return advance, trajectory._replace(plus=pair.plus.state, minus=minus, noise=noise.carried)
+        past = (*trajectory.past, PastWindow(perturbation, truncation))[-estimator.reach :] if estimator.reach else ()
+        return advance, trajectory._replace(plus=pair.plus.state, minus=minus, noise=noise.carried, past=past)
 
     def _end(self, trajectory: Trajectory) -> int:
         """The inner step at which the trajectory's inner problem ends.
@@ -131,8 +147,11 @@ class Sampler:
             slot = trajectory.slot
             arrays[f"{slot}.number"] = np.int64(trajectory.number)
             arrays[f"{slot}.noise"] = trajectory.noise
-            for k, leaf in enumerate(jax.tree.leaves((trajectory.plus, trajectory.minus))):
-                arrays[f"{slot}.{k}"] = np.asarray(leaf)
+            _put(arrays, f"{slot}", trajectory.plus, trajectory.minus)
+            for k, ((theta, noise, _), before) in enumerate(trajectory.past):
+                arrays.update({f"{slot}.past.{k}.theta": theta, f"{slot}.past.{k}.noise": noise})
+                arrays[f"{slot}.past.{k}.steps"] = np.int64(before.steps)
+                _put(arrays, f"{slot}.past.{k}", before.plus, before.minus)
         file = io.BytesIO()
         np.savez(file, **arrays)
         return file.getvalue()
@@ -143,8 +162,26 @@ class Sampler:
             trajectories = []
             for slot in range(sum(name.endswith(".number") for name in arrays)):  # none before the first sample
                 fresh = self.begin(slot, int(arrays[f"{slot}.number"]))
-                leaves, tree = jax.tree.flatten((fresh.plus, fresh.minus))
-                saved = [jax.numpy.asarray(arrays[f"{slot}.{k}"].view(x.dtype)) for k, x in enumerate(leaves)]
-                plus, minus = jax.tree.unflatten(tree, saved)
-                trajectories.append(fresh._replace(plus=plus, minus=minus, noise=arrays[f"{slot}.noise"]))
+                plus, minus = _taken(arrays, f"{slot}", fresh)
+                past: list[PastWindow] = []
+                while f"{slot}.past.{len(past)}.steps" in arrays:
+                    name = f"{slot}.past.{len(past)}"
+                    draw = Perturbation(arrays[f"{name}.theta"], arrays[f"{name}.noise"], self.config.estimator.sigma)
+                    states = _taken(arrays, name, fresh)
+                    past.append(PastWindow(draw, Truncation(fresh.problem, *states, int(arrays[f"{name}.steps"]))))
+                noise = arrays[f"{slot}.noise"]
+                trajectories.append(fresh._replace(plus=plus, minus=minus, noise=noise, past=tuple(past)))
             return trajectories, int(arrays["sequence"])
+
+
+def _put(arrays: dict[str, Any], name: str, plus: InnerState, minus: InnerState) -> None:
+    for k, leaf in enumerate(jax.tree.leaves((plus, minus))):
+        arrays[f"{name}.{k}"] = np.asarray(leaf)
+
+
+def _taken(arrays: Mapping[str, Any], name: str, like: Trajectory) -> tuple[InnerState, InnerState]:
+    """The states that `_put` was given; `like` has states of the same structure."""
+    leaves, tree = jax.tree.flatten((like.plus, like.minus))
+    saved = [jax.numpy.asarray(arrays[f"{name}.{k}"].view(x.dtype)) for k, x in enumerate(leaves)]
+    plus, minus = jax.tree.unflatten(tree, saved)
+    return plus, minus

@@ -19,7 +19,7 @@ from common.optimizer import Family
 from common.task import TaskFamily
 from workers import segment as segments
 from workers.inner_step import InnerState, InnerStep, OuterLoss, Problem
-from workers.segment import Segment, Tape
+from workers.segment import Cotangent, Segment, Tape
 
 KEPT_BYTES = (
     192 * 2**20
@@ -86,6 +86,13 @@ class Unroll:
         self, theta: jax.Array, problem: Problem, state: InnerState, steps: int
     ) -> tuple[np.ndarray, np.ndarray, InnerState]:
         """`forward` with the gradient [P] of the mean of the losses with respect to theta, as the second result."""
+        losses, cotangent, state = self.losses_and_cotangent(theta, problem, state, steps)
+        return losses, np.asarray(cotangent.theta), state
+
+    def losses_and_cotangent(
+        self, theta: jax.Array, problem: Problem, state: InnerState, steps: int
+    ) -> tuple[np.ndarray, Cotangent, InnerState]:
+        """`losses_and_grad` with the derivatives with respect to the initial state too, for `pull_back`."""
         lengths = self._lengths(steps)
         losses, boundaries = [], []
         tapes: deque[Tape] = deque()
@@ -104,7 +111,31 @@ class Unroll:
             cotangent = self._reverse(theta, problem, segment, cotangent)
             self._blank.append(segment.tape)
         joined = np.concatenate([np.asarray(loss)[:n] for loss, n in zip(losses, lengths)])
-        return joined, np.asarray(cotangent.theta), state
+        return joined, cotangent, state
+
+    def pull_back(
+        self, theta: jax.Array, problem: Problem, state: InnerState, steps: int, cotangent: Cotangent
+    ) -> Cotangent:
+        """The reverse pass over steps that have been unrolled before, whose own losses do not count.
+
+        Costs as much as `losses_and_grad`: their tapes are recomputed from the state at their start.
+
+        Args:
+          state: at their start.
+          cotangent: of the state after them.
+
+        Returns:
+          the cotangent of `state`; what the steps contribute is added to its gradient with respect to theta.
+        """
+        lengths, starts = self._lengths(steps), [state]
+        for n in lengths[:-1]:
+            state, _ = self._forward(theta, problem, state, n)
+            starts.append(state)
+        for n, start in zip(reversed(lengths), reversed(starts)):
+            tape = self._on_tape(theta, problem, start, n, self._blank_tape(problem, start))[2]
+            cotangent = self._reverse(theta, problem, Segment(start, tape, n, 0.0), cotangent)
+            self._blank.append(tape)
+        return cotangent
 
     def _blank_tape(self, problem: Problem, state: InnerState) -> Tape:
         """A tape that may be overwritten. Tapes are reused: the pages of new memory cost a tenth of a step."""

@@ -143,9 +143,9 @@ class Worker:
 
     def _pack(self, advances: list[Advance], seconds: float, facts: Facts) -> GradientSample:
         size = len(self.theta) if self.theta is not None else 0
-        pairs = [a.pair for a in advances]
-        rp = usable_rp(pairs, self.config.estimator)
-        clipped = clipped_pairs(pairs, self.config.estimator)
+        estimates = [a.rp for a in advances]
+        rp = usable_rp(estimates, self.config.estimator)
+        clipped = clipped_pairs(estimates, self.config.estimator)
         es = [a.es for a in advances if a.es is not None]
         return GradientSample(
             worker=self.uid,

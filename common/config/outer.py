@@ -24,9 +24,19 @@ class EstimatorConfig(Section):
         Literal["truncated", "persistent", "noise_reuse"],
         Key(
             "truncated: the paper's es; persistent: PES; noise_reuse: NRES.",
-            "persistent and noise_reuse have no truncation bias, need use = 'es', and keep both perturbed states.",
+            "persistent and noise_reuse have no truncation bias and keep both perturbed states. With use = 'merged', "
+            "persistent takes rp in the place of its newest draws, weighed by earlier batches; noise_reuse needs use = 'es'.",
         ),
     ] = "truncated"
+    reach: Annotated[
+        int,
+        Key(
+            "Under es = 'persistent' and use = 'merged': earlier truncations of its problem that rp reaches back over.",
+            "Each is one more reverse pass and the memory of one more pair of states; large values explode as long "
+            "windows do.",
+            low=0,
+        ),
+    ] = 0
     objective: Annotated[
         Literal["train", "valid"],
         Key("Images that the outer loss is measured on.", "valid needs outer_batches of at least 1."),
@@ -97,8 +107,23 @@ class EstimatorConfig(Section):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(
-            self.es == "truncated" or self.use == "es",
-            f"estimator.es = {self.es!r} cannot be merged with rp, which covers the truncation only: set estimator.use = 'es'",
+            self.es != "noise_reuse" or self.use == "es",
+            "estimator.es = 'noise_reuse' has no new draw in each truncation in whose place rp could stand: set "
+            "estimator.use = 'es'",
+        )
+        require(
+            self.es != "persistent" or self.use != "rp",
+            "estimator.es = 'persistent' is not used by rp alone: set estimator.use = 'es' or 'merged'",
+        )
+        persistent = self.es == "persistent" and self.use == "merged"
+        require(
+            not (persistent and self.cross_fit),
+            "estimator.cross_fit is for truncated es, because persistent es takes its weights from earlier batches: "
+            "leave it false",
+        )
+        require(
+            persistent or not self.reach,
+            "estimator.reach needs estimator.es = 'persistent' and estimator.use = 'merged': set these, or leave it 0",
         )
         require(
             self.sigma > 0 or self.use == "rp",

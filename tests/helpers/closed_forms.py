@@ -67,3 +67,14 @@ def truncated_path(start: Quadratic, theta: np.ndarray, sigma: float, steps: int
         loss, state = unrolled(state, theta + sigma * n, steps)
         losses.append(loss)
     return noise, np.array(losses), weight
+
+
+def carried_gradient(start: Quadratic, thetas: np.ndarray, steps: int, reach: int) -> np.ndarray:
+    """Gradient [2] of the last window's mean loss in the thetas of the last `reach` + 1 of the windows [K, 2]."""
+    first, total = len(thetas) - 1 - reach, np.zeros(2)
+    for axis in np.eye(2):
+        state = start
+        for k, theta in enumerate(thetas):
+            loss, state = unrolled(state, theta + 1e-30j * axis * (k >= first), steps)
+        total += loss.imag / 1e-30 * axis
+    return total
