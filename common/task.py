@@ -15,6 +15,7 @@ from common.own_task.source import place, place_of_error
 from common.own_task.task import Task
 from common.task_family import SPLITS
 from common.task_family import TaskFamily as TaskFamily
+from common.text_task import language_task
 from common.user_code import load
 
 
@@ -26,6 +27,7 @@ class Images(NamedTuple):
 
 
 IMAGE_FAMILIES = ("conv", "mlp")  # these need a dataset
+TEXT_FAMILIES = ("transformer",)
 
 
 class OpenedTask(NamedTuple):
@@ -51,10 +53,12 @@ def make_task(config: Config, dataset: Dataset | None) -> TaskFamily:
       dataset: needed by the image families only.
 
     Raises:
-      UserError: no dataset, too few classes, or a family of the user's that cannot be loaded.
+      UserError: no dataset, too few classes, too little text, or a family of the user's that cannot be loaded.
     """
     if config.task.family == "quadratic":
         return quadratic(config.task)
+    if config.task.family in TEXT_FAMILIES:
+        return language_task(config)
     if ":" in config.task.family:
         return user_family(config)
     if dataset is None:

@@ -37,6 +37,7 @@ LONGER = {
     "test_public",
     "test_reproduce",
     "test_task",
+    "test_task_families",
     "test_tensor_families",
     "test_trace_cache",
     "test_train_from",

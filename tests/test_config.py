@@ -27,7 +27,7 @@ from common.errors import UserError
 
 DIGESTED = ("task", "dataset", "optimizer", "estimator", "curriculum")
 IMPOSSIBLE = [
-    (TaskConfig, {"family": "convolution"}, "conv, mlp, quadratic"),
+    (TaskConfig, {"family": "convolution"}, "use one of conv, mlp, "),
     (TaskConfig, {"family": "a:b:c"}, "module:name"),
     (TaskConfig, {"family": ":function"}, "module:name"),
     (TaskConfig, {"family": "my module:function"}, "module:name"),
@@ -160,17 +160,18 @@ def test_digest_changes_with_digested_sections_only(name):
     assert (digest(changed, "f") != digest(Config(), "f")) == (name in DIGESTED)
 
 
-def test_digest_covers_dataset_content_and_not_its_path():
-    here, there = (replace(Config(), dataset=DatasetConfig(source="store", path=p)) for p in ("/a", "/b"))
+@pytest.mark.parametrize("key", ["path", "text"])
+def test_digest_covers_dataset_content_and_not_its_place(key):
+    here, there = (replace(Config(), dataset=DatasetConfig(**{key: place})) for place in ("/a", "/b"))
     assert digest(here, "f") == digest(there, "f")
     assert digest(here, "f") != digest(here, "g")
     assert set(digest(here, "f")) <= set("0123456789abcdef") and len(digest(here, "f")) == 64
 
 
-def test_digest_covers_every_digested_key_but_the_path():
+def test_digest_covers_every_digested_key_but_the_places():
     for name in DIGESTED:
         section = getattr(Config(), name)
-        for key in (entry.field for entry in entries(type(section)) if entry.field != "path"):
+        for key in (entry.field for entry in entries(type(section)) if entry.field not in ("path", "text")):
             other = _other(section, key)
             assert digest(replace(Config(), **{name: other}), "f") != digest(Config(), "f"), f"{name}.{key}"
 
@@ -239,6 +240,8 @@ def of_the_format():
         "estimator": ("reach", "rp_nonfinite"),
         "evaluation": ("weight_decays", "rejection"),
         "optimizer": ("layers", "orthogonalize"),
+        "task": ("width", "depth", "heads", "context"),
+        "dataset": ("text",),
     }
     for section, key in ((section, key) for section, keys in later.items() for key in keys):
         del tree[section][key]

@@ -32,6 +32,7 @@ def test_open_run_is_named_after_its_configuration() -> None:
 def test_open_run_makes_paths_absolute(tmp_path: Path) -> None:
     run = open_run(request(None, None, "dataset.source=store", "dataset.path=images")).run
     assert run.config().dataset.path == str(tmp_path / "images")
+    assert open_run(request(None, None, "dataset.text=book")).run.config().dataset.text == str(tmp_path / "book")
 
 
 def test_resume_finds_the_newest_run_of_a_configuration() -> None:

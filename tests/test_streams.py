@@ -17,6 +17,7 @@ NUMBERS = {  # what the callers give; a worker's number is a checksum
         stream: [(s, w, i, n) for s in range(3) for w in (10**9, 10**9 + 1) for i in range(3) for n in range(1, 4)]
         for stream in (streams.PROBLEMS, streams.TRUNCATIONS, streams.STAGGER, streams.PROBES)
     },
+    streams.TEXT_SPLIT: [(s,) for s in range(6)],
     streams.EVALUATION_TASK: [(t, k) for t in range(6) for k in range(2)],
     streams.EVALUATION_START: [(t, k, i) for t in range(6) for k in range(2) for i in range(3)],
     streams.SEARCH: [(s,) for s in range(6)],

@@ -11,7 +11,7 @@ from cluster.cli.options import Place
 from cluster.launchers.host import JobHost
 from cluster.runs import directory
 from cluster.runs.directory import RunDirectory, load_theta
-from cluster.runs.open import DEFAULT, absolute, stem
+from cluster.runs.open import DEFAULT, absolute, stem, unmoved
 from common import configfile, pretrained
 from common.config import Config, OptimizerConfig
 from common.config.inner import names_function
@@ -185,12 +185,12 @@ def _evaluation_config(run: RunDirectory, request: Request) -> Config:
     """The configuration of a run with the overrides. Raises UserError where these change what its workers compute."""
     before = run.config()
     config = absolute(configfile.load(str(run.config_file), request.overrides))
-    if config.dataset.path != before.dataset.path and not request.place.in_process:
+    compared = unmoved(config, before)
+    if config.dataset != compared.dataset and not request.place.in_process:
         raise UserError(
-            "the workers read the run's own dataset.path: change it with train or launch, --resume and --set, or evaluate "
-            "with --in-process"
+            "the workers read the run's own dataset.path and dataset.text: change these with train or launch, --resume and "
+            "--set, or evaluate with --in-process"
         )
-    compared = replace(config, dataset=replace(config.dataset, path=before.dataset.path))
     for section in ("task", "dataset", "optimizer", "estimator"):
         if getattr(compared, section) != getattr(before, section):
             raise UserError(

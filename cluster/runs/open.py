@@ -92,8 +92,8 @@ def begin_at(run: RunDirectory, learned: Pretrained, source: str) -> None:
 def resume(request: Request) -> Opened:
     """Finds the run to resume, and its configuration with the overrides.
 
-    Overrides may not change the sections that define what a sample means. A class store may have moved: its fingerprint
-    ensures that the content is the same.
+    Overrides may not change the sections that define what a sample means. A class store or a text may have moved: its
+    fingerprint ensures that the content is the same.
 
     Raises:
       UserError: there is no such run, or the overrides are invalid.
@@ -102,9 +102,9 @@ def resume(request: Request) -> Opened:
     before = run.config()
     config = absolute(configfile.load(str(run.config_file), request.overrides))
     note = "" if request.source is None else differences(request, config, run.name)
-    unmoved = replace(config, dataset=replace(config.dataset, path=before.dataset.path))
+    compared = unmoved(config, before)
     for section in DIGESTED:
-        if getattr(unmoved, section) != getattr(before, section):
+        if getattr(compared, section) != getattr(before, section):
             raise UserError(
                 f"the run {run.name!r} was trained with another [{section}], so its samples would not be comparable: "
                 "leave that section unchanged, or start a new run"
@@ -150,8 +150,13 @@ def stem(source: str) -> str:
 
 
 def absolute(config: Config) -> Config:
-    """The configuration with an absolute dataset path, valid in every process of the run."""
-    if not config.dataset.path:
-        return config
-    path = str(Path(config.dataset.path).expanduser().absolute())
-    return replace(config, dataset=replace(config.dataset, path=path))
+    """The configuration with absolute paths of its data, valid in every process of the run."""
+    path, text = (
+        place and str(Path(place).expanduser().absolute()) for place in (config.dataset.path, config.dataset.text)
+    )
+    return replace(config, dataset=replace(config.dataset, path=path, text=text))
+
+
+def unmoved(config: Config, before: Config) -> Config:
+    """The configuration with the places of the data of the one before, for comparison."""
+    return replace(config, dataset=replace(config.dataset, path=before.dataset.path, text=before.dataset.text))

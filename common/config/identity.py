@@ -29,11 +29,12 @@ DIGESTED = ("task", "dataset", "optimizer", "estimator", "curriculum")
 def digest(config: Config, dataset_fingerprint: str) -> str:
     """Sha256 (hex) of the digested sections and the content of the dataset. A worker with another digest is rejected.
 
-    `dataset.path` is left out: nodes may mount a class store elsewhere.
+    `dataset.path` and `dataset.text` are left out: nodes may mount a class store or a text elsewhere.
     """
     tree = stable_tree(config)
     sections = {name: tree[name] for name in DIGESTED}
     del sections["dataset"]["path"]
+    sections["dataset"].pop("text", None)
     text = json.dumps([sections, dataset_fingerprint], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

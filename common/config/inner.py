@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from common.config.key import Key, Section, require
 
-FAMILIES = ("conv", "mlp", "quadratic")
+FAMILIES = ("conv", "mlp", "transformer", "quadratic")
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class TaskConfig(Section):
             "What an inner problem trains.",
             "A step of a pair with both estimators takes about 6 ms of one core for the quickstart's conv. quadratic takes "
             "almost none, but what is learned on it does not transfer to networks.",
-            form="conv, mlp, quadratic, or module:name of your own task",
+            form="conv, mlp, transformer, quadratic, or module:name of your own task",
         ),
     ] = "conv"
     units: Annotated[
@@ -41,9 +41,9 @@ class TaskConfig(Section):
         ),
     ] = (2, 2, 1)
     classes: Annotated[int, Key("Classes of a task.", "Harder tasks, and memory for their images.", low=2)] = 10
-    batch_size: Annotated[int, Key("Images of an inner batch (B).", "Time of an inner step, in proportion.", low=1)] = (
-        32
-    )
+    batch_size: Annotated[
+        int, Key("Images or sequences of an inner batch (B).", "Time of an inner step, in proportion.", low=1)
+    ] = 32
     inner_steps: Annotated[
         int,
         Key(
@@ -52,6 +52,16 @@ class TaskConfig(Section):
             low=1,
         ),
     ] = 500
+    width: Annotated[
+        int,
+        Key("transformer: numbers that represent a character.", "Time of a step, with its square.", low=1, high=1024),
+    ] = 32
+    depth: Annotated[int, Key("transformer: blocks.", "Time of a step, in proportion.", low=1, high=64)] = 2
+    heads: Annotated[int, Key("transformer: heads of the attention, a divisor of task.width.", low=1, high=64)] = 2
+    context: Annotated[
+        int,
+        Key("transformer: characters of a sequence.", "Time of a step, more than in proportion.", low=1, high=512),
+    ] = 32
     options: Annotated[
         Mapping[str, Any],
         Key("Options of a family of your own, or `dimension` of quadratic."),
@@ -73,6 +83,17 @@ class TaskConfig(Section):
             self.family != "conv" or len(self.units) == len(self.strides),
             "task.units and task.strides differ in length: give one stride per convolution",
         )
+        require(
+            self.family != "transformer" or self.width % self.heads == 0,
+            f"task.width = {self.width} is no multiple of task.heads = {self.heads}: each head takes an equal part of it",
+        )
+
+
+def sizes(task: TaskConfig) -> str:
+    """The family and the sizes that it uses, in words."""
+    if task.family == "transformer":
+        return f"{task.family} of width {task.width}, depth {task.depth}, {task.heads} heads, context {task.context}"
+    return f"{task.family} {list(task.units)}"
 
 
 def names_function(text: str) -> bool:
@@ -83,7 +104,7 @@ def names_function(text: str) -> bool:
 
 @dataclass(frozen=True)
 class DatasetConfig(Section):
-    """Where the classes of images come from."""
+    """Where the classes of images, or the text, come from."""
 
     NAME: ClassVar[str] = "dataset"
 
@@ -95,10 +116,18 @@ class DatasetConfig(Section):
         ),
     ] = "procedural"
     path: Annotated[str, Key("Folder of the class store.", form="a path, absolute or from where the command runs")] = ""
+    text: Annotated[
+        str,
+        Key(
+            "transformer: the text that is learned; empty: the sources of Python's standard library.",
+            "Needs the same text on every node; of a text, the first 64 MiB are read.",
+            form="a file of text in UTF-8 or a folder of such files, absolute or from where the command runs",
+        ),
+    ] = ""
     seed: Annotated[
         int,
         Key(
-            "Seed of the procedural classes and of the split of classes into outer-train and outer-test (700 / 300).",
+            "Seed of the procedural classes and of the split of classes or text into outer-train and outer-test (7 : 3).",
             "Results with different seeds are results on different tasks.",
             low=0,
         ),

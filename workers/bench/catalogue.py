@@ -4,6 +4,7 @@ from workers.bench.figure import Figure
 
 PRODUCT = "inner gradient in a loop, operations per second over those of the best matrix product: "
 STEPS = "losses and outer gradient over losses only, "
+FAMILY = "inner step over one jitted in a Python loop, preset "
 OPTIMIZER = "inner step with the learned optimizer over one with optax.adam, "
 
 FIGURES = (
@@ -102,6 +103,9 @@ FIGURES = (
         1.75,
         at_most=True,
         quick=True,
+    ),
+    Figure(
+        "family-transformer", FAMILY + "transformer", "x", "workers.bench.families:transformer", 5, 1.3, at_most=True
     ),
     Figure(
         "rounding",
