@@ -10,7 +10,7 @@ from helpers.tasks import TINY
 
 from common.errors import UserError
 from workers.evaluation.search import Plan, Rung
-from workers.figures import catalogue, fig2, fig3, fig4, fig5, fig6, fig7, fig8, probing, staleness
+from workers.figures import catalogue, estimators, fig2, fig3, fig4, fig5, fig6, fig7, fig8, probing, staleness
 from workers.figures.landscape import Grid
 
 COMMITTED = Path(__file__).parent.parent / "docs" / "figures"
@@ -68,6 +68,7 @@ def tiny(monkeypatch):
         fig8: fig8.SCALES["mini"]._replace(base=TINY, windows=[2, 6], growing=(2, 4), budget=600, tasks=2),
         probing: probing.Scale(TINY, seeds=2, points=2, tasks=2),
         staleness: staleness.Scale(TINY, (1, 4), {}, seeds=2, points=2, tasks=2),
+        estimators: estimators.Scale({"tiny": estimators.Inner(TINY, 6, 20)}, (0.2, 1.0)),
     }
     for module, scale in scales.items():
         monkeypatch.setitem(module.SCALES, "mini", scale)
@@ -127,7 +128,10 @@ def test_unknown_figures_and_scales_are_user_errors():
 def test_figure_without_the_papers_scale_is_refused_at_once():
     with pytest.raises(UserError, match=r"staleness has the scale mini only.*without --scale"):
         catalogue.chosen(("fig5", "staleness"), "paper")
-    assert set(catalogue.chosen(("all",), "mini")) - set(catalogue.chosen(("all",), "paper")) == {"staleness"}
+    assert set(catalogue.chosen(("all",), "mini")) - set(catalogue.chosen(("all",), "paper")) == {
+        "staleness",
+        "estimators",
+    }
     assert catalogue.chosen(("fig5", "staleness"), "mini") == ("fig5", "staleness")
 
 

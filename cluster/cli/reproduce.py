@@ -51,7 +51,7 @@ def command(
 ) -> None:
     """Recompute figures of the paper; the same command resumes after an interruption.
 
-    FIGURE is one of fig2 ... fig8, probing, staleness, or all.
+    FIGURE is one of fig2 ... fig8, probing, staleness, estimators, or all.
     """
     if workers is not None and workers < 1:
         raise UserError(f"--workers {workers}: nothing is computed without one; use at least 1")
