@@ -20,31 +20,6 @@ runtime.prepare(pin=False)
 settings.register_profile("fixed", derandomize=True, database=None, deadline=None, max_examples=50)
 settings.load_profile("fixed")
 
-# Modules that compile or train for more than a few seconds. All other tests of the default suite are marked `quick`.
-LONGER = {
-    "test_bench",
-    "test_conv",
-    "test_drop_in",
-    "test_evaluator",
-    "test_export",
-    "test_fixture_run",
-    "test_in_process",
-    "test_mlp",
-    "test_model_state",
-    "test_own_task",
-    "test_paper_preset",
-    "test_pretrained",
-    "test_public",
-    "test_reproduce",
-    "test_task",
-    "test_task_families",
-    "test_tensor_families",
-    "test_trace_cache",
-    "test_train_from",
-    "test_unroll",
-    "test_worker",
-}
-
 
 def pytest_configure() -> None:
     import jax  # after its environment is prepared
@@ -52,17 +27,9 @@ def pytest_configure() -> None:
     jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Raises UsageError for a test that two steps of .ci/run would run."""
     for item in items:
         marked = {mark.name for mark in item.iter_markers()}
-        if item.path.stem not in LONGER and not marked & {
-            "cluster",
-            "extras",
-            "faults",
-            "slow",
-            "slurm",
-            "torch",
-            "tracking",
-        }:
-            item.add_marker("quick")
+        if "heavy" in marked and marked & {"cluster", "extras", "faults", "slow", "slurm", "torch", "tracking"}:
+            raise pytest.UsageError(f"{item.nodeid} is marked heavy, and has another level, too: keep one of them")

@@ -33,6 +33,7 @@ def close(got, want, tolerance=1e-5):
     np.testing.assert_allclose(got, want, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.heavy
 def test_naive_task_has_the_loss_of_the_task(tiny):
     task = tiny.unroll.task
     batch = jax.jit(lambda data, key: task.batch(data, key, "train"))(tiny.problem.data, jax.random.key(0))
@@ -40,6 +41,7 @@ def test_naive_task_has_the_loss_of_the_task(tiny):
     close(jax.jit(reference.loss)(tiny.state.w, batch), jax.jit(task.loss)(tiny.state.w, batch))
 
 
+@pytest.mark.heavy
 def test_naive_loop_takes_the_steps_of_unroll():
     task = TINY.family()
     ours = subject(task, gradients.adam())
@@ -48,12 +50,14 @@ def test_naive_loop_takes_the_steps_of_unroll():
     close(naive.looped(reference, optax.adam(1e-3), ours.problem, 5)(ours.state.w)[1:], after, 1e-4)
 
 
+@pytest.mark.heavy
 def test_one_tape_recomputes_to_the_same_gradient(tiny):
     one_tape = subject(tiny.unroll.task, learned(), unrolls.OneTape, segment=4)
     np.testing.assert_array_equal(one_tape.backward(10), tiny.backward(10))
     assert len(one_tape.unroll._blank) == 1
 
 
+@pytest.mark.heavy
 def test_recomputed_activations_give_the_gradient_of_kept(tiny):
     recomputing = subject(tiny.unroll.task, learned(), unrolls.Recomputing, segment=4)
     want = tiny.backward(6)
@@ -67,6 +71,7 @@ def test_operations_of_papers_network_equal_a_count_by_hand():
     assert gradients.operations(gradients.spec_of(PAPER), 128) == 128 * (first + 2 * others)
 
 
+@pytest.mark.heavy
 def test_gradients_update_w_in_each_step():
     w = conv.init(gradients.spec_of(TINY), jax.random.key(2))
     one, three = (gradients.gradients(TINY, steps)() for steps in (1, 3))
@@ -74,6 +79,7 @@ def test_gradients_update_w_in_each_step():
     assert not np.array_equal(three["conv0/kernel"], one["conv0/kernel"])
 
 
+@pytest.mark.heavy
 def test_direct_convolutions_give_the_gradient_of_winograds():
     case = Case(TaskConfig(units=(16, 16), strides=(1, 1), classes=3, batch_size=4), Noise((8, 8, 3), 6))
     direct, ours = gradients.direct_gradients(case, 1)(), gradients.gradients(case, 1)()
@@ -170,6 +176,7 @@ def clock_of(durations):
     return iter(times[:-1]).__next__
 
 
+@pytest.mark.heavy
 def test_in_forward_steps_is_backward_over_forward(tiny, monkeypatch):
     steps = {"backward": [], "forward": []}
     for name, calls in steps.items():
@@ -181,6 +188,7 @@ def test_in_forward_steps_is_backward_over_forward(tiny, monkeypatch):
     assert steps == {"backward": [12] * 4, "forward": [12] * 4}
 
 
+@pytest.mark.heavy
 def test_widened_state_holds_the_same_numbers(tiny):
     with jax.enable_x64(True):
         wide = widened(tiny.state)

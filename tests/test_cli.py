@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import run_files
 from helpers.archives import batch, write_archives, write_zip
 
 from cluster.cli.main import main
@@ -58,6 +59,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    run_files.draw_nothing(monkeypatch)
+
+
 def tree(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
@@ -79,11 +85,8 @@ def test_train_evaluates_reports_and_prints_one_json_line(folder: Path, capsys: 
     assert main(["list"]) == 0 and "small" in capsys.readouterr().out
 
 
-def test_finished_run_is_evaluated_exported_and_resumed(
-    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    for place in ("cluster.cli.evaluate.write_report", "cluster.report.page.write_report"):  # the importer first
-        monkeypatch.setattr(place, lambda path, evaluation: path / "report")
+@pytest.mark.usefixtures("undrawn")
+def test_finished_run_is_evaluated_exported_and_resumed(finished: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["evaluate", "small", "--in-process", "--json"]) == 0
     of_run = json.loads(capsys.readouterr().out)
     assert main(["export", "small", "-o", "learned.py"]) == 0 and Path("learned.py").exists()
@@ -97,12 +100,14 @@ def test_finished_run_is_evaluated_exported_and_resumed(
     assert json.loads(capsys.readouterr().out)["version"] == 6
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_baselines_of_a_configuration_are_tuned(folder: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["baselines", "small.toml", "--baselines", "adam", "sgd", "--in-process"]) == 0
     rows = (folder / "runs/small-baselines/evaluation/unrolls.jsonl").read_text().splitlines()
     assert {json.loads(row)["optimizer"] for row in rows} == {"adam", "sgd"}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_search_writes_theta_files_that_evaluate_accepts(folder: Path, capsys: pytest.CaptureFixture) -> None:
     search = ["search", "small.toml", "--draws", "3", "--runs", "2", "--keep-all", "--in-process", "--json"]
     assert main(search) == 0
@@ -119,6 +124,8 @@ def test_search_writes_theta_files_that_evaluate_accepts(folder: Path, capsys: p
     assert main(["report", "small-baselines"]) == 0
 
 
+@pytest.mark.heavy
+@pytest.mark.usefixtures("undrawn")
 def test_evaluate_several_shows_one_table(folder: Path, capsys: pytest.CaptureFixture) -> None:
     for name, rate in (("slow", 0.01), ("fast", 0.05)):
         theta = np.log(np.array([rate], np.float32))
@@ -168,6 +175,7 @@ def test_evaluate_missing_user_optimizer_is_explained(capsys: pytest.CaptureFixt
     assert "'no_such:make' cannot be loaded" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_evaluate_theta_files_of_one_name_are_told_apart(folder: Path, capsys: pytest.CaptureFixture) -> None:
     def evaluate(rate: float) -> str:
         theta = np.log(np.array([rate], np.float32))
@@ -252,6 +260,7 @@ def finished(folder: Path, capsys: pytest.CaptureFixture) -> Path:
     return folder / "runs" / "small"
 
 
+@pytest.mark.heavy
 def test_train_unusable_run_directory_is_rejected(finished: Path, capsys: pytest.CaptureFixture) -> None:
     def rejected(sentence: str, *command: str) -> None:
         before = tree(finished)

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,10 @@ import json, sys
 from unittest import mock
 {setup}
 from cluster.cli.main import main
-code = main(sys.argv[1:])
-print()
-print(json.dumps([code, sorted({{name.partition(".")[0] for name in sys.modules}})]))
+for words in sys.argv[1:]:
+    code = main(words.split())
+    print()
+    print("loaded", json.dumps([words, code, sorted({{name.partition(".")[0] for name in sys.modules}})]))
 """
 # A cluster on which every named actor exists, and answers every call with a mock.
 CLUSTER = """
@@ -33,13 +35,15 @@ ray.util.list_named_actors = mock.Mock(return_value=[])
 """
 
 
-def loaded(words: list[str], folder: Path, setup: str = "") -> set[str]:
-    """The top-level modules that a successful command has loaded in a process of its own."""
-    command = [sys.executable, "-c", PROGRAM.format(setup=setup), *words]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
-    code, names = json.loads(done.stdout.splitlines()[-1])
-    assert code == 0, done.stderr
-    return set(names)
+def loaded(commands: Sequence[str], folder: Path, setup: str = "") -> dict[str, set[str]]:
+    """The top-level modules that a new process has loaded after each of these successful commands, one after the other."""
+    program = [sys.executable, "-c", PROGRAM.format(setup=setup), *commands]
+    done = subprocess.run(program, cwd=folder, capture_output=True, text=True, check=True)
+    lines = [
+        json.loads(line.removeprefix("loaded ")) for line in done.stdout.splitlines() if line.startswith("loaded ")
+    ]
+    assert [(words, code) for words, code, _ in lines] == [(words, 0) for words in commands], done.stderr
+    return {words: set(names) for words, _, names in lines}
 
 
 @pytest.fixture
@@ -49,24 +53,24 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("words", ["--help", "config", "config outer --json"])
-def test_help_and_config_load_no_library_but_click(words: str, folder: Path) -> None:
-    assert not loaded(words.split(), folder) & {*HEAVY, "numpy", "rich", "msgpack", "prometheus_client"}
+def test_help_and_config_load_no_library_but_click(folder: Path) -> None:
+    unwanted = {*HEAVY, "numpy", "rich", "msgpack", "prometheus_client"}
+    for words, names in loaded(["--help", "config", "config outer --json"], folder).items():
+        assert not names & unwanted, words
 
 
-@pytest.mark.parametrize(
-    "words", ["status run-1", "status run-1 --json", "watch run-1 --once", "list", "list --json", "logs run-1"]
-)
-def test_reading_a_run_directory_loads_no_heavy_library(words: str, folder: Path) -> None:
-    assert not loaded(words.split(), folder) & HEAVY
+def test_reading_a_run_directory_loads_no_heavy_library(folder: Path) -> None:
+    commands = ["status run-1", "status run-1 --json", "watch run-1 --once", "list", "list --json", "logs run-1"]
+    for words, names in loaded(commands, folder).items():
+        assert not names & HEAVY, words
 
 
-@pytest.mark.parametrize("words", ["scale run-1 3", "stop run-1 --now", "list --cluster", "logs run-1 --cluster"])
-def test_cluster_operations_load_ray_and_no_jax(words: str, folder: Path) -> None:
-    names = loaded(words.split(), folder, CLUSTER)
-    assert "ray" in names and not names & NUMERICAL
+def test_cluster_operations_load_ray_and_no_jax(folder: Path) -> None:
+    commands = ["scale run-1 3", "stop run-1 --now", "list --cluster", "logs run-1 --cluster"]
+    for words, names in loaded(commands, folder, CLUSTER).items():
+        assert "ray" in names and not names & NUMERICAL, words
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_help_of_each_command_loads_no_ray(name: str, folder: Path) -> None:
-    assert "ray" not in loaded([name, "--help"], folder)
+def test_help_of_each_command_loads_no_ray(folder: Path) -> None:
+    for words, names in loaded([f"{name} --help" for name in COMMANDS], folder).items():
+        assert "ray" not in names, words

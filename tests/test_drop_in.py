@@ -21,6 +21,7 @@ from common.config import OptimizerConfig
 from common.optimizer import make_family, mlp
 from common.pretrained import Pretrained
 
+pytestmark = pytest.mark.heavy
 PER_TENSOR = ("mlp_lopt", "adafactor_mlp", "celo2", "mlp_muon")
 FAMILIES = ("mlp", "adam", "rmsprop", "sgd", "adam8", *PER_TENSOR)
 DTYPES = (jnp.float16, jnp.bfloat16, jnp.float32)

@@ -146,6 +146,7 @@ def whole_problems(unroll, count, with_rp, **estimator):
     return closed_forms.of(first.problem, first.plus), np.array(es), np.array(rp)
 
 
+@pytest.mark.heavy
 def test_sum_over_carried_truncations_has_the_known_bias(unroll):
     start, es, rp = whole_problems(unroll, 500, True)
     noise, losses, weight = closed_forms.truncated_path(start, THETA, SIGMA, STEPS, TRUNCATIONS)
@@ -158,6 +159,7 @@ def test_sum_over_carried_truncations_has_the_known_bias(unroll):
     assert np.all(np.abs(bias) > [20, 10] * error)  # significant
 
 
+@pytest.mark.heavy
 def test_persistent_es_is_unbiased_for_the_whole_problem(unroll):
     start, es, _ = whole_problems(unroll, 800, False, es="persistent", use="es")
     noise, losses, weight = closed_forms.truncated_path(start, THETA, SIGMA, STEPS, TRUNCATIONS)
@@ -165,6 +167,7 @@ def test_persistent_es_is_unbiased_for_the_whole_problem(unroll):
     assert_within_four_standard_errors(es, total)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("reach", [0, 1, TRUNCATIONS - 1])
 def test_persistent_rp_and_its_merge_are_unbiased(unroll, reach):
     """With a weight that does not depend on the draws; the farther rp reaches, the less noise is left."""
@@ -192,6 +195,7 @@ def test_persistent_rp_is_the_derivative_through_its_reach(unroll, reach):
     np.testing.assert_allclose(advances[-1].rp, (derivative + older) / TRUNCATIONS, rtol=1e-4)
 
 
+@pytest.mark.heavy
 def test_noise_reuse_es_is_unbiased_for_the_whole_problem(unroll):
     start, es, _ = whole_problems(unroll, 800, False, es="noise_reuse", use="es")
     assert_within_four_standard_errors(es, closed_forms.smoothed_gradient(start, THETA, SIGMA, LENGTH))

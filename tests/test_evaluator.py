@@ -75,6 +75,7 @@ def test_mean_and_curve_equal_those_computed_by_hand(quadratic):
     assert result.final_test_accuracy is None
 
 
+@pytest.mark.heavy
 def test_mean_loss_equals_the_training_loss_bit_for_bit(images):
     theta = np.asarray(np.random.default_rng(0).normal(size=31 * 4 + 4 + 10) * 0.5, np.float32)
     result = learned(images, theta)
@@ -93,6 +94,7 @@ def test_validation_objective_is_measured_at_every_step():
     assert result.means.train != result.means.valid  # seen at the boundaries only
 
 
+@pytest.mark.heavy
 def test_results_do_not_depend_on_what_ran_before(images):
     jobs = [UnrollJob(name, task, rate=rate) for name in ("adam", "sgd") for task in (1000, 1001) for rate in (0.01, 1)]
     records = [job.to_json() for job in jobs]

@@ -75,6 +75,7 @@ def trained_here(config: OptimizerConfig) -> np.ndarray:
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(w)])
 
 
+@pytest.mark.heavy
 def test_module_alone_in_a_folder_gives_the_same_updates(tmp_path: Path) -> None:
     for name, config in FAMILIES.items():
         (tmp_path / f"{name}.py").write_text(module_source(config, initial(config), "here", name))

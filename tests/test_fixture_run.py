@@ -48,6 +48,7 @@ def test_fixture_run_config_equals_its_source() -> None:
     assert directory.find("run-1").config() == configfile.load(str(FIXTURE / "source.toml"))
 
 
+@pytest.mark.heavy
 def test_fixture_run_resumed_in_parts_gives_the_same_theta(runs: Path) -> None:
     shutil.copytree(FIXTURE, runs / "parts")
     for updates in (VERSION + 1, 11):
@@ -55,6 +56,7 @@ def test_fixture_run_resumed_in_parts_gives_the_same_theta(runs: Path) -> None:
     assert resume("parts") == resume("run-1")
 
 
+@pytest.mark.heavy
 def test_fixture_run_resumed_equals_a_fresh_run(runs: Path) -> None:
     """Bit for bit where this processor computes the fixture's own bits up to its checkpoint, else to rounding."""
     fresh = ["--name", "fresh", "--set", "outer.keep_checkpoints=99", "--in-process", "--no-evaluate"]

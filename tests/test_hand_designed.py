@@ -91,7 +91,7 @@ def test_family_init_has_the_configured_values(name):
     np.testing.assert_allclose(got[:, alive], want[:, alive], rtol=2e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["adam", "rmsprop", "sgd", "adam8"])
+@pytest.mark.parametrize("name", ["adam", "rmsprop", "sgd", pytest.param("adam8", marks=pytest.mark.heavy)])
 def test_gradient_of_theta_with_a_dead_unit_is_finite(name):
     family = make_family(OptimizerConfig(family=name, learning_rate=0.05))
 

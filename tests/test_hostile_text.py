@@ -65,7 +65,8 @@ class Elements(HTMLParser):
 
 
 @pytest.mark.parametrize("text", AS_NAME)
-def test_report_page_shows_names_and_values_as_text(tmp_path: Path, text: str) -> None:
+def test_report_page_shows_names_and_values_as_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    run_files.draw_nothing(monkeypatch)  # no name or value is part of a picture
     config = configfile.from_dict({"dataset": {"path": text}})
     run = run_files.write_run(tmp_path / text, run_files.history(3), [], config)
     page = Elements(write_report(run).read_text(encoding="utf-8"))

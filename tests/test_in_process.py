@@ -61,6 +61,7 @@ def train(name: str, wanted: Config, steps: int | None = None) -> directory.RunD
     return run
 
 
+@pytest.mark.heavy
 def test_run_theta_depends_on_the_seed_only() -> None:
     first, second, other = (
         load_theta(train(name, from_dict({**TREE, "seed": seed})))[0] for name, seed in (("a", 0), ("b", 0), ("c", 1))
@@ -72,9 +73,9 @@ def test_run_theta_depends_on_the_seed_only() -> None:
     "samples, estimator",
     [
         ((0, 1, 3, 5, 4), {}),
-        ((5,), {"es": "persistent", "use": "es"}),
-        ((5,), {"es": "persistent", "reach": 1}),
-        ((6,), {"es": "noise_reuse", "use": "es"}),
+        pytest.param((5,), {"es": "persistent", "use": "es"}, marks=pytest.mark.heavy),
+        pytest.param((5,), {"es": "persistent", "reach": 1}, marks=pytest.mark.heavy),
+        pytest.param((6,), {"es": "noise_reuse", "use": "es"}, marks=pytest.mark.heavy),
     ],
 )
 def test_run_killed_anywhere_and_resumed_is_the_same(samples: tuple[int, ...], estimator: dict[str, Any]) -> None:
@@ -96,6 +97,7 @@ def test_run_staleness_is_zero_and_workers_take_turns() -> None:
     assert {line.workers_seen for line in lines} <= {2, 3, 4}
 
 
+@pytest.mark.heavy
 def test_run_command_killed_by_sigkill_resumes_to_the_same() -> None:
     """The command, killed while it starts, computes or writes, resumes to the same theta, compiled as users compile."""
     wanted = config(outer={**TREE["outer"], "updates": 30})
@@ -169,6 +171,7 @@ SMALL_TREE = {
 SMALL = from_dict(SMALL_TREE)
 
 
+@pytest.mark.heavy
 def test_train_for_figure_twice_gives_the_same(tmp_path: Path) -> None:
     one, other = (train_for_figure(SMALL, [0, 3, 6], folder=tmp_path / name) for name in "ab")
     np.testing.assert_array_equal(one.theta, other.theta)
@@ -212,6 +215,7 @@ def test_stale_workers_are_workers_by_batch_behind(tmp_path: Path) -> None:
     assert not np.array_equal(fresh.theta, trained.theta)
 
 
+@pytest.mark.heavy
 def test_stale_workers_resumed_give_the_same(tmp_path: Path) -> None:
     uninterrupted = train_for_figure(STALE, [], folder=tmp_path / "uninterrupted", stale=True)
     (tmp_path / "cut").mkdir()

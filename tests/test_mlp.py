@@ -160,6 +160,7 @@ def test_init_has_fan_in_variance_and_zero_biases():
     assert not np.array_equal(start, make_family(OptimizerConfig()).init(jax.random.key(4)))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "options, kept, size",
     [
@@ -202,6 +203,7 @@ def test_theta_made_by_hand_gives_known_updates():
     np.testing.assert_allclose(moved["a"], update["a"] - 0.001, rtol=1e-5)
 
 
+@pytest.mark.heavy
 def test_theta_made_by_hand_solves_a_problem_in_optax():
     target = {"a": jnp.array([0.3, -0.2]), "b": jnp.array([[0.1]])}
     loss = lambda w: optax.tree.norm(optax.tree.sub(w, target)) ** 2  # noqa: E731
@@ -227,6 +229,7 @@ def test_each_tensor_is_normalised_separately():
     assert not np.allclose(before["b"], after["b"], rtol=1e-3)
 
 
+@pytest.mark.heavy
 def test_vmap_over_theta_equals_a_loop():
     w = params()
     thetas = jnp.stack([theta(), 2 * theta()])

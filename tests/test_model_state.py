@@ -59,6 +59,7 @@ def plain(theta, problem, key, outer_loss, family):
     return jnp.mean(losses), state
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("family, outer_loss", [("sgd", OuterLoss()), ("mlp", OuterLoss("valid", 2))])
 def test_gradient_through_model_state_equals_the_plain_loop(family, outer_loss):
     with jax.enable_x64(True):

@@ -107,6 +107,7 @@ def test_key_is_given_in_training_only():
     assert values[0] > 100 > values[1] and values[2] > 100 > values[3] and values[0] != values[2]
 
 
+@pytest.mark.heavy
 def test_state_is_carried_and_read_in_evaluation():
     def normalized(params, batch, key, state):
         mean = jnp.mean(batch["x"], axis=0)

@@ -29,7 +29,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [NAMES[0], *(pytest.param(name, marks=pytest.mark.heavy) for name in NAMES[1:])])
 def test_launch_refuses_a_task_that_imports(name: str, project: Path, capsys: pytest.CaptureFixture) -> None:
     """Before it looks for a cluster, of which there is none."""
     (project / "model.py").write_text(f"import {name}.waves\n{(project / 'model.py').read_text()}")

@@ -21,6 +21,7 @@ SHORT = {
 }
 
 
+@pytest.mark.heavy
 def test_paper_preset_trains_on_official_archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("OUTERTRAIN_RUNS", raising=False)

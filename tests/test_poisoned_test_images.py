@@ -18,6 +18,7 @@ from workers.evaluation.scores import score
 from workers.evaluation.search import Plan, Rung, SearchResult
 from workers.figures import fig7
 
+pytestmark = pytest.mark.heavy
 Run = Callable[[Evaluator, Config], object]
 
 

@@ -61,6 +61,7 @@ def test_included_optimizer_has_a_card_and_fits_its_family(name: str) -> None:
         assert part in card
 
 
+@pytest.mark.heavy
 def test_included_optimizers_beat_adam_on_an_unseen_task() -> None:
     evaluator = Evaluator(
         configfile.load("quickstart-mlp")

@@ -28,6 +28,7 @@ def compute(pool: LocalPool, spec: Json) -> Ended:
     return ended[0]
 
 
+@pytest.mark.heavy
 def test_pool_computes_jobs_and_replaces_a_failed_process(tmp_path: Path, specs: list[Json]) -> None:
     with LocalPool(1, tmp_path) as pool:
         assert compute(pool, BROKEN).reason == "its process exited with code 1"

@@ -97,6 +97,7 @@ def project(tmp_path, monkeypatch):
     sys.modules.pop("model", None)
 
 
+@pytest.mark.heavy
 def test_train_of_the_starting_point_returns_its_optimizer(project, capfd):
     from model import task
 

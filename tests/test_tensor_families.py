@@ -192,11 +192,13 @@ def check(config: OptimizerConfig, reference, shapes=SHAPES) -> None:
         assert np.any(want)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("family", FAMILIES)
 def test_updates_of_ranks_0_to_4_equal_the_formula(family: str) -> None:
     check(OptimizerConfig(family=family), REFERENCES[family])
 
 
+@pytest.mark.heavy
 def test_orthogonalized_updates_equal_the_formula() -> None:
     config = OptimizerConfig(family="celo2", orthogonalize=True)
     check(config, partial(celo2, orthogonalize=True), ((2, 3), (3, 2), (3,)))
@@ -222,6 +224,7 @@ def test_theta_has_the_documented_size(family: str, size: int) -> None:
     assert made.size == size == len(made.init(jax.random.key(0))) == len(made.segments)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("family", FAMILIES)
 def test_rows_and_columns_may_be_permuted(family: str) -> None:
     config, theta = OptimizerConfig(family=family), theta_of(family).astype(np.float32)
@@ -232,6 +235,7 @@ def test_rows_and_columns_may_be_permuted(family: str) -> None:
     np.testing.assert_allclose(permuted(changes[1]), others[1], rtol=2e-4, atol=1e-7)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "family, size", [("mlp_lopt", 3e4), ("adafactor_mlp", 100.0), ("celo2", 100.0), ("mlp_muon", 30.0)]
 )
@@ -246,6 +250,7 @@ def test_rescaled_gradients_give_the_same_updates(family: str, size: float) -> N
     assert np.abs(changes[1]).max() > 5e-4
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("family", FAMILIES)
 def test_gradient_agrees_with_finite_differences(family: str) -> None:
     """Of the mean loss of a quadratic after three updates, with respect to theta, in float64."""
@@ -292,6 +297,7 @@ def test_state_has_the_documented_bytes(family: str, matrix: int, vector: int) -
     assert size(30) == vector * 30
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("family", FAMILIES)
 def test_usable_optimizer_takes_rate_decay_and_rest(family: str) -> None:
     from common.optimizer.tensor_rule import configured

@@ -63,6 +63,14 @@ CASES = {
     "integer states": Case("quadratic", "alternating"),
     "divergence beyond the clamp": Case("quadratic", "sgd", OuterLoss(clamp=60.0), (2.7, 0.1)),
 }
+LONG_TO_COMPILE = {
+    "the learned optimizer on convolutions",
+    "factored moments",
+    "normalized updates",
+    "orthogonalized momentum",
+    "fresh validation batches",
+    "the learned optimizer",
+}
 
 
 def plain_step(case, theta, problem, w, optimizer, t):
@@ -129,7 +137,8 @@ def middle(case, unroll, theta, problem):
 
 def only(*names):
     """Restricts a test to some of the cases."""
-    return pytest.mark.parametrize("subject", names, indirect=True)
+    cases = [pytest.param(name, marks=pytest.mark.heavy) if name in LONG_TO_COMPILE else name for name in names]
+    return pytest.mark.parametrize("subject", cases, indirect=True)
 
 
 def assert_near(got, want, tolerance):
@@ -206,7 +215,7 @@ def test_dropped_tapes_are_recomputed_to_the_same_bits(subject, x64, monkeypatch
     np.testing.assert_array_equal(gradient, same)
 
 
-@pytest.mark.parametrize("task", ["conv", "mlp"])
+@pytest.mark.parametrize("task", [pytest.param("conv", marks=pytest.mark.heavy), "mlp"])
 def test_kept_activations_give_the_gradient_of_recomputed(task, monkeypatch):
     gradients = {}
     for most in (engine.ACTIVATION_BYTES, 0):

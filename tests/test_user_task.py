@@ -127,7 +127,7 @@ def squared(w, batch):
     return 2 + jnp.mean((w["w"] - batch["centre"].astype(w["w"].dtype)) ** 2)
 
 
-@pytest.mark.parametrize("optimizer", ["mlp", "adam", "sgd"])
+@pytest.mark.parametrize("optimizer", [pytest.param("mlp", marks=pytest.mark.heavy), "adam", "sgd"])
 @pytest.mark.parametrize("objective", [OuterLoss(), OuterLoss("valid", 2)])
 def test_losses_of_bfloat16_weights_are_float32(optimizer, objective):
     """A loss near 2 has steps of 2^-6 in bfloat16: the mean over a window must not be rounded to one of them."""

@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
+from cluster.report import page
 from common.config import Config
 from common.configfile import dump
 from common.update_record import Norms, Quantiles, Staleness, UpdateRecord, Weight, Windows
@@ -136,3 +138,8 @@ def write_run(folder: Path, updates: list[UpdateRecord], evaluated: list[dict[st
     (folder / "history.jsonl").write_text("".join(json.dumps(update.to_json()) + "\n" for update in updates))
     (folder / "evaluation" / "unrolls.jsonl").write_text("".join(json.dumps(line) + "\n" for line in evaluated))
     return folder
+
+
+def draw_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves the pictures of report pages empty; drawing them takes about a second."""
+    monkeypatch.setattr(page, "render", lambda plots, material: [page.Picture(plot, b"") for plot in plots])
