@@ -103,6 +103,7 @@ def test_results_do_not_depend_on_what_ran_before(images):
     assert forth == back[::-1]
 
 
+@pytest.mark.heavy
 def test_every_optimizer_meets_the_same_problem(images):
     first, others = UnrollJob("learned", 1000), [UnrollJob("adam", 1000, rate=0.1), UnrollJob("sgd", 1000, rate=3.0)]
     assert all(same_problem(images, first, other) for other in others)
@@ -118,6 +119,7 @@ def same_problem(evaluator, one, other):
     return equal and all(jnp.array_equal(a, b) for a, b in leaves)
 
 
+@pytest.mark.heavy
 def test_initialisations_share_their_task(images):
     first, second = (images.start(UnrollJob("learned", 1000, i))[0].data for i in (0, 1))
     assert all(jnp.array_equal(a, b) for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second)))
@@ -138,6 +140,7 @@ def test_measured_loss_of_nan_counts_the_clamp(quadratic):
     assert np.isnan(accuracy(quadratic.task, model, problem.data, key))
 
 
+@pytest.mark.heavy
 def test_accuracy_is_a_fraction_of_the_measured_images(images):
     result = learned(images, np.zeros(31 * 4 + 4 + 10, np.float32))
     assert 0 <= result.final_test_accuracy <= 1
@@ -145,6 +148,7 @@ def test_accuracy_is_a_fraction_of_the_measured_images(images):
     assert result.means.train == pytest.approx(np.log(10), rel=0.2)  # theta = 0 does not move
 
 
+@pytest.mark.heavy
 def test_unroll_is_compiled_once_per_optimizer(images):
     for rate in (0.01, 0.02):
         images.run(UnrollJob("adam", 1000, rate=rate))

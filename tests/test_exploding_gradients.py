@@ -66,6 +66,7 @@ def by_the_engine(loss, rate, lengths):
     return [sums[length] - sums[length - 1] for length in lengths]
 
 
+@pytest.mark.heavy
 def test_gradient_is_a_sum_of_products_of_hessians():
     lengths = (1, 2, 3, 5, 9)
     expected = [by_the_formula(bent, 0.15, steps) for steps in lengths]

@@ -93,6 +93,7 @@ def test_module_passes_linter_and_formatter(tmp_path: Path, name: str) -> None:
     subprocess.run([*ruff, "format", "-q", "--isolated", "--line-length=120", "--check", path], check=True)
 
 
+@pytest.mark.heavy
 def test_example_in_the_module_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "my_optimizer.py"
     write(Pretrained(initial(OptimizerConfig()), OptimizerConfig(), "here"), path)

@@ -19,6 +19,7 @@ def adam(growth, problems=5):
     return [result(Adam, spread=[growth ** (t / 5) for t in range(41)]) for _ in range(problems)]
 
 
+@pytest.mark.heavy
 def test_outcome_holds_where_neighbouring_rates_drift_apart(toy):
     outcome = fig2.outcome([toy, *adam(2.0)])
     assert outcome.holds and "5 steps" in outcome.sentence

@@ -118,6 +118,7 @@ def test_run_command_killed_by_sigkill_resumes_to_the_same() -> None:
     assert np.isfinite(theta).all()
 
 
+@pytest.mark.heavy
 def test_run_evaluated_during_training_is_unchanged() -> None:
     wanted = config(evaluation={"every": 5, "tasks": 2})
     run = directory.create("watched", wanted)
@@ -181,6 +182,7 @@ def test_train_for_figure_twice_gives_the_same(tmp_path: Path) -> None:
     assert not np.array_equal(one.kept[3], one.theta)
 
 
+@pytest.mark.heavy
 def test_train_for_figure_resumed_gives_the_same(tmp_path: Path) -> None:
     uninterrupted = train_for_figure(SMALL, [0, 2, 6], folder=tmp_path / "uninterrupted")
     (tmp_path / "cut").mkdir()
@@ -206,6 +208,7 @@ def test_train_for_figure_finished_run_is_not_extended(tmp_path: Path) -> None:
 STALE = from_dict(SMALL_TREE | {"workers": {"count": 12, "segment": 6}, "outer": {"updates": 20, "batch_samples": 3}})
 
 
+@pytest.mark.heavy
 def test_stale_workers_are_workers_by_batch_behind(tmp_path: Path) -> None:
     trained = train_for_figure(STALE, [], folder=tmp_path, stale=True)
     assert [update.staleness.mean for update in trained.history[:3]] == [0, 1, 2]

@@ -51,6 +51,7 @@ def test_task_example_runs():
     assert results.attempted == 3 and results.failed == 0
 
 
+@pytest.mark.heavy
 def test_task_trains_in_the_unroll():
     losses, gradient, state = unrolled(Task(init, loss, DATA))
     assert losses[-1] < 0.05 * losses[0] and np.any(gradient)

@@ -93,6 +93,7 @@ def test_report_of_a_run_without_updates_says_so(tmp_path: Path) -> None:
     assert list(page.parent.glob("*.png")) == []
 
 
+@pytest.mark.heavy
 def test_report_of_one_update_has_the_pictures_it_can_draw(tmp_path: Path) -> None:
     lonely = [record._replace(var_rp=UNKNOWN) for record in run_files.history(1)]
     page = write_report(run_files.write_run(tmp_path / "r", lonely, [], Config()))
@@ -127,6 +128,7 @@ def test_page_contains_no_path_and_no_link(finished: Path) -> None:
     assert re.search(r"https?://", text) is None
 
 
+@pytest.mark.heavy
 def test_page_shows_the_evaluation_it_is_given(tmp_path: Path) -> None:
     run = run_files.write_run(tmp_path / "r", [], run_files.unrolls(tasks=3), Config())
     evaluation = read_evaluation(run / "evaluation", Config(), "e" * 64)

@@ -124,6 +124,7 @@ def texture(x):
     return np.c_[covariance, *(np.log((step**2).mean((1, 2)) + 1e-3) for step in steps)]
 
 
+@pytest.mark.heavy
 def test_classes_differ_in_texture_more_than_colour(tasks):
     by_texture = [accuracy(task, texture) for task in tasks]
     by_colour = [accuracy(task, lambda x: x.mean((1, 2))) for task in tasks]

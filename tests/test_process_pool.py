@@ -38,6 +38,7 @@ def test_pool_computes_jobs_and_replaces_a_failed_process(tmp_path: Path, specs:
     assert not any(worker.process.is_alive() for worker in workers)
 
 
+@pytest.mark.heavy
 def test_pool_process_that_died_idle_costs_an_attempt_only(tmp_path: Path, specs: list[Json]) -> None:
     with LocalPool(1, tmp_path) as pool:
         pool._free[0].process.kill()

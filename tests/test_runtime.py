@@ -20,6 +20,7 @@ def test_prepare_keeps_the_users_variables(monkeypatch: pytest.MonkeyPatch) -> N
     assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "/somewhere/xla"
 
 
+@pytest.mark.heavy
 def test_prepare_fixes_what_changes_numbers() -> None:
     """The same product and random numbers, whatever a shell says: seen in a process of its own."""
     program = (
@@ -62,6 +63,7 @@ def test_xla_flags_reads_the_file_that_is_named(tmp_path: Path) -> None:
 OPTIONS = "import json; from jax._src import config; print(json.dumps(config.config.values, default=str))"
 
 
+@pytest.mark.heavy
 def test_prepare_leaves_every_option_of_jax_at_its_default() -> None:
     """Each option that the installed JAX declares, with another value in the environment that JAX itself takes."""
 

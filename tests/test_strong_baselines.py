@@ -36,16 +36,17 @@ def original(name: str, schedule: str) -> optax.GradientTransformation:
     return getattr(optax, name)(rate, weight_decay=DECAY)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("name", "schedule"),
     [
         ("adamw", CONSTANT),
-        pytest.param("adamw", COSINE, marks=pytest.mark.heavy),
-        pytest.param("nadamw", COSINE, marks=pytest.mark.heavy),
-        pytest.param("lion", COSINE, marks=pytest.mark.heavy),
-        pytest.param("muon", CONSTANT, marks=pytest.mark.heavy),
-        pytest.param("muon", COSINE, marks=pytest.mark.heavy),
-        pytest.param("schedule_free_adamw", WARM_UP, marks=pytest.mark.heavy),
+        ("adamw", COSINE),
+        ("nadamw", COSINE),
+        ("lion", COSINE),
+        ("muon", CONSTANT),
+        ("muon", COSINE),
+        ("schedule_free_adamw", WARM_UP),
     ],
 )
 def test_baseline_equals_optax_over_fifty_steps(name: str, schedule: str) -> None:
