@@ -57,6 +57,7 @@ def name(request):
     return request.param
 
 
+@pytest.mark.heavy
 def test_gradient_equals_central_differences(name, text):
     _, family = opened(TINY[name], text)
     with jax.enable_x64(True):
@@ -72,6 +73,7 @@ def test_gradient_equals_central_differences(name, text):
             assert float(slope) == pytest.approx(float(ends[0] - ends[1]) / (2 * H), rel=1e-5, abs=1e-9)
 
 
+@pytest.mark.heavy
 def test_outer_gradient_equals_central_differences(name, text):
     _, family = opened(TINY[name], text)
     optimizer = make_family(OptimizerConfig(family="sgd"))
@@ -85,6 +87,7 @@ def test_outer_gradient_equals_central_differences(name, text):
         assert losses.shape == (7,) and np.isfinite(gradient).all() and np.abs(gradient).min() > 0
 
 
+@pytest.mark.heavy
 def test_trajectory_follows_from_its_seed(name, text):
     config, family = opened(TINY[name], text)
     unroll, pairs = Unroll(family, make_family(config.optimizer), OuterLoss(), 4), []
@@ -117,6 +120,7 @@ def guess(name):
     return np.log(VOCABULARY)
 
 
+@pytest.mark.heavy
 def test_adam_learns_it_in_a_few_steps(name, text):
     sizes, rate, steps, below = LEARNED[name]
     _, family = opened(sizes, text)
@@ -134,6 +138,7 @@ def adam(rate):
     return make_family(OptimizerConfig(family="adam", learning_rate=rate)).init(jax.random.key(0))
 
 
+@pytest.mark.heavy
 def test_words_are_harder_without_their_context(text):
     """What the language models are asked for in `LEARNED` takes more than the frequency of characters."""
     counts = np.bincount(np.frombuffer(Path(text).read_bytes(), np.uint8))
