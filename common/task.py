@@ -10,7 +10,7 @@ import numpy as np
 from common.config import Config, TaskConfig
 from common.data.dataset import Dataset, open_dataset, outer_classes
 from common.errors import UserError
-from common.networks import conv, dense
+from common.networks import autoencoder, conv, dense, residual
 from common.own_task.source import place, place_of_error
 from common.own_task.task import Task
 from common.task_family import SPLITS
@@ -26,8 +26,8 @@ class Images(NamedTuple):
     counts: np.ndarray  # [classes] float32, images of each class; the rest is padding
 
 
-IMAGE_FAMILIES = ("conv", "mlp")  # these need a dataset
-TEXT_FAMILIES = ("transformer",)
+IMAGE_FAMILIES = ("conv", "residual", "mlp", "autoencoder")  # these need a dataset
+TEXT_FAMILIES = ("transformer", "recurrent")
 
 
 class OpenedTask(NamedTuple):
@@ -62,12 +62,12 @@ def make_task(config: Config, dataset: Dataset | None) -> TaskFamily:
     if ":" in config.task.family:
         return user_family(config)
     if dataset is None:
-        raise UserError(f"task.family = {config.task.family!r} classifies images: it needs a dataset")
+        raise UserError(f"task.family = {config.task.family!r} is trained on images: it needs a dataset")
     return classifier(config, dataset)
 
 
 def classifier(config: Config, dataset: Dataset) -> TaskFamily:
-    """Classification of `task.classes` random classes, with all their images (section 4.2)."""
+    """Images of `task.classes` random classes, all of each (section 4.2): classified, or reproduced by an autoencoder."""
     task = config.task
     classes = {split: outer_classes(dataset, split, config.dataset.seed) for split in ("outer_train", "outer_test")}
     for split, pool in classes.items():
@@ -99,19 +99,27 @@ def image_family(
         labels = (which * task.classes).astype(jnp.int32)
         return images.pixels[labels, (where * images.counts[labels]).astype(jnp.int32)], labels
 
+    def accuracy(w: Any, batch: tuple[jax.Array, jax.Array]) -> jax.Array:
+        return jnp.mean(jnp.argmax(network.logits(spec, w, batch[0]), axis=-1) == batch[1])
+
     return TaskFamily(
         sample=sample,
         init=lambda key: network.init(spec, key),
         batch=batch,
         loss=lambda w, batch: network.loss(spec, w, *batch),
-        accuracy=lambda w, batch: jnp.mean(jnp.argmax(network.logits(spec, w, batch[0]), axis=-1) == batch[1]),
+        accuracy=accuracy if hasattr(network, "logits") else None,
     )
 
 
 def make_network(task: TaskConfig, image_shape: tuple[int, int, int]) -> tuple[Any, Any]:
-    """The module of the network, which has `init`, `logits` and `loss`, and the network's shape."""
+    """The module of the network, which has `init`, `loss` and, of a classifier, `logits`, and the network's shape."""
+    pixels = int(np.prod(image_shape))
     if task.family == "mlp":
-        return dense, dense.DenseSpec(int(np.prod(image_shape)), task.units, task.classes)
+        return dense, dense.DenseSpec(pixels, task.units, task.classes)
+    if task.family == "autoencoder":
+        return autoencoder, autoencoder.AutoencoderSpec(pixels, task.units)
+    if task.family == "residual":
+        return residual, residual.ResidualSpec(image_shape, task.units, task.strides, task.classes)
     return conv, conv.ConvSpec(image_shape, task.units, task.strides, task.classes)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from common.config import Config, TaskConfig
 from common.data import text
-from common.networks import transformer
+from common.networks import recurrent, transformer
 from common.task_family import TaskFamily
 
 
@@ -41,6 +41,8 @@ def language_task(config: Config) -> TaskFamily:
 
 def make_network(task: TaskConfig) -> tuple[Any, Any]:
     """The module of the network, which has `init` and `logits`, and the network's shape."""
+    if task.family == "recurrent":
+        return recurrent, recurrent.RecurrentSpec(text.VOCABULARY, task.width, task.depth)
     return transformer, transformer.TransformerSpec(text.VOCABULARY, task.width, task.depth, task.heads, task.context)
 
 

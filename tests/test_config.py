@@ -27,7 +27,7 @@ from common.errors import UserError
 
 DIGESTED = ("task", "dataset", "optimizer", "estimator", "curriculum")
 IMPOSSIBLE = [
-    (TaskConfig, {"family": "convolution"}, "use one of conv, mlp, "),
+    (TaskConfig, {"family": "convolution"}, "use one of conv, residual, mlp, "),
     (TaskConfig, {"family": "a:b:c"}, "module:name"),
     (TaskConfig, {"family": ":function"}, "module:name"),
     (TaskConfig, {"family": "my module:function"}, "module:name"),

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from common.config.key import Key, Section, require
 
-FAMILIES = ("conv", "mlp", "transformer", "quadratic")
+FAMILIES = ("conv", "residual", "mlp", "autoencoder", "transformer", "recurrent", "quadratic")
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,14 @@ class TaskConfig(Section):
             "What an inner problem trains.",
             "A step of a pair with both estimators takes about 6 ms of one core for the quickstart's conv. quadratic takes "
             "almost none, but what is learned on it does not transfer to networks.",
-            form="conv, mlp, transformer, quadratic, or module:name of your own task",
+            form="conv, residual, mlp, autoencoder, transformer, recurrent, quadratic, or module:name of your own task",
         ),
     ] = "conv"
     units: Annotated[
         tuple[int, ...],
         Key(
-            "Channels of each 3x3 convolution (conv), or width of each dense layer (mlp).",
+            "Channels of each 3x3 convolution (conv), of the first one and of each block (residual), width of each dense layer "
+            "(mlp), or of the encoder (autoencoder).",
             "Time and memory of every inner step.",
             low=1,
         ),
@@ -35,7 +36,7 @@ class TaskConfig(Section):
     strides: Annotated[
         tuple[int, ...],
         Key(
-            "Stride of each convolution (conv).",
+            "Stride of each convolution (conv), of the first one and of each block (residual).",
             "A stride of 1 instead of 2 makes all later layers cost four times.",
             low=1,
         ),
@@ -54,13 +55,25 @@ class TaskConfig(Section):
     ] = 500
     width: Annotated[
         int,
-        Key("transformer: numbers that represent a character.", "Time of a step, with its square.", low=1, high=1024),
+        Key(
+            "transformer, recurrent: numbers that represent a character.",
+            "Time of a step, with its square.",
+            low=1,
+            high=1024,
+        ),
     ] = 32
-    depth: Annotated[int, Key("transformer: blocks.", "Time of a step, in proportion.", low=1, high=64)] = 2
+    depth: Annotated[
+        int, Key("transformer: blocks; recurrent: layers.", "Time of a step, in proportion.", low=1, high=64)
+    ] = 2
     heads: Annotated[int, Key("transformer: heads of the attention, a divisor of task.width.", low=1, high=64)] = 2
     context: Annotated[
         int,
-        Key("transformer: characters of a sequence.", "Time of a step, more than in proportion.", low=1, high=512),
+        Key(
+            "transformer, recurrent: characters of a sequence.",
+            "Time of a step, for transformer more than in proportion.",
+            low=1,
+            high=512,
+        ),
     ] = 32
     options: Annotated[
         Mapping[str, Any],
@@ -80,8 +93,17 @@ class TaskConfig(Section):
             f"task.options has {', '.join(self.options)}: only families of your own have options, and 'quadratic' has dimension",
         )
         require(
-            self.family != "conv" or len(self.units) == len(self.strides),
-            "task.units and task.strides differ in length: give one stride per convolution",
+            self.family not in ("conv", "residual") or len(self.units) == len(self.strides),
+            "task.units and task.strides differ in length: give one stride per convolution (conv), or one of the first "
+            "convolution and of each block (residual)",
+        )
+        require(
+            self.family != "residual" or len(self.units) >= 2,
+            f"task.units = {list(self.units)}: residual needs two numbers or more, of the first convolution and of each block",
+        )
+        require(
+            self.family != "autoencoder" or len(self.units) >= 1,
+            "task.units = []: autoencoder needs a number or more, of which the last one is the length of the code",
         )
         require(
             self.family != "transformer" or self.width % self.heads == 0,
@@ -93,6 +115,8 @@ def sizes(task: TaskConfig) -> str:
     """The family and the sizes that it uses, in words."""
     if task.family == "transformer":
         return f"{task.family} of width {task.width}, depth {task.depth}, {task.heads} heads, context {task.context}"
+    if task.family == "recurrent":
+        return f"{task.family} of width {task.width}, depth {task.depth}, context {task.context}"
     return f"{task.family} {list(task.units)}"
 
 
@@ -119,7 +143,7 @@ class DatasetConfig(Section):
     text: Annotated[
         str,
         Key(
-            "transformer: the text that is learned; empty: the sources of Python's standard library.",
+            "transformer, recurrent: the text that is learned; empty: the sources of Python's standard library.",
             "Needs the same text on every node; of a text, the first 64 MiB are read.",
             form="a file of text in UTF-8 or a folder of such files, absolute or from where the command runs",
         ),

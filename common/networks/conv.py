@@ -132,7 +132,12 @@ def _scores(spec: ConvSpec, w: Weights, images: jax.Array) -> jax.Array:
                 y = winograd.to_tiles(y) if tile else winograd.from_tiles(y)
             tiled = tile
         x = _relu(y + w[f"conv{i}/bias"][:, None, None, None])
-    return _product(w["linear/kernel"], x.mean((1, 2))) + w["linear/bias"][:, None]
+    return product(w["linear/kernel"], x.mean((1, 2))) + w["linear/bias"][:, None]
+
+
+def convolved(stride: int, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`x` [C, H, W, b] convolved with `kernel` [3, 3, C, O], 'SAME': [O, H', W', b]."""
+    return (_split_convolution if stride == 1 else partial(_column_convolution, stride))(x, kernel)
 
 
 def _split_convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -143,7 +148,7 @@ def _split_convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
     c, h, wd, b = x.shape
     o = kernel.shape[-1]
     rows = jnp.concatenate([winograd.shift(x, 1, 1), x, winograd.shift(x, 1, -1)]).reshape(3 * c, h * wd * b)
-    y = _product(kernel.transpose(0, 2, 1, 3).reshape(3 * c, 3 * o), rows)
+    y = product(kernel.transpose(0, 2, 1, 3).reshape(3 * c, 3 * o), rows)
     left, middle, right = jnp.split(y.reshape(3 * o, h, wd, b), 3)
     return winograd.shift(left, 2, 1) + middle + winograd.shift(right, 2, -1)
 
@@ -160,7 +165,7 @@ def _column_convolution(stride: int, x: jax.Array, kernel: jax.Array) -> jax.Arr
         for j in range(3)
     ]
     columns = jnp.concatenate(taps).reshape(9 * c, oh * ow * b)
-    return _product(kernel.reshape(9 * c, -1), columns).reshape(-1, oh, ow, b)
+    return product(kernel.reshape(9 * c, -1), columns).reshape(-1, oh, ow, b)
 
 
 @jax.custom_jvp
@@ -189,7 +194,7 @@ _relu.defvjp(_relu_forward, lambda x, dx: (checkpoint_name(jnp.where(x > 0, dx, 
 
 
 @jax.custom_vjp
-def _product(kernel: jax.Array, columns: jax.Array) -> jax.Array:
+def product(kernel: jax.Array, columns: jax.Array) -> jax.Array:
     """`kernel.T @ columns`. JAX's reverse rule yields transposed products, which are half as fast in the jvp."""
     return lax.dot_general(kernel, columns, (((0,), (0,)), ((), ())))
 
@@ -199,7 +204,7 @@ def _product_backward(residuals, dy):
     return lax.dot_general(columns, dy, (((1,), (1,)), ((), ()))), kernel @ dy
 
 
-_product.defvjp(lambda k, x: (lax.dot_general(k, x, (((0,), (0,)), ((), ()))), (k, x)), _product_backward)
+product.defvjp(lambda k, x: (lax.dot_general(k, x, (((0,), (0,)), ((), ()))), (k, x)), _product_backward)
 
 
 def _same(size: int, stride: int) -> tuple[int, tuple[int, int]]:

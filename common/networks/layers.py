@@ -23,6 +23,11 @@ def normalized(w: Weights, name: str, x: jax.Array) -> jax.Array:
     return x * jnp.broadcast_to(w[f"{name}/scale"], x.shape) + jnp.broadcast_to(w[f"{name}/shift"], x.shape)
 
 
+def precision(w: Weights) -> jnp.dtype:
+    """The floating-point type of the weights, in which a network computes."""
+    return next(iter(w.values())).dtype
+
+
 def biases(widths: Mapping[str, int]) -> Weights:
     """Biases of zero by the name of their layer."""
     return {f"{name}/bias": jnp.zeros(width, jnp.float32) for name, width in widths.items()}

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from common.networks import initial, layers
 from common.networks.initial import Drawn, of_fan_in
-from common.networks.layers import Weights, linear, normalized
+from common.networks.layers import Weights, linear, normalized, precision
 
 CHARACTERS, POSITIONS = "characters", "positions"  # names of the embeddings
 HIDDEN = 4  # width of a hidden layer over the width of the model
@@ -50,7 +50,7 @@ def init(spec: TransformerSpec, key: jax.Array) -> Weights:
 def logits(spec: TransformerSpec, w: Weights, text: jax.Array) -> jax.Array:
     """Scores [B, T, vocabulary] of each next character, given it and all before it: text [B, T] int32, T <= context."""
     length = text.shape[1]
-    hot = jax.nn.one_hot(text, spec.vocabulary, dtype=w[CHARACTERS].dtype)
+    hot = jax.nn.one_hot(text, spec.vocabulary, dtype=precision(w))
     x = hot @ w[CHARACTERS] + w[POSITIONS][None, :length]
     for i in range(spec.depth):
         x = x + _attention(spec, w, f"attention{i}", normalized(w, f"attention{i}", x))

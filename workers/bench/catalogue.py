@@ -104,8 +104,9 @@ FIGURES = (
         at_most=True,
         quick=True,
     ),
-    Figure(
-        "family-transformer", FAMILY + "transformer", "x", "workers.bench.families:transformer", 5, 1.3, at_most=True
+    *(
+        Figure(f"family-{name}", FAMILY + name, "x", f"workers.bench.families:{name}", 5, 1.3, at_most=True)
+        for name in ("residual", "autoencoder", "recurrent", "transformer")
     ),
     Figure(
         "rounding",

@@ -12,6 +12,18 @@ from workers.bench.problems import subject
 STEPS = 50
 
 
+def residual(rounds: int) -> Measured:
+    return against_loop("residual", rounds)
+
+
+def autoencoder(rounds: int) -> Measured:
+    return against_loop("autoencoder", rounds)
+
+
+def recurrent(rounds: int) -> Measured:
+    return against_loop("recurrent", rounds)
+
+
 def transformer(rounds: int) -> Measured:
     return against_loop("transformer", rounds)
 
