@@ -25,6 +25,7 @@ class TaskFamily(NamedTuple):
       state: (key) -> initial model state, such as the running statistics of batch normalization, or None for models that
         have none. With it, loss is (w, batch, state) -> (scalar, next state), and accuracy is (w, batch, state) ->
         fraction. Each training batch sets the state; the state is no weight: the optimizer does not see it.
+      fitted: (data, w) -> the initial weights of a task, from those of `init`; None: the same.
       fingerprint: hash of the data that the family holds, "" for none. A run is resumed with the same data only.
 
     A family of mean-estimation problems, whose loss is half the squared distance to a random target:
@@ -53,7 +54,12 @@ class TaskFamily(NamedTuple):
     loss: Callable[..., Any]
     accuracy: Callable[..., jax.Array] | None = None
     state: Callable[[jax.Array], Any] | None = None
+    fitted: Callable[[Any, Any], Any] | None = None
     fingerprint: str = ""
+
+    def initial(self, data: Any, w: Any) -> Any:
+        """The initial weights of a task, from those of `init`."""
+        return w if self.fitted is None else self.fitted(data, w)
 
     def loss_of(self, w: Any, batch: Any, state: Any) -> jax.Array:
         """The loss [] alone, of families with and without model state."""

@@ -240,7 +240,7 @@ def of_the_format():
         "estimator": ("reach", "rp_nonfinite"),
         "evaluation": ("weight_decays", "rejection"),
         "optimizer": ("layers", "orthogonalize"),
-        "task": ("width", "depth", "heads", "context"),
+        "task": ("width", "depth", "heads", "context", "augment", "augment_range"),
         "dataset": ("text",),
     }
     for section, key in ((section, key) for section, keys in later.items() for key in keys):

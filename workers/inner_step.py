@@ -59,7 +59,7 @@ class InnerStep(NamedTuple):
 
     def start(self, problem: Problem, key: jax.Array) -> InnerState:
         """The initial state of an inner problem: a w drawn from `key`, and the gradient on its first batch."""
-        w, first = self.task.init(key), jnp.int32(0)
+        w, first = self.task.initial(problem.data, self.task.init(key)), jnp.int32(0)
         model = () if self.task.state is None else self.task.state(key)
         _, gradient = self.gradient(problem, w, first, model)
         theta = jnp.zeros(self.family.size, jnp.float32)  # an optimizer's initial state does not depend on theta

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from common import moments
+from common.augmentation import augmented
 from common.config import Config, digest
 from common.errors import UserError
 from common.exchange import Exchange
@@ -42,6 +43,7 @@ def make_engine(config: Config, *, keep_traces: bool = False) -> Engine:
       UserError: the task or its data cannot be used.
     """
     task, family = open_task(config), make_family(config.optimizer)
+    task = task._replace(family=augmented(task.family, config.task))
     compiled: Compiler | None = trace_cache.of_run(config, task.fingerprint) if keep_traces else None
     loss, segment = OuterLoss.of(config.estimator), config.workers.segment
     return Engine(task, Unroll(task.family, family, loss, segment, compiled or jitted))

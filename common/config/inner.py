@@ -75,6 +75,22 @@ class TaskConfig(Section):
             high=512,
         ),
     ] = 32
+    augment: Annotated[
+        tuple[Literal["global", "tensor", "coordinate"], ...],
+        Key(
+            "Levels of random scales that the weights of each inner problem of outer-training are divided by; empty: none.",
+            "Harder tasks: scales that the optimizer cannot follow diverge. A multiplication of each weight in each step.",
+        ),
+    ] = ()
+    augment_range: Annotated[
+        float,
+        Key(
+            "Scales are log-uniform in 1 / augment_range .. augment_range, at each level of task.augment.",
+            "Harder tasks.",
+            low=1,
+            high=1e6,
+        ),
+    ] = 10.0
     options: Annotated[
         Mapping[str, Any],
         Key("Options of a family of your own, or `dimension` of quadratic."),
