@@ -55,6 +55,8 @@ IMPOSSIBLE = [
     (EstimatorConfig, {"es": "pes"}, "truncated, persistent, noise_reuse"),
     (EstimatorConfig, {"objective": "test"}, "train, valid"),
     (EstimatorConfig, {"objective": "valid"}, "estimator.outer_batches of at least 1"),
+    (EstimatorConfig, {"outer_loss": "last", "es": "persistent", "use": "es"}, "is the end of a truncation"),
+    (EstimatorConfig, {"outer_loss": "last", "es": "noise_reuse", "use": "es"}, "set estimator.es = 'truncated'"),
     (EstimatorConfig, {"merge": "layer"}, "coordinate, tensor, scalar"),
     (EstimatorConfig, {"es": "persistent", "use": "rp"}, "estimator.use = 'es' or 'merged'"),
     (EstimatorConfig, {"es": "persistent", "cross_fit": True}, "leave it false"),
@@ -237,7 +239,7 @@ def of_the_format():
     """The defaults of the keys that existed when the format was defined."""
     tree = asdict(Config())
     later = {
-        "estimator": ("reach", "rp_nonfinite"),
+        "estimator": ("outer_loss", "reach", "rp_nonfinite"),
         "evaluation": ("weight_decays", "rejection"),
         "optimizer": ("layers", "orthogonalize"),
         "task": ("width", "depth", "heads", "context", "augment", "augment_range"),

@@ -38,6 +38,11 @@ def sampler(unroll, **estimator):
     return Sampler(config(**estimator), tasks.task("quadratic"), unroll, "a worker", 2)
 
 
+@pytest.fixture(scope="module")
+def last_unroll():
+    return Unroll(tasks.task("quadratic"), make_family(config().optimizer), OuterLoss(reduction="last"), 4)
+
+
 def truncation(trajectory, steps=STEPS):
     """The next steps of a trajectory, both branches from its + state."""
     return Truncation(trajectory.problem, trajectory.plus, trajectory.plus, steps)
@@ -64,6 +69,30 @@ def assert_within_four_standard_errors(rows, expected):
     error = np.std(rows, axis=0, ddof=1) / np.sqrt(len(rows))
     assert np.all(np.abs(np.mean(rows, axis=0) - expected) < 4 * error), (np.mean(rows, axis=0), expected, error)
     assert np.all(error < 0.15 * np.abs(expected).max()), "too few draws for a conclusion"
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("steps", [1, STEPS, 7])  # of a segment, and of more than one
+def test_last_loss_and_its_gradient_equal_closed_form(last_unroll, middle, steps):
+    start, noise = closed_forms.of(middle.problem, middle.plus), np.array([0.7, -1.3])
+    pair = pair_of(last_unroll, noise, truncation(middle, steps))
+    for sign, branch in ((1, pair.plus), (-1, pair.minus)):
+        theta = THETA + sign * SIGMA * noise
+        assert branch.loss == branch.last == pytest.approx(closed_forms.last(start, theta, steps), rel=1e-5)
+        slopes = [closed_forms.last(start, theta + 1e-30j * axis, steps).imag / 1e-30 for axis in np.eye(2)]
+        np.testing.assert_allclose(branch.gradient, slopes, rtol=1e-4)
+    np.testing.assert_array_equal(pair.es, (pair.plus.loss - pair.minus.loss) * noise / (2 * SIGMA))
+
+
+@pytest.mark.heavy
+def test_last_loss_estimators_have_the_smoothed_gradient(last_unroll, middle):
+    """Both expectations over the noise, by quadrature: exact up to the rounding of float32."""
+    start, (points, weights) = closed_forms.of(middle.problem, middle.plus), closed_forms.nodes(2, 8)
+    pairs = [pair_of(last_unroll, noise, truncation(middle)) for noise in points]
+    losses = closed_forms.last(start, THETA + SIGMA * points, STEPS)
+    smoothed = weights @ (losses[:, None] * points) / SIGMA
+    for estimates in ([pair.rp for pair in pairs], [pair.es for pair in pairs]):
+        np.testing.assert_allclose(weights @ np.array(estimates), smoothed, rtol=1e-3, atol=1e-4)
 
 
 def test_pair_equals_equation_and_closed_form(unroll, middle):

@@ -1,6 +1,6 @@
 """Gradient estimators of the smoothed outer loss, from one antithetic pair of truncations (paper section 3).
 
-With n ~ N(0, I) and L+ and L- the mean outer losses of a truncation at theta +- sigma n, on the same batches:
+With n ~ N(0, I) and L+ and L- the mean (or the last) outer losses of a truncation at theta +- sigma n, on the same batches:
 
     rp              (gradient of L+  +  gradient of L-) / 2
     es, truncated   (L+ - L-) n / (2 sigma)
@@ -56,7 +56,7 @@ class Truncation(NamedTuple):
 class Branch(NamedTuple):
     """One perturbed truncation."""
 
-    loss: float  # mean clamped outer loss of its steps
+    loss: float  # of the clamped outer losses of its steps, the mean or the last one (`estimator.outer_loss`)
     gradient: np.ndarray | None  # [P] float32, of that loss with respect to theta; None where rp is skipped
     last: float  # outer loss after its last step
     state: InnerState  # after its last step
@@ -83,7 +83,7 @@ def branch(
         gradient = np.asarray(cotangent.theta)
     else:
         losses, state = unroll.forward(parameters, problem, state, steps)
-    return Branch(float(losses.mean(dtype=np.float64)), gradient, float(losses[-1]), state, cotangent)
+    return Branch(unroll.outer_loss.reduced(losses), gradient, float(losses[-1]), state, cotangent)
 
 
 def antithetic_pair(unroll: Unroll, perturbation: Perturbation, truncation: Truncation, *, with_rp: bool) -> Pair:

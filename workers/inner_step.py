@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from common.config import EstimatorConfig
 from common.optimizer import Family
@@ -44,10 +45,15 @@ class OuterLoss(NamedTuple):
     objective: str = "train"  # split of the inner problem's images: "train" or "valid"
     outer_batches: int = 0  # fresh minibatches averaged; 0: the next inner batch's own loss, at no extra cost
     clamp: float = 10.0
+    reduction: str = "mean"  # over the steps of a truncation: "mean" or "last"
 
     @classmethod
     def of(cls, config: EstimatorConfig) -> "OuterLoss":
-        return cls(config.objective, config.outer_batches, config.clamp)
+        return cls(config.objective, config.outer_batches, config.clamp, config.outer_loss)
+
+    def reduced(self, losses: np.ndarray) -> float:
+        """What is minimized of the losses [T] of a truncation."""
+        return float(losses[-1] if self.reduction == "last" else losses.mean(dtype=np.float64))
 
 
 class InnerStep(NamedTuple):

@@ -33,11 +33,11 @@ class Segment(NamedTuple):
     start: InnerState
     tape: Tape
     steps: jax.Array | int  # [] int32, at most as many as the tape has rows
-    weight: jax.Array | float  # [] of each of its outer losses in the mean
+    weight: jax.Array | float  # [] of each of its outer losses in the objective; of its last one, for "last"
 
 
 class Cotangent(NamedTuple):
-    """What the reverse pass carries: derivatives of the mean outer loss."""
+    """What the reverse pass carries: derivatives of the objective, the mean of the outer losses or the last one."""
 
     theta: jax.Array  # [P], accumulated over the steps so far
     w: Any
@@ -84,13 +84,16 @@ def forward_on_tape(
 
 def reverse(step: InnerStep, theta: jax.Array, problem: Problem, segment: Segment, cotangent: Cotangent) -> Cotangent:
     """The reverse pass over a segment: from the cotangent of the state after it to that of the state at its start."""
-    start, tape, n, weight = segment
+    start, tape, n, _ = segment
     unravel = ravel_pytree(start.w)[1]
     saved = _optimizer_states(step, theta, segment)
 
     def body(i: jax.Array, carry: Cotangent) -> Cotangent:
         at = n - 1 - i
-        pulled = _pulled(step, problem, segment, at, carry)
+        weight = segment.weight
+        if step.outer_loss.reduction == "last":
+            weight = jnp.where(at == n - 1, weight, 0.0)
+        pulled = _pulled(step, problem, segment._replace(weight=weight), at, carry)
         slope = unravel(tape.gradient[at + 1]) if pulled.slope is None else pulled.slope
         w_cotangent = jax.tree.map(lambda c, h, s: (c + h + weight * s).astype(c.dtype), carry.w, pulled.product, slope)
         optimizer = jax.tree.map(lambda rows: rows[at], saved)

@@ -85,7 +85,7 @@ class Unroll:
     def losses_and_grad(
         self, theta: jax.Array, problem: Problem, state: InnerState, steps: int
     ) -> tuple[np.ndarray, np.ndarray, InnerState]:
-        """`forward` with the gradient [P] of the mean of the losses with respect to theta, as the second result."""
+        """`forward` with the gradient [P] of the mean of the losses, or of the last one, with respect to theta, as the second result."""
         losses, cotangent, state = self.losses_and_cotangent(theta, problem, state, steps)
         return losses, np.asarray(cotangent.theta), state
 
@@ -104,10 +104,13 @@ class Unroll:
             losses.append(loss)
             tapes.append(tape)
         cotangent = segments.zero_cotangent(theta, state)
+        weights = (
+            [1.0 / steps] * len(lengths) if self.outer_loss.reduction == "mean" else [0.0] * (len(lengths) - 1) + [1.0]
+        )
         for n, boundary in zip(reversed(lengths), reversed(boundaries)):
             if not tapes:
                 tapes.append(self._on_tape(theta, problem, boundary, n, self._blank_tape(problem, boundary))[2])
-            segment = Segment(boundary, tapes.pop(), n, 1.0 / steps)
+            segment = Segment(boundary, tapes.pop(), n, weights.pop())
             cotangent = self._reverse(theta, problem, segment, cotangent)
             self._blank.append(segment.tape)
         joined = np.concatenate([np.asarray(loss)[:n] for loss, n in zip(losses, lengths)])

@@ -64,6 +64,14 @@ class EstimatorConfig(Section):
             low=0,
         ),
     ] = 0
+    outer_loss: Annotated[
+        Literal["mean", "last"],
+        Key(
+            "What is minimized of the outer losses of a truncation: their mean, or the one after its last step.",
+            "last: a noisier gradient, of one batch in the place of many; it rewards the end of each window, at whatever loss "
+            "on the way.",
+        ),
+    ] = "mean"
     clamp: Annotated[
         float,
         Key(
@@ -124,6 +132,11 @@ class EstimatorConfig(Section):
         require(
             persistent or not self.reach,
             "estimator.reach needs estimator.es = 'persistent' and estimator.use = 'merged': set these, or leave it 0",
+        )
+        require(
+            self.outer_loss == "mean" or self.es == "truncated",
+            f"estimator.outer_loss = 'last' is the end of a truncation, but estimator.es = {self.es!r} estimates the gradient of "
+            "the mean over whole problems: set estimator.es = 'truncated'",
         )
         require(
             self.sigma > 0 or self.use == "rp",

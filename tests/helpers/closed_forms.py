@@ -38,6 +38,12 @@ def unrolled(start: Quadratic, theta: np.ndarray, steps: int) -> tuple[np.ndarra
     return np.mean(losses, axis=0), Quadratic(curvature, error, trace)
 
 
+def last(start: Quadratic, theta: np.ndarray, steps: int) -> np.ndarray:
+    """The loss [...] after the last of `steps` updates at theta [..., 2]."""
+    end = unrolled(start, theta, steps)[1]
+    return 0.5 * np.sum(end.curvature * end.error**2, axis=-1)
+
+
 def gradient(start: Quadratic, theta: np.ndarray, steps: int) -> np.ndarray:
     """Of the mean loss in theta, [..., 2], by a complex step: exact."""
     steps_of = [unrolled(start, theta + 1e-30j * axis, steps)[0].imag / 1e-30 for axis in np.eye(2)]
