@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from common import jsonlines
+from common.config import OuterConfig
 
 Json = dict[str, Any]
 
@@ -89,6 +90,7 @@ class UpdateRecord(NamedTuple):
     var_rp_nonfinite: float = 0.0  # fraction of coordinates whose variance of rp is infinite
     rp_clipped: int = 0  # pairs that were clipped instead (`estimator.rp_nonfinite = "clip"`), with zero for nan
     core_seconds: float = 0.0  # computing of the batch's samples, summed over workers; 0: not recorded
+    inner_steps_total: int = 0  # of all updates so far; 0: not recorded
 
     @property
     def empty(self) -> bool:
@@ -98,15 +100,14 @@ class UpdateRecord(NamedTuple):
     def to_json(self) -> Json:
         """A line of history.jsonl. Later fields are written only where they say something."""
         fields = self._asdict()
-        for name in ("norms", "clipped", "refused", "rp_dropped", "var_rp_nonfinite", "rp_clipped", "core_seconds"):
+        for name in ("norms", "clipped", "refused", "rp_dropped", "var_rp_nonfinite", "rp_clipped"):
             del fields[name]
+        sums = {name: value for name in ("core_seconds", "inner_steps_total") if (value := fields.pop(name))}
         later: Json = {"rp_dropped": self.rp_dropped, "empty": self.empty} if self.rp_dropped else {}
         if self.var_rp_nonfinite:
             later["var_rp_nonfinite"] = self.var_rp_nonfinite
         if self.rp_clipped:
             later["rp_clipped"] = self.rp_clipped
-        if self.core_seconds:
-            later["core_seconds"] = self.core_seconds
         return fields | {
             "verdicts": dict(self.verdicts),
             "windows": self.windows._asdict(),
@@ -120,6 +121,7 @@ class UpdateRecord(NamedTuple):
             "theta_norm": self.norms.theta,
             "refused": self.refused,
             **later,
+            **sums,
         }
 
     @classmethod
@@ -162,7 +164,16 @@ class UpdateRecord(NamedTuple):
             var_rp_nonfinite=_number(line, "var_rp_nonfinite") if "var_rp_nonfinite" in line else 0.0,
             rp_clipped=_integer(line, "rp_clipped") if "rp_clipped" in line else 0,
             core_seconds=_number(line, "core_seconds") if "core_seconds" in line else 0.0,
+            inner_steps_total=_integer(line, "inner_steps_total") if "inner_steps_total" in line else 0,
         )
+
+
+def expected_updates(config: OuterConfig, newest: UpdateRecord | None) -> int:
+    """Outer updates of the whole run: where inner steps end it, as many as there will be if the rest are like the newest."""
+    if newest is None or not config.inner_steps or not newest.inner_steps_total:
+        return config.updates
+    left = max(config.inner_steps - newest.inner_steps_total, 0)
+    return min(config.updates, newest.version + math.ceil(left / max(newest.inner_steps, 1)))
 
 
 def _value(line: Mapping[str, Any], key: str, *types: type) -> Any:

@@ -24,6 +24,7 @@ class Stamp(NamedTuple):
     time: float  # unix seconds
     seconds: float  # since the learner started
     verdicts: Mapping[str, int]  # samples received since then, by verdict
+    inner_steps_total: int = 0  # of all updates so far
 
 
 def describe(

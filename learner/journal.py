@@ -117,7 +117,8 @@ class _Incarnation:
                 break
             samples = [unpack_sample(payload) for payload in checkpoint.load(path)["payloads"]]
             names.extend((s.worker, s.sequence) for s in samples)
-            state, _ = states.advance(state, states.merge_batch(state, samples, self._rule), self._optimizer)
+            merged = states.merge_batch(state, samples, self._rule)
+            state, _ = states.advance(state, merged, self._optimizer, states.inner_steps(samples))
         return Replay(state, names)
 
 

@@ -42,6 +42,7 @@ class Published(NamedTuple):
 
     parameters: Parameters
     probe_rate: float
+    finished: bool  # all outer updates are done
 
 
 class Learner:
@@ -63,7 +64,7 @@ class Learner:
         if self._replied:
             self._hooks.failpoint("after_reply")
         verdict = None if payload is None else self._receive(payload)
-        (at_epoch, at_version, theta), probe_rate = self._published
+        (at_epoch, at_version, theta), probe_rate, _ = self._published
         known = (epoch, version) == (at_epoch, at_version)
         reply = Reply(verdict, at_epoch, at_version, self._digest, None if known else theta, self.stopping, probe_rate)
         self._hooks.failpoint("before_reply")
@@ -86,9 +87,14 @@ class Learner:
                 self._store.save(self.snapshot())
 
     @property
+    def inner_steps(self) -> int:
+        """Of all updates so far."""
+        return self._state.inner_steps
+
+    @property
     def finished(self) -> bool:
         """Whether all outer updates are done."""
-        return self._published.parameters.version >= self._config.outer.updates
+        return self._published.finished
 
     @property
     def stopping(self) -> bool:
@@ -158,7 +164,7 @@ class Learner:
         merged = states.merge_batch(self._state, samples, self._rule)
         failpoint("after_merge")
         failpoint("before_update")
-        state, step = states.advance(self._state, merged, self._optimizer)
+        state, step = states.advance(self._state, merged, self._optimizer, states.inner_steps(samples))
         failpoint("after_update")
         if step.rejected:
             log.warning("the step to version %d left the range of float32: theta is unchanged", state.version)
@@ -171,9 +177,11 @@ class Learner:
 
     def _stamp(self) -> Stamp:
         now = self._hooks.clock()
-        return Stamp(self._store.epoch, self._state.version, now, now - self._began, dict(self._admission.verdicts))
+        verdicts, steps = dict(self._admission.verdicts), self._state.inner_steps
+        return Stamp(self._store.epoch, self._state.version, now, now - self._began, verdicts, steps)
 
     def _publish(self) -> None:
         parameters = Parameters(self._store.epoch, self._state.version, encode_theta(self._state.theta))
-        self._published = Published(parameters, states.probe_rate(self._state, self._config))
+        ended = states.finished(self._state, self._config.outer)
+        self._published = Published(parameters, states.probe_rate(self._state, self._config), ended)
         self._hooks.observer.set_position(self._store.epoch, self._state.version)

@@ -12,6 +12,7 @@ from common.files import explain
 from common.messages import theta_sha256
 from learner import checkpoints, lineage
 from learner.deduplication import Deduplicator
+from learner.history import read_history
 from learner.hooks import NO_HOOKS, Hooks
 from learner.learner import Learner, Setup
 from learner.lineage import Position
@@ -47,6 +48,9 @@ def open_learner(
     state, taken, auxiliary = fresh, Deduplicator(), dict[str, bytes]()
     if found is not None:
         state, taken, auxiliary = _restored(found[1], fresh)
+        if "inner_steps" not in found[1]:  # an earlier format
+            before = [r for r in read_history(run) if r.version <= state.version]
+            state = state._replace(inner_steps=sum(r.inner_steps for r in before))
     epoch = 0
     try:
         epoch = lineage.claim(run / "epochs", None if found is None else found[0], hooks.clock(), _sha256(theta, found))

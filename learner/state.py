@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from common.config import Config
+from common.config import Config, OuterConfig
 from common.messages import GradientSample
 from common.moments import Moments
 from learner import rp_skipping, running
@@ -23,6 +23,7 @@ class State(NamedTuple):
     outer: Any  # optax state
     skipping: rp_skipping.SkippingState | None  # None: every sample computes rp
     past: tuple[Running, Running] | None = None  # of rp and es; None: a batch is weighted by its own variances
+    inner_steps: int = 0  # of all applied samples
 
 
 def initial(config: Config, theta: np.ndarray, optimizer: OuterOptimizer) -> State:
@@ -44,14 +45,29 @@ def merge_batch(state: State, samples: Sequence[GradientSample], rule: Rule) -> 
     return merge(samples, rule, past_rp, past)
 
 
-def advance(state: State, merged: Merged, optimizer: OuterOptimizer) -> tuple[State, Step]:
-    """One outer update. A step that leaves the range of float32 is rejected: the version grows, theta stays."""
+def advance(state: State, merged: Merged, optimizer: OuterOptimizer, inner_steps: int = 0) -> tuple[State, Step]:
+    """One outer update. A step that leaves the range of float32 is rejected: the version grows, theta stays.
+
+    Args:
+      inner_steps: of the batch's samples.
+    """
     step = optimizer.step(merged.gradient, state.outer, state.theta)
     skipping = None if state.skipping is None else rp_skipping.observe(state.skipping, merged.rp, merged.es, FLOOR)
     past = state.past
     if past is not None:
         past = running.observe(past[0], merged.rp), running.observe(past[1], merged.es)
-    return State(state.version + 1, step.theta, step.outer, skipping, past), step
+    steps = state.inner_steps + inner_steps
+    return State(state.version + 1, step.theta, step.outer, skipping, past, steps), step
+
+
+def inner_steps(samples: Sequence[GradientSample]) -> int:
+    """Inner steps of a batch; those of a sample that does not say are not counted."""
+    return int(sum(s.facts.inner_steps or 0.0 for s in samples))
+
+
+def finished(state: State, config: OuterConfig) -> bool:
+    """Whether the run has ended: by its number of updates, or by its inner steps."""
+    return state.version >= config.updates or 0 < config.inner_steps <= state.inner_steps
 
 
 def probe_rate(state: State, config: Config) -> float:
@@ -74,6 +90,7 @@ def to_record(
         "kind": "checkpoint",
         "epoch": epoch,
         "version": state.version,
+        "inner_steps": state.inner_steps,
         "digest": digest,
         "theta": state.theta,
         "outer": leaves(state.outer),
@@ -102,5 +119,6 @@ def from_record(record: Mapping[str, Any], fresh: State) -> tuple[State, bool]:
     if past is not None and "past" in record:
         parts = [Moments(*record["past"][k : k + 3]) for k in range(0, 12, 3)]
         past = Running(*parts[:2]), Running(*parts[2:])
-    theta = np.array(record["theta"], np.float32)
-    return State(record["version"], theta, fresh.outer if outer is None else outer, skipping, past), outer is not None
+    theta, steps = np.array(record["theta"], np.float32), record.get("inner_steps", fresh.inner_steps)
+    used = fresh.outer if outer is None else outer
+    return State(record["version"], theta, used, skipping, past, steps), outer is not None

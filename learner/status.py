@@ -10,7 +10,7 @@ class LearnerStatus:
 
     epoch: int = 0
     version: int = 0
-    updates: int = 0  # outer updates of the whole run
+    updates: int = 0  # outer updates of the whole run, if its inner steps do not end it before
     finished: bool = False  # all outer updates are done
     stopping: bool = False  # workers are told to stop
     superseded: bool = False  # another learner has taken over the run

@@ -1,21 +1,31 @@
 """Figure 8: what ablations show, and equal budgets of inner steps."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 from helpers.figures import result
 
 from common.configfile import load
-from workers.figures import fig8
-from workers.figures.fig8 import Training
+from workers.figures import ablations, fig8
+from workers.figures.ablations import Training
 
+NOTHING = {f.name: [] for f in fields(Training) if f.name not in {g.name for g in fields(ablations.TrainingJob)}} | {
+    "judged": [[1.0]]
+}
 PLACES = (-1.5, -1.0, 0.0, 0.5, 1.0, 1.0)  # of the seeds around the mean
+
+
+def ended(variant, seed, loss):
+    known = {"settings": ("mini",), "judged_seconds": [10.0], "core_seconds": [10.0], "trial": False}
+    return result(Training, variant=variant, seed=seed, judged=[[loss]], **known)
 
 
 def results(**means):
     base = {"merged": 1.0, "rp only": 2.0, "es only": 1.5, "window 6": 1.4, "no momentum": 1.9, "no time": 1.01}
     wobble = {"merged": 0.01, "rp only": 0.2, "es only": 0.1}
     return [
-        result(Training, variant=name, seed=k, losses=[[mean + wobble.get(name, 0.02) * place]])
+        ended(name, k, mean + wobble.get(name, 0.02) * place)
         for name, mean in {**base, **{n.replace("_", " "): v for n, v in means.items()}}.items()
         for k, place in enumerate(PLACES)
     ]
@@ -31,7 +41,7 @@ def test_outcome_does_not_hold_if_one_part_does_not(worse):
 
 
 def test_outcome_names_the_part_that_does_not_hold():
-    sentence = fig8.outcome(results(no_time=2.5)).sentence
+    sentence = fig8.outcome(results(no_time=2.0)).sentence
     assert "momentum): does not hold" in sentence and "momentum needed: holds" in sentence
 
 
@@ -39,14 +49,66 @@ def test_outcome_within_the_noise_is_undecided():
     """merged and rp differ in no more than chance would give; two standard deviations of 0.040 and 0.039 do as well."""
     noise = np.array([0.04, -0.03, 0.05, -0.05, -0.02, 0.03])
     found = [one for one in results() if one.variant != "rp only"]
-    found += [result(Training, variant="rp only", seed=k, losses=[[1.0 + gap]]) for k, gap in enumerate(noise)]
+    found += [ended("rp only", k, 1.0 + gap) for k, gap in enumerate(noise)]
     outcome = fig8.outcome(found)
     assert outcome.holds is None and "rp and es alone: undecided" in outcome.sentence
 
 
-def test_trainings_share_one_budget_of_inner_steps():
-    for job in fig8.jobs("mini", []):
-        config = load(job.settings[0], job.settings[1:])
-        mean = (config.curriculum.start + config.curriculum.end) / 2
-        steps = config.outer.updates * config.outer.batch_samples * mean
-        assert steps == pytest.approx(fig8.SCALES["mini"].budget, rel=0.05)
+def test_variant_that_guesses_is_not_called_worse():
+    outcome = fig8.outcome(results(window_6=2.25))
+    assert outcome.holds is None and "growing window better than fixed: undecided" in outcome.sentence
+    assert "Has not begun to learn, within 5% of guessing or above: window 6 (2.25)" in outcome.sentence
+    assert "window 6 0." not in outcome.sentence
+
+
+def test_estimators_compare_at_equal_core_seconds():
+    """merged learns 1 in 20 core seconds, es 0.5 in 5: at 5 core seconds merged is at 0.75 of its way, and worse by 0.25."""
+    found = [
+        result(Training, variant="merged", seed=0, judged=[[2.0], [1.0]], judged_seconds=[0.0, 20.0]),
+        result(Training, variant="es only", seed=0, judged=[[2.0], [1.5]], judged_seconds=[0.0, 5.0]),
+    ]
+    assert fig8.at_equal_seconds(found[1], found[0]) == pytest.approx(1.5 - 1.75)
+
+
+def test_variant_not_run_leaves_its_part_undecided():
+    outcome = fig8.outcome([one for one in results() if one.variant != "no momentum"])
+    assert outcome.holds is None and "momentum needed: undecided" in outcome.sentence
+
+
+def trainings(scale, *, trial):
+    """The trainings once all trials have ended at the same loss, or the trials."""
+    trials = [Training.of(job, **NOTHING) for job in fig8.jobs(scale, []) if job.trial]
+    return [job for job in fig8.jobs(scale, trials) if job.trial is trial]
+
+
+@pytest.mark.parametrize("scale", ["mini", "long", "paper"])
+@pytest.mark.parametrize("trial", [True, False])
+def test_trainings_end_with_one_budget_of_inner_steps(scale, trial):
+    for job in trainings(scale, trial=trial):
+        outer = load(job.settings[0], job.settings[1:]).outer
+        assert outer.inner_steps == 2 * fig8.SCALES[scale].budget * (0.25 if trial else 1) == job.steps[-1]
+
+
+def test_trials_share_no_seed_and_no_task_with_the_result():
+    trials, kept = trainings("mini", trial=True), trainings("mini", trial=False)
+    assert not {job.seed for job in trials} & {job.seed for job in kept}
+    assert not set(trials[0].tasks) & set(kept[0].tasks)
+    assert len(trials) == 3 * len({job.variant for job in kept})
+
+
+def test_each_variant_is_trained_at_the_rate_of_its_best_trial():
+    jobs = [job for job in fig8.jobs("mini", []) if job.trial]
+    best = {"merged": 0.01, "rp only": 0.001}
+    ended = [
+        Training.of(job, **{**NOTHING, "judged": [[abs(job.rate - best.get(job.variant, 0.003))]]}) for job in jobs
+    ]
+    for job in fig8.jobs("mini", ended):
+        if not job.trial:
+            assert job.rate == best.get(job.variant, 0.003)
+
+
+def test_trial_that_diverges_is_never_the_best():
+    trials = [job for job in fig8.jobs("mini", []) if job.trial and job.variant == "merged"]
+    losses = {0.001: [[np.nan]], 0.003: [["inf"]], 0.01: [[9.0]]}
+    ended = [Training.of(job, **{**NOTHING, "judged": losses[job.rate]}) for job in trials]
+    assert ablations.best_rate(trials, ended) == 0.01

@@ -26,7 +26,13 @@ class Computers(NamedTuple):
 
 @click.command()
 @click.argument("figures", nargs=-1, required=True, metavar="FIGURE...")
-@click.option("--scale", default="mini", metavar="SCALE", show_default=True, help="mini (minutes to hours) or paper.")
+@click.option(
+    "--scale",
+    default="mini",
+    metavar="SCALE",
+    show_default=True,
+    help="mini (minutes to hours), long (inner problems ten times as long, hours), or paper.",
+)
 @click.option(
     "-o",
     "--output",

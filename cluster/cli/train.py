@@ -23,8 +23,9 @@ from cluster.runs.learned import find
 from cluster.runs.open import Request, newest_version, open_run
 from cluster.tracking.tracker import missing, store
 from common import pretrained
-from common.config import Config
+from common.config import Config, OuterConfig
 from common.errors import UserError
+from common.update_record import expected_updates
 from learner.history import read_history
 from learner.status import LearnerStatus
 
@@ -68,7 +69,7 @@ def train(request: Request, mode: Mode) -> int:
             interrupt, show = stack.enter_context(Interrupt()), stack.enter_context(console.make())
             if opened.note:
                 show.say(opened.note)
-            show.say(f"run {run.name}: {config.outer.updates} outer updates, results in {run.path}")
+            show.say(f"run {run.name}: {extent(config.outer)}, results in {run.path}")
             for found in (check_task(config), missing(config)):
                 if found:
                     show.say(found)
@@ -150,10 +151,15 @@ def follow(
         interim.step(status.learner.version)
 
 
+def extent(outer: OuterConfig) -> str:
+    """How long the run is."""
+    updates = f"{outer.updates} outer updates"
+    return f"{outer.inner_steps:,} inner steps or {updates}" if outer.inner_steps else updates
+
+
 def summarise(status: RunStatus, config: Config) -> progress.Progress:
-    return progress.summarise(
-        status.records, status.learner.version, config.outer.updates, status.fleet, now=time.time()
-    )
+    target = expected_updates(config.outer, status.records[-1] if status.records else None)
+    return progress.summarise(status.records, status.learner.version, target, status.fleet, now=time.time())
 
 
 def conclude(run: RunDirectory, config: Config, show: console.Display) -> dict[str, Any]:

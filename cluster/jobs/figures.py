@@ -27,8 +27,8 @@ class Setting(NamedTuple):
 def reproduce(names: Sequence[str], setting: Setting, pool: Pool, progress: FigureProgress) -> None:
     """Computes what is missing of the figures and of those they depend on."""
     complete: dict[str, list[Json]] = {}
-    for name in catalogue.order(names):
-        before = [result for other in catalogue.needs(name) for result in complete[other]]
+    for name in catalogue.order(names, setting.scale):
+        before = [result for other in catalogue.needs(name, setting.scale) for result in complete[other]]
         complete[name] = results_of(name, before, setting, pool, progress)
         conclude(name, [*before, *complete[name]], setting.folder)
 

@@ -53,7 +53,7 @@ class RoundRobin:
         """Creates the workers and restores each from `snapshot`, which is empty for a new run."""
         count = self._config.workers.count
         self._turn = int(snapshot.get(TURN, b"0")) % count
-        engine = make_engine(self._config)
+        self._learner, engine = learner, make_engine(self._config)
         self._workers = [Worker(self._config, f"w{k}", learner.exchange, engine) for k in range(count)]
         for worker in self._workers:
             if worker.uid in snapshot:
@@ -105,6 +105,11 @@ class RoundRobin:
     def version(self) -> int:
         return self._newest.version
 
+    @property
+    def inner_steps(self) -> int:
+        """Of all updates so far."""
+        return self._learner.inner_steps
+
 
 class InProcessJobs:
     """`cluster.launchers.host.JobHost`: jobs without training."""
@@ -153,11 +158,14 @@ class InProcessRun(InProcessJobs):
         return RunStatus(report.learner, report.records, FleetStatus(target=count, running=count))
 
 
-def train_for_figure(config: Config, keep: Sequence[int], *, folder: Path, stale: bool = False) -> Trained:
+def train_for_figure(
+    config: Config, keep: Sequence[int], *, folder: Path, at_steps: Sequence[int] = (), stale: bool = False
+) -> Trained:
     """Trains one run from start to end, for a figure of the paper; resumes what `folder` holds.
 
     Args:
       keep: versions whose theta is returned; 0 is the initial one.
+      at_steps: numbers of inner steps, as for `workers.figures.figure.Train`.
       folder: of the run, created if it does not exist. It holds no configuration and no metrics endpoint.
       stale: as for `RoundRobin`.
     """
@@ -166,11 +174,15 @@ def train_for_figure(config: Config, keep: Sequence[int], *, folder: Path, stale
     while True:
         if training.version in keep:
             np.save(folder / f"kept-{training.version}.npy", training.theta)
+        for steps in at_steps:
+            if training.inner_steps >= steps and not (path := folder / f"reached-{steps}.npy").exists():
+                np.save(path, training.theta)
         if training.stopped:
             break
         training.advance()
     kept = {version: np.load(folder / f"kept-{version}.npy") for version in keep}
-    return Trained(training.theta, kept, read_history(folder))
+    reached = {steps: np.load(folder / f"reached-{steps}.npy") for steps in at_steps}
+    return Trained(training.theta, kept, read_history(folder), reached)
 
 
 def open_training(config: Config, folder: Path, *, stale: bool = False) -> RoundRobin:

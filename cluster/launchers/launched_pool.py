@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -41,10 +41,16 @@ class Finished(NamedTuple):
     thetas: Mapping[int, np.ndarray]  # by version; at least the first and the last one
     history: list[UpdateRecord]
 
-    def trained(self, keep: list[int]) -> Trained:
-        """The outcome with theta at each version of `keep`, or at the last kept version before it."""
-        kept = {version: self.thetas[max(v for v in self.thetas if v <= version)] for version in keep}
-        return Trained(self.thetas[max(self.thetas)], kept, self.history)
+    def trained(self, keep: Sequence[int], at_steps: Sequence[int] = ()) -> Trained:
+        """The outcome with theta at each version of `keep`, or at the last kept version before it; and at inner steps."""
+        totals = np.cumsum([update.inner_steps for update in self.history])
+        places = {steps: min(int(np.searchsorted(totals, steps)), len(totals) - 1) for steps in at_steps}
+        reached = {steps: self._before(self.history[place].version) for steps, place in places.items()}
+        last = self.thetas[max(self.thetas)]
+        return Trained(last, {version: self._before(version) for version in keep}, self.history, reached)
+
+    def _before(self, version: int) -> np.ndarray:
+        return self.thetas[max(v for v in self.thetas if v <= version)]
 
 
 class ClusterPool:
@@ -162,4 +168,4 @@ def perform(spec: Json, finished: Finished | None) -> Json:
             return catalogue.perform(spec, partial(train_for_figure, folder=Path(folder)))
     # A launched run has stale samples as they came, so there is nothing to ask for.
     launched = finished.trained
-    return catalogue.perform(spec, lambda config, keep, *, stale=False: launched(list(keep)))
+    return catalogue.perform(spec, lambda config, keep, *, at_steps=(), stale=False: launched(keep, at_steps))

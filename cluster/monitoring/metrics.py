@@ -1,8 +1,7 @@
 """Every Prometheus metric of outertrain, declared once.
 
-The registry is injected, so that two learners in one process do not share metrics. All labels have few values: no metric
-carries the name of a worker. The labels `run` and `role` are not here; Prometheus adds them from the target file
-(`cluster.monitoring.targets`).
+The registry is injected, so that two learners in one process do not share metrics. No metric carries the name of a worker.
+The labels `run` and `role` are not here; Prometheus adds them from the target file (`cluster.monitoring.targets`).
 """
 
 import math
@@ -17,9 +16,9 @@ import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, Summary
 
 from cluster.monitoring.fleet_status import FleetStatus
-from common.config import Config
+from common.config import Config, OuterConfig
 from common.messages import GradientSample, Verdict
-from common.update_record import LEVELS, Quantiles, UpdateRecord
+from common.update_record import LEVELS, Quantiles, UpdateRecord, expected_updates
 
 prometheus_client.disable_created_metrics()  # one more series per counter and histogram, which nothing reads
 
@@ -40,6 +39,7 @@ class LearnerMetrics:
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
+        self._outer = OuterConfig()  # until `start`
         prometheus_client.ProcessCollector(registry=self.registry)
         self._declare_run()
         self._declare_samples()
@@ -54,7 +54,7 @@ class LearnerMetrics:
         self._run = info("outertrain_run", "Configuration of the run that alerts depend on.")
         self._epoch = gauge("outertrain_epoch", "Epoch of the learner: it grows by one with each start.")
         self._version = gauge("outertrain_version", "Version of theta: its number of outer updates.")
-        self._target = gauge("outertrain_target_updates", "Outer updates of the whole run.")
+        self._target = gauge("outertrain_target_updates", "Outer updates of the whole run, as expected now.")
         self._limit = gauge("outertrain_staleness_limit", "Largest accepted staleness in versions; -1: no limit.")
         self._clamp = gauge("outertrain_outer_loss_clamp", "Clamp of the outer loss, its largest value.")
         self._batch_size = gauge("outertrain_batch_target_samples", "Samples of one batch, for one outer update.")
@@ -159,6 +159,7 @@ class LearnerMetrics:
                 "identity": run,
             }
         )
+        self._outer = config.outer
         self._target.set(config.outer.updates)
         self._batch_size.set(config.outer.batch_samples)
         self._limit.set(config.outer.max_staleness)
@@ -206,6 +207,7 @@ class LearnerMetrics:
         self._updates.inc()
         self._update_seconds.observe(seconds)
         self._updated.set(record.time)
+        self._target.set(expected_updates(self._outer, record))
         self.set_position(record.epoch, record.version)
         self._loss.labels(objective).set(record.loss)
         self._gradient_norm.set(record.norms.gradient)

@@ -11,6 +11,7 @@ from cluster.runs.best import Best
 from cluster.runs.directory import RunDirectory
 from common import files
 from common.errors import UserError, last_line
+from common.update_record import expected_updates
 from learner.history import read_newest
 from learner.lineage import newest_host
 
@@ -57,12 +58,13 @@ def status_of(run: RunDirectory) -> Status:
     Raises:
       UserError: the configuration or the history cannot be read.
     """
-    updates = run.config().outer.updates
+    config = run.config().outer
     try:
         snapshot = take_snapshot(run, read_newest(run.path, NEWEST))
     except OSError as error:
         raise UserError(f"the history of the run {run.name!r} cannot be read: {files.explain(error)}") from None
     learner, version = snapshot.learner, snapshot.version
+    updates = expected_updates(config, snapshot.history[-1] if snapshot.history else None)
     saved = learner.checkpoint_time
     progress = summarise(snapshot.history, version, updates, snapshot.fleet.status, snapshot.now)
     if not learner.responding:  # rates of the past say nothing about now

@@ -183,6 +183,14 @@ class OuterConfig(Section):
     NAME: ClassVar[str] = "outer"
 
     updates: Annotated[int, Key("Outer updates of the whole run.", "Time of the run, in proportion.", low=1)] = 200
+    inner_steps: Annotated[
+        int,
+        Key(
+            "The run also ends with the update that reaches so many inner steps, counting both unrolls of a pair; 0: no limit.",
+            "Makes runs with other windows comparable, whose updates differ in length.",
+            low=0,
+        ),
+    ] = 0
     batch_samples: Annotated[
         int,
         Key(

@@ -14,11 +14,12 @@ from workers.figures.figure import Job, Trained
 R = TypeVar("R", bound=Job)
 
 
-def train(config: Config, keep: Sequence[int], *, stale: bool = False) -> Trained:
+def train(config: Config, keep: Sequence[int], *, at_steps: Sequence[int] = (), stale: bool = False) -> Trained:
     """As if trained: theta walks at random."""
     random, theta = np.random.default_rng(config.seed), initial_theta(config)
     kept = {v: (theta + 0.01 * v * random.normal(size=len(theta))).astype(np.float32) for v in keep}
-    return Trained(kept[max(kept)], kept, run_files.history(config.outer.updates))
+    reached = dict.fromkeys(at_steps, theta)
+    return Trained(kept[max(kept)], kept, run_files.history(config.outer.updates), reached)
 
 
 def result(kind: type[R], **known: Any) -> R:

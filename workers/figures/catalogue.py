@@ -8,11 +8,7 @@ from common.errors import UserError
 from workers.figures.figure import Job, Json, Outcome, Train
 
 NAMES = ("fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "fig8", "probing", "staleness", "estimators")
-SCALES = ("mini", "paper")
-MINI_ONLY = {  # and why
-    "staleness": "its workers take turns in one process",  # the paper's scale would take years
-    "estimators": "its windows span whole problems",
-}
+SCALES = ("mini", "long", "paper")
 Records = Sequence[Mapping[str, Any]]
 
 
@@ -21,12 +17,16 @@ def chosen(figures: Sequence[str], scale: str) -> tuple[str, ...]:
     if scale not in SCALES:
         raise UserError(f"there is no scale {scale!r}: use one of {', '.join(SCALES)}")
     if tuple(figures) == ("all",):
-        return tuple(name for name in NAMES if scale == "mini" or name not in MINI_ONLY)
+        return tuple(name for name in NAMES if scale in scales(name))
     for name in figures:
-        module(name)
-        if scale != "mini" and name in MINI_ONLY:
-            raise UserError(f"{name} has the scale mini only, because {MINI_ONLY[name]}: compute it without --scale")
+        if scale not in (known := scales(name)):
+            raise UserError(f"{name} has no scale {scale!r}: choose --scale {' or '.join(known)}")
     return tuple(figures)
+
+
+def scales(name: str) -> tuple[str, ...]:
+    """The scales of a figure."""
+    return tuple(module(name).SCALES)
 
 
 def module(name: str) -> Any:
@@ -35,17 +35,17 @@ def module(name: str) -> Any:
     return importlib.import_module(f"workers.figures.{name}")
 
 
-def needs(name: str) -> tuple[str, ...]:
+def needs(name: str, scale: str = "mini") -> tuple[str, ...]:
     """Figures whose results this one uses."""
-    needed: tuple[str, ...] = module(name).NEEDS
-    return needed
+    needed: tuple[str, ...] | Mapping[str, tuple[str, ...]] = module(name).NEEDS
+    return needed[scale] if isinstance(needed, Mapping) else needed
 
 
-def order(names: Sequence[str]) -> list[str]:
+def order(names: Sequence[str], scale: str = "mini") -> list[str]:
     """The figures and those they need, each after those it needs."""
     ordered: list[str] = []
     for name in names:
-        ordered += [n for n in (*order(needs(name)), name) if n not in ordered]
+        ordered += [n for n in (*order(needs(name, scale), scale), name) if n not in ordered]
     return ordered
 
 

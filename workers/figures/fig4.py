@@ -1,7 +1,8 @@
 """Figure 4: the variance of rp grows from far below to far above that of es (paper section 3).
 
 Along the outer-trainings of Figure 5, and against the window at a fixed theta: before outer-training, after it, and
-after it with steps three times as long (the output layer times 3), at the edge of stability.
+after it with steps three times as long (the output layer times 3), at the edge of stability. At the scale `long`, along
+the merged trainings of Figure 8, and at thetas of one of them: before, halfway and after.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from common.update_record import LEVELS
 from workers.estimators import Perturbation, Truncation, antithetic_pair
 from workers.evaluation.comparison import LEARNED
 from workers.evaluation.jobs import UnrollJob, decode, encode
-from workers.figures import fig5
+from workers.figures import ablations, fig5
 from workers.figures.figure import (
     Job,
     Kind,
@@ -36,7 +37,7 @@ from workers.figures.statistics import bootstrap, every, mean, word
 from workers.unroll import OuterLoss, Unroll
 
 CLAIM = "The variance of rp grows from far below to far above that of es, which stays as it is."
-NEEDS = ("fig5",)
+NEEDS = {"mini": ("fig5",), "long": ("fig8",), "paper": ("fig5",)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,24 +70,46 @@ EDGE = "trained, steps x 3"
 FINITE = (-50.0, 50.0)  # of the logarithm of a ratio, which is infinite where rp exploded, for a mean of several
 SCALES = {
     "mini": Scale([5, 10, 20, 40, 80, 160, 300], 16),
+    "long": Scale([10, 30, 100, 300, 1000, 3000], 16),
     "paper": Scale([10, 50, 200, 1000, 3000, 10000], 64),
 }
 
 
 def jobs(scale: str, results: Results) -> list[Job]:
-    trained = fig5.best_training(results, "train")
-    if trained is None:
+    """The pairs, at thetas of the best of the outer-trainings; none before it has been trained."""
+    found = in_long_problems(results) if scale == "long" else in_short_problems(results)
+    if found is None:
         return []
-    start, end = (trained.thetas[choose(trained.thetas, key=int)] for choose in (min, max))
-    thetas = {"start": start, "trained": end, EDGE: longer_steps(end, config_of(trained.settings))}
+    settings, thetas = found
     windows, pairs = SCALES[scale]
     listed: list[Job] = []
     for when, theta in thetas.items():
         for window in windows:
             label = f"{when}-T{window}".replace(" ", "")
-            job = PairsJob(label=label, settings=trained.settings, when=when, window=window, pairs=pairs, theta=theta)
+            job = PairsJob(label=label, settings=settings, when=when, window=window, pairs=pairs, theta=theta)
             listed.append(job.named())
     return listed
+
+
+Thetas = dict[str, str]  # by what they are called
+
+
+def in_short_problems(results: Results) -> tuple[Settings, Thetas] | None:
+    """The best training of Figure 5: before it, after it, and with longer steps, as a longer training takes them."""
+    trained = fig5.best_training(results, "train")
+    if trained is None:
+        return None
+    start, end = (trained.thetas[choose(trained.thetas, key=int)] for choose in (min, max))
+    return trained.settings, {"start": start, "trained": end, EDGE: longer_steps(end, config_of(trained.settings))}
+
+
+def in_long_problems(results: Results) -> tuple[Settings, Thetas] | None:
+    """The best merged training of Figure 8: its thetas as they are."""
+    merged = ablations.by_variant(results).get(ablations.MERGED, [])
+    if not merged:
+        return None
+    best = min(merged, key=ablations.score)
+    return best.settings, dict(zip(("start", "half-trained", "trained"), best.thetas))
 
 
 def longer_steps(theta: str, config: Config) -> str:
@@ -144,12 +167,13 @@ def log_ratio(pairs: np.ndarray) -> float:
     return float(np.median(np.log10(rp / es)))
 
 
-def trainings(results: Results) -> list[fig5.Training]:
-    """The outer-trainings of Figure 5 for the train loss."""
-    return [one for one in of_kind(results, fig5.Training) if one.objective == "train"]
+def trainings(results: Results) -> list[fig5.Training | ablations.Training]:
+    """The merged outer-trainings for the train loss, of Figure 5 or of Figure 8."""
+    of_fig5 = [one for one in of_kind(results, fig5.Training) if one.objective == "train"]
+    return [*of_fig5, *ablations.by_variant(results).get(ablations.MERGED, [])]
 
 
-def growth(training: fig5.Training) -> tuple[float, float]:
+def growth(training: fig5.Training | ablations.Training) -> tuple[float, float]:
     """log10 of the ratio of the median variances, rp over es: in the first and in the last tenth of a training."""
     rp, es = (np.array(band, float)[:, 1] for band in (training.var_rp, training.var_es))
     ratio = np.log10(np.maximum(rp, 1e-30) / np.maximum(es, 1e-30))

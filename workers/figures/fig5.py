@@ -7,7 +7,7 @@ optimizer of the other figures.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -90,6 +90,7 @@ class Evaluation(EvaluationJob):
     outer_test: Sequence[float]
 
 
+T = TypeVar("T")
 KINDS = (Kind(TrainingJob, Training), Kind(AdamJob, Adam), Kind(EvaluationJob, Evaluation))
 
 
@@ -164,12 +165,18 @@ def perform(job: Job, train: Train) -> Job:
 def learn(job: TrainingJob, train: Train) -> Training:
     trained = train(config_of(job.settings), job.versions_kept)
     thetas = {str(version): encode(theta) for version, theta in trained.kept.items()}
-    return Training.of(job, thetas=thetas, **condensed(trained.history))
+    steps = sum(update.inner_steps for update in trained.history)
+    return Training.of(job, thetas=thetas, inner_steps=steps, **condensed(trained.history))
+
+
+def thinned(values: Sequence[T], points: int) -> Sequence[T]:
+    """About so many of the values, at equal distances."""
+    return values[:: max(1, len(values) // points)]
 
 
 def condensed(history: Sequence[UpdateRecord], points: int = 100) -> Json:
     """What figures show of a history, for about so many updates."""
-    shown = history[:: max(1, len(history) // points)]
+    shown = thinned(history, points)
 
     def numbers(values: Iterable[float | None]) -> list[float | None]:
         return [None if v is None else rounded(v) for v in values]
@@ -181,7 +188,6 @@ def condensed(history: Sequence[UpdateRecord], points: int = 100) -> Json:
         "weight_rp": numbers(update.weight_rp.mean for update in shown),
         "var_rp": [numbers(update.var_rp[::2]) for update in shown],  # 5, 50 and 95 %
         "var_es": [numbers(update.var_es[::2]) for update in shown],
-        "inner_steps": sum(update.inner_steps for update in history),
     }
 
 

@@ -1,173 +1,114 @@
-"""Figure 8: the ablations (paper section 4.5), and two estimators beyond the paper.
+"""Figure 8: what the ablations of `workers.figures.ablations` end at, for the same budget of inner steps."""
 
-The same budget of inner steps for every variant: merged, rp only, es only; fixed windows of a hundredth (mini: a
-fiftieth), a tenth (a fifth) and all of the problem; without momentum or time features; persistent and noise-reuse es.
-"""
-
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+import math
+from collections.abc import Mapping
 
 import numpy as np
 
-from workers.evaluation.jobs import encode
-from workers.figures.fig5 import PROBING
-from workers.figures.figure import (
-    Job,
-    Kind,
-    Outcome,
-    Results,
-    Settings,
-    Train,
-    config_of,
-    evaluator_of,
-    learned_losses,
-    of_kind,
-    rounded,
-)
-from workers.figures.statistics import Decision, every, mean, paired, steadier, word
+from workers.figures.ablations import ESTIMATORS, KINDS, MERGED, SCALES, Training, by_variant, jobs, perform, score
+from workers.figures.figure import Outcome, Results, config_of
+from workers.figures.statistics import Decision, Interval, every, mean, paired, steadier, word
+
+__all__ = ["CLAIM", "KINDS", "NEEDS", "SCALES", "jobs", "outcome", "perform"]
 
 CLAIM = (
     "Merged is better and steadier than rp or es alone; the growing window beats fixed ones; momentum features are "
     "needed, time features hardly."
 )
 NEEDS = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingJob(Job, figure="fig8", kind="train"):
-    """An outer-training of one variant, and the evaluation of its end."""
-
-    judge: Sequence[str]  # settings of the evaluation
-    variant: str
-    seed: int
-    tasks: Sequence[int]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Training(TrainingJob):
-    losses: Sequence[Sequence[float]]  # [thetas, tasks] mean over the steps
-    history: Sequence[float]  # outer losses
-    versions: Sequence[int]  # of these
-    updates: int
-    inner_steps: int
-    diverged: int
-
-
-KINDS = (Kind(TrainingJob, Training),)
-Window = tuple[int, int]  # at the start and at the end
-
-
-class Scale(NamedTuple):
-    base: Settings
-    windows: list[int]  # fixed ones
-    growing: Window
-    budget: int  # inner steps of all pairs of one training (a pair's two unrolls count once)
-    seeds: int
-    tasks: int
-
-
-SCALES = {
-    # The fixed windows are 2 %, 20 % and 100 % of the problem; the paper's budget is 400,000 inner problems.
-    "mini": Scale(("mini", PROBING), [6, 60, 300], (10, 150), budget=48_000, seeds=6, tasks=8),
-    "paper": Scale(("paper",), [10, 100, 1000], (50, 10_000), budget=4_000_000_000, seeds=5, tasks=40),
-}
 HARDLY = 0.1  # of what momentum features are worth: an effect below it counts as hardly any
-LAST = (0.8, 0.9, 1.0)  # fractions of a training whose theta are judged, as the paper averages over its end
-
-
-class Variant(NamedTuple):
-    overrides: Settings
-    window: Window
-
-
-def variants(chosen: Scale) -> Mapping[str, Variant]:
-    growing = chosen.growing
-    fixed = {f"window {window}": Variant((), (window, window)) for window in chosen.windows}
-    return {
-        "merged": Variant((), growing),
-        "rp only": Variant(("estimator.use=rp",), growing),
-        "es only": Variant(("estimator.use=es",), growing),
-        **fixed,
-        "no momentum": Variant(("optimizer.momentum_features=false",), growing),
-        "no time": Variant(("optimizer.time_features=false",), growing),
-        "persistent es": Variant(("estimator.use=es", "estimator.es=persistent"), growing),
-        "noise-reuse es": Variant(("estimator.use=es", "estimator.es=noise_reuse"), growing),
-    }
-
-
-def jobs(scale: str, results: Results) -> list[Job]:
-    chosen = SCALES[scale]
-    return [
-        training(chosen, name, variant, seed)
-        for seed in range(chosen.seeds)
-        for name, variant in variants(chosen).items()
-    ]
-
-
-def training(chosen: Scale, name: str, variant: Variant, seed: int) -> TrainingJob:
-    """As many outer updates as the budget allows; the window grows over all of them."""
-    overrides, (start, end) = variant
-    batch = config_of(chosen.base).outer.batch_samples
-    updates = max(1, round(chosen.budget / (batch * (start + end) / 2)))
-    ramp = (f"curriculum.start={start}", f"curriculum.end={end}", f"curriculum.updates={updates}")
-    return TrainingJob(
-        label=f"{name}-seed{seed}".replace(" ", ""),
-        settings=(*chosen.base, *overrides, *ramp, f"outer.updates={updates}", f"seed={seed}"),
-        judge=[*chosen.base, *(o for o in overrides if o.startswith("optimizer."))],
-        variant=name,
-        seed=seed,
-        tasks=list(range(3000, 3000 + chosen.tasks)),
-    ).named()
-
-
-def perform(job: Job, train: Train) -> Job:
-    """Trains, and judges the end of the training on outer-train tasks."""
-    assert isinstance(job, TrainingJob)
-    config = config_of(job.settings)
-    versions = sorted({round(fraction * config.outer.updates) for fraction in LAST})
-    trained = train(config, versions)
-    evaluator = evaluator_of(tuple(job.judge))
-    shown = trained.history[:: max(1, len(trained.history) // 50)]
-    return Training.of(
-        job,
-        losses=rounded([learned_losses(evaluator, encode(trained.kept[version]), job.tasks) for version in versions]),
-        history=rounded([update.loss for update in shown]),
-        versions=[update.version for update in shown],
-        updates=config.outer.updates,
-        inner_steps=sum(update.inner_steps for update in trained.history),
-        diverged=sum(update.diverged for update in trained.history),
-    )
+GUESSING = 0.95  # of the loss of guessing: a variant above it has not begun to learn, which is not the same as worse
 
 
 def scores(results: Results) -> dict[str, np.ndarray]:
     """[seeds] mean loss at the end of training, by variant."""
-    table: dict[str, list[float]] = {}
-    for one in sorted(of_kind(results, Training), key=lambda one: one.seed):
-        table.setdefault(one.variant, []).append(float(np.mean(one.losses)))
-    return {name: np.array(values) for name, values in table.items()}
+    return {name: np.array([score(one) for one in found]) for name, found in by_variant(results).items()}
+
+
+def bar(results: Results) -> float:
+    """The loss from which on a variant has not begun to learn."""
+    classes = next(config_of(one.settings).task.classes for found in by_variant(results).values() for one in found)
+    return GUESSING * math.log(classes)
+
+
+def judged(one: Training) -> np.ndarray:
+    """[judged] mean loss over the tasks, along a training."""
+    return np.asarray(np.array(one.judged, float).mean(axis=1))
+
+
+def at_equal_seconds(one: Training, other: Training) -> float:
+    """Loss of `one` minus that of `other` at the core seconds that both have, interpolated between judged thetas."""
+    shared = min(one.judged_seconds[-1], other.judged_seconds[-1])
+    first, second = (float(np.interp(shared, run.judged_seconds, judged(run))) for run in (one, other))
+    return first - second
+
+
+class Gaps:
+    """Mean loss at the end of each variant minus that of merged, of the same seeds."""
+
+    def __init__(self, table: Mapping[str, np.ndarray], bar: float):
+        self._table, self._bar = table, bar
+        self.unbegun = [name for name, values in table.items() if not values.mean() < bar]
+
+    def of(self, name: str) -> Interval:
+        values = self._table[name]
+        return paired(values, self._table[MERGED][: len(values)])
+
+    def above(self, name: str) -> Decision:
+        """Whether merged is better: undecided where one of the two is missing or has not begun."""
+        if name not in self._table or {MERGED, name} & set(self.unbegun):
+            return None
+        return self.of(name).above(0)
+
+    def hardly(self, name: str, reference: str) -> Decision:
+        """Whether a variant differs by less than a small part of what the reference differs by."""
+        if {name, reference} - set(self._table) or {MERGED, name, reference} & set(self.unbegun):
+            return None
+        return self.of(name).within(HARDLY * abs(self.of(reference).value))
 
 
 def outcome(results: Results) -> Outcome:
     """Student's tests of paired differences over seeds; Pitman and Morgan's of their variances."""
     table = scores(results)
-    merged = table.pop("merged")
-    gaps = {name: paired(values, merged) for name, values in table.items()}
-    alone = ("rp only", "es only")
-    without_momentum, without_time = (gaps[f"no {feature}"] for feature in ("momentum", "time"))
+    gaps, merged = Gaps(table, bar(results)), table[MERGED]
+    alone = [name for name in ESTIMATORS if name != MERGED]
+    windows = [name for name in table if name.startswith("window")]
+    steady = (steadier(merged, table[name]) if name in table else None for name in alone)
     parts: dict[str, Decision] = {
-        "merged better than rp and es alone": every(gaps[name].above(0) for name in alone),
-        "and steadier": every(steadier(merged, table[name]) for name in alone),
-        "growing window better than fixed": every(gaps[name].above(0) for name in table if name.startswith("window")),
-        "momentum needed": without_momentum.above(0),
-        f"time hardly (within {HARDLY:.0%} of momentum)": without_time.within(HARDLY * abs(without_momentum.value)),
+        "merged better than rp and es alone": every(gaps.above(name) for name in alone),
+        "and steadier": every(steady),
+        "growing window better than fixed": every(gaps.above(name) for name in windows) if windows else None,
+        "momentum needed": gaps.above("no momentum"),
+        f"time hardly (within {HARDLY:.0%} of momentum)": gaps.hardly("no time", "no momentum"),
     }
     said = "; ".join(f"{name}: {word(decision)}" for name, decision in parts.items())
-    numbers = "; ".join(f"{name} {gap}" for name, gap in gaps.items())
-    spreads = {"merged": merged, **{name: table[name] for name in alone}}
-    spread = ", ".join(f"{name} {values.std(ddof=1):.2g}" for name, values in spreads.items())
+    numbers = "; ".join(f"{name} {gaps.of(name)}" for name in table if name not in (MERGED, *gaps.unbegun))
     return Outcome(
         every(parts.values()),
         f"{said}. Mean loss at the end of training, minus that of merged ({mean(merged)}; {len(merged)} seeds): "
-        f"{numbers}. Standard deviation over seeds: {spread}.",
+        f"{numbers}. {not_begun(gaps, table)}Standard deviation over seeds: {spreads(table)}. {in_seconds(results)}",
     )
+
+
+def not_begun(gaps: Gaps, table: Mapping[str, np.ndarray]) -> str:
+    if not gaps.unbegun:
+        return ""
+    listed = ", ".join(f"{name} ({table[name].mean():.3g})" for name in gaps.unbegun)
+    return f"Has not begun to learn, within {1 - GUESSING:.0%} of guessing or above: {listed}. "
+
+
+def spreads(table: Mapping[str, np.ndarray]) -> str:
+    shown = [(name, table[name]) for name in ESTIMATORS if name in table]
+    return ", ".join(f"{name} {values.std(ddof=1):.2g}" for name, values in shown)
+
+
+def in_seconds(results: Results) -> str:
+    """What the estimators cost, and how they compare at equal cost."""
+    found = {name: runs for name, runs in by_variant(results).items() if name in ESTIMATORS}
+    costs = ", ".join(f"{name} {np.median([one.core_seconds[-1] for one in runs]):.3g}" for name, runs in found.items())
+    gaps = "; ".join(
+        f"{name} {mean(np.array([at_equal_seconds(one, other) for one, other in zip(runs, found[MERGED])]))}"
+        for name, runs in found.items()
+        if name != MERGED
+    )
+    return f"Core seconds of a training (median): {costs}; minus merged at equal core seconds: {gaps}."

@@ -48,14 +48,18 @@ class Trained(NamedTuple):
     theta: np.ndarray  # [P] float32
     kept: Mapping[int, np.ndarray]  # theta at the versions that were asked for
     history: Sequence[UpdateRecord]
+    reached: Mapping[int, np.ndarray] = {}  # theta when so many inner steps were reached, for those asked for
 
 
 class Train(Protocol):
     """Trains one run from start to end."""
 
-    def __call__(self, config: Config, keep: Sequence[int], *, stale: bool = False) -> Trained:
+    def __call__(
+        self, config: Config, keep: Sequence[int], *, at_steps: Sequence[int] = (), stale: bool = False
+    ) -> Trained:
         """Args:
         keep: versions whose theta is returned.
+        at_steps: numbers of inner steps; theta of the first version that has so many is returned too.
         stale: workers compute with the parameters of their own last replies, as on a cluster, instead of the newest.
         """
         ...

@@ -1,27 +1,52 @@
 """The picture of Figure 8."""
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from common import plotting
-from workers.figures.fig8 import Training, scores
-from workers.figures.figure import Results, of_kind
+from workers.figures.ablations import ESTIMATORS, MERGED, by_variant
+from workers.figures.fig8 import bar, judged, scores
+from workers.figures.figure import Results
 
 
 def draw(results: Results) -> Figure:
+    titles = [
+        "mean loss at the end of outer-training",
+        "loss along outer-training, over inner steps",
+        "loss along outer-training, over core seconds",
+        "weight of rp in the merged trainings",
+    ]
+    figure, panels = plotting.panels(2, 2, titles)
+    ends(panels[0], results)
+    along(panels[1], results, "inner_steps")
+    along(panels[2], results, "core_seconds")
+    for one in by_variant(results)[MERGED]:
+        weights = np.array(one.weight_rp, float)
+        panels[3].plot(one.inner_steps, weights, color=plotting.PALETTE[0], linewidth=0.8, alpha=0.7)
+    plotting.label(panels[1], "inner steps", "mean train loss on fixed tasks")
+    plotting.label(panels[2], "core seconds of the samples", "mean train loss on fixed tasks")
+    plotting.label(panels[3], "inner steps", "mean over the coordinates (lines: seeds)")
+    return figure
+
+
+def ends(axes: Axes, results: Results) -> None:
+    """Each variant's seeds, as points."""
     table = scores(results)
-    titles = ["mean loss at the end of outer-training", "outer loss while training, merged and its parts"]
-    figure, panels = plotting.panels(1, 2, titles)
     for k, values in enumerate(table.values()):
         colour = plotting.PALETTE[k % len(plotting.PALETTE)]
-        panels[0].plot(values, np.full(len(values), -k), "o", color=colour, alpha=0.7)
-        panels[0].plot(values.mean(), -k, "|", color=plotting.INK, markersize=16)
-    panels[0].set_yticks([-k for k in range(len(table))], list(table))
-    plotting.label(panels[0], "mean train loss (each dot a seed)", "")
-    for k, name in enumerate(("merged", "rp only", "es only")):
-        for one in of_kind(results, Training):
-            if one.variant == name:
-                label = name if one.seed == 0 else None
-                panels[1].plot(one.versions, one.history, color=plotting.PALETTE[k], linewidth=0.8, label=label)
-    plotting.label(panels[1], "outer updates", "outer loss (windows grow)")
-    return figure
+        axes.plot(values, np.full(len(values), -k), "o", color=colour, alpha=0.7)
+        axes.plot(values.mean(), -k, "|", color=plotting.INK, markersize=16)
+    axes.axvline(bar(results), color=plotting.INK, linewidth=0.6, linestyle=":")
+    axes.set_yticks([-k for k in range(len(table))], list(table))
+    plotting.label(axes, "mean train loss (points: seeds; dotted: has not begun)", "")
+
+
+def along(axes: Axes, results: Results, against: str) -> None:
+    """The judged losses of the three estimators: a line for each seed."""
+    table = by_variant(results)
+    for k, name in enumerate(name for name in ESTIMATORS if name in table):
+        for one in table[name]:
+            x = one.steps if against == "inner_steps" else one.judged_seconds
+            label = name if one.seed == 0 else None
+            axes.plot(x, judged(one), "o-", color=plotting.PALETTE[k], linewidth=0.8, markersize=2, label=label)
