@@ -126,17 +126,21 @@ def test_unknown_figures_and_scales_are_user_errors():
 
 
 def test_figure_without_the_papers_scale_is_refused_at_once():
-    with pytest.raises(UserError, match=r"staleness has the scale mini only.*without --scale"):
+    with pytest.raises(UserError, match=r"staleness has no scale 'paper': choose --scale mini"):
         catalogue.chosen(("fig5", "staleness"), "paper")
     assert set(catalogue.chosen(("all",), "mini")) - set(catalogue.chosen(("all",), "paper")) == {
         "staleness",
         "estimators",
     }
     assert catalogue.chosen(("fig5", "staleness"), "mini") == ("fig5", "staleness")
+    with pytest.raises(UserError, match=r"fig5 has no scale 'long': choose --scale mini or paper"):
+        catalogue.chosen(("fig5",), "long")
+    assert catalogue.chosen(("all",), "long") == ("fig4", "fig8")
 
 
 def test_order_puts_needed_figures_first():
     assert catalogue.order(["fig6", "fig3"]) == ["fig5", "fig6", "fig3"]
+    assert catalogue.order(["fig4"], "long") == ["fig8", "fig4"]
     names = catalogue.order(catalogue.NAMES)
     assert sorted(names) == sorted(catalogue.NAMES)
     assert all(names.index(n) < names.index(name) for name in names for n in catalogue.needs(name))

@@ -244,6 +244,7 @@ def of_the_format():
         "optimizer": ("layers", "orthogonalize"),
         "task": ("width", "depth", "heads", "context", "augment", "augment_range"),
         "dataset": ("text",),
+        "outer": ("inner_steps",),
     }
     for section, key in ((section, key) for section, keys in later.items() for key in keys):
         del tree[section][key]

@@ -205,6 +205,36 @@ def test_train_for_figure_finished_run_is_not_extended(tmp_path: Path) -> None:
     assert len(again.history) == 6
 
 
+# Both unrolls of a pair count: a sample of one pair and window w has 2 w inner steps.
+BUDGET = from_dict(SMALL_TREE | {"outer": {"updates": 100, "batch_samples": 3, "inner_steps": 120}})
+
+
+def test_run_ends_with_the_update_that_spends_its_steps(tmp_path: Path) -> None:
+    trained = train_for_figure(BUDGET, [0], folder=tmp_path, at_steps=[30, 60, 120])
+    steps = np.cumsum([update.inner_steps for update in trained.history])
+    assert steps[-2] < 120 <= steps[-1] and len(steps) < 100
+    assert [update.inner_steps_total for update in trained.history] == steps.tolist()
+    assert [update.inner_steps for update in trained.history] == [
+        round(2 * update.windows.mean * update.samples) for update in trained.history
+    ]
+    np.testing.assert_array_equal(trained.reached[120], trained.theta)
+    version = int(np.searchsorted(steps, 60)) + 1
+    again = train_for_figure(BUDGET, [version], folder=tmp_path / "again")
+    np.testing.assert_array_equal(trained.reached[60], again.kept[version])
+
+
+def test_run_with_a_budget_resumed_gives_the_same(tmp_path: Path) -> None:
+    whole = train_for_figure(BUDGET, [], folder=tmp_path / "whole", at_steps=[60])
+    (tmp_path / "cut").mkdir()
+    training = open_training(BUDGET, tmp_path / "cut")
+    for _ in range(8):
+        training.advance()
+    parts = train_for_figure(BUDGET, [], folder=tmp_path / "cut", at_steps=[60])
+    np.testing.assert_array_equal(parts.theta, whole.theta)
+    np.testing.assert_array_equal(parts.reached[60], whole.reached[60])
+    assert len(parts.history) == len(whole.history)
+
+
 STALE = from_dict(SMALL_TREE | {"workers": {"count": 12, "segment": 6}, "outer": {"updates": 20, "batch_samples": 3}})
 
 

@@ -43,6 +43,13 @@ def test_trained_takes_the_last_kept_version_before_each() -> None:
     assert trained.theta[0] == 83 and len(trained.history) == 3
 
 
+def test_trained_takes_the_last_kept_version_before_steps() -> None:
+    history = [update._replace(inner_steps=100) for update in run_files.history(90)]
+    thetas = {version: np.full(2, version, np.float32) for version in (0, 40, 80, 90)}
+    reached = Finished(thetas, history).trained([0], [50, 4500, 8000, 20_000]).reached
+    assert {steps: int(theta[0]) for steps, theta in reached.items()} == {50: 0, 4500: 40, 8000: 80, 20_000: 90}
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The current folder, with a cluster of one node with four cores."""

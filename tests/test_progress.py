@@ -5,7 +5,8 @@ from helpers import run_files
 
 from cluster.monitoring.fleet_status import FleetStatus
 from cluster.monitoring.progress import RECENT, duration, line, number, summarise, worker_counts
-from common.update_record import Staleness, UpdateRecord
+from common.config import OuterConfig
+from common.update_record import Staleness, UpdateRecord, expected_updates
 
 FLEET = FleetStatus(target=4, running=3)
 
@@ -34,6 +35,16 @@ def test_summarise_before_two_updates_knows_no_rates() -> None:
         p = summarise(records, len(records), 10, FLEET, now=6.0)
         assert p.samples_per_second is None and p.seconds_left is None
         assert "? left" in line(p) and ("loss ?" in line(p)) == (not records)
+
+
+def test_expected_updates_follow_the_steps_of_the_newest() -> None:
+    newest = record(10, 0.0)._replace(inner_steps=400, inner_steps_total=3000)
+    outer = OuterConfig(updates=100, inner_steps=5000)
+    assert expected_updates(outer, newest) == 15
+    assert expected_updates(outer, None) == expected_updates(outer, record(10, 0.0)) == 100
+    assert expected_updates(outer, newest._replace(inner_steps_total=5200)) == 10
+    assert expected_updates(OuterConfig(updates=12, inner_steps=5000), newest) == 12
+    assert expected_updates(OuterConfig(updates=12), newest) == 12
 
 
 def test_durations_and_numbers_as_text() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers.learner import DIGEST, SEGMENTS, THETA, ask, config, feed, run_directory, start
 
-from common import files
+from common import checkpoint, files
 from common.errors import UserError
 from common.messages import decode_theta
 from learner import lineage
@@ -59,6 +59,16 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path):
     feed(start(tmp_path / "parts", settings), 8, first=8)
     whole, parts = (load_theta(latest_checkpoint(tmp_path / name)) for name in ("whole", "parts"))
     assert whole.tobytes() == parts.tobytes()
+
+
+def test_steps_of_an_earlier_formats_checkpoint_are_summed(tmp_path):
+    settings = config()
+    feed(start(tmp_path, settings), 8)
+    path = latest_checkpoint(tmp_path)
+    record = checkpoint.load(path)
+    total = record.pop("inner_steps")
+    checkpoint.save(path, record)
+    assert total > 0 and start(tmp_path, settings).inner_steps == total
 
 
 def test_open_falls_back_to_the_last_intact_checkpoint(tmp_path, caplog):

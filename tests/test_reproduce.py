@@ -12,6 +12,7 @@ from cluster.cli.interrupt import Interrupted
 from cluster.jobs import figures
 from cluster.jobs.figures import Setting
 from cluster.jobs.job import InProcessPool
+from common.errors import UserError
 from workers.figures import catalogue
 from workers.figures.figure import Job, Kind, Outcome
 
@@ -87,3 +88,19 @@ def test_reproduce_ignores_results_of_other_settings(toys, tmp_path):
     run(["figA"], tmp_path)
     assert json.loads((tmp_path / "figA.json").read_text())["sentence"] == "6 in all."
     assert (tmp_path / "figA.jsonl").read_text().startswith(stray)
+
+
+def test_so_far_concludes_the_results_there_are(toys, tmp_path):
+    with pytest.raises(Interrupted):
+        run(["figA"], tmp_path, [], stop_after=2)
+    assert figures.conclude_so_far(["figA"], Setting("mini", tmp_path)) == {"figA": (2, 3)}
+    assert json.loads((tmp_path / "figA.json").read_text())["sentence"] == "1 in all."
+    assert (tmp_path / "figA.png").exists()
+    run(["figA"], tmp_path)
+    assert json.loads((tmp_path / "figA.json").read_text())["sentence"] == "6 in all."
+
+
+def test_so_far_of_a_figure_without_results_is_refused(toys, tmp_path):
+    with pytest.raises(UserError, match=r"figA has no result in .* yet: compute some without --so-far"):
+        figures.conclude_so_far(["figB"], Setting("mini", tmp_path))
+    assert not list(tmp_path.iterdir())

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 
 from cluster.cli import console
 from cluster.cli.interrupt import Interrupt
-from cluster.jobs.figures import Setting, reproduce
+from cluster.jobs.figures import Setting, conclude_so_far, reproduce
 from cluster.jobs.job import Pool
 from common import cores
 from common.data.class_store import read_header
@@ -52,32 +52,39 @@ class Computers(NamedTuple):
     "--data", type=click.Path(path_type=Path), metavar="FOLDER", help="Class store of the paper scale, on every node."
 )
 @click.option("--cluster", is_flag=True, help="Use this machine's Ray cluster: each training is a launched run.")
-def command(
-    figures: tuple[str, ...], scale: str, output: Path, workers: int | None, data: Path | None, cluster: bool
-) -> None:
+@click.option("--so-far", is_flag=True, help="Compute nothing: pictures and outcomes of the results that there are.")
+def command(*, figures: tuple[str, ...], workers: int | None, cluster: bool, so_far: bool, **where: Any) -> None:
     """Recompute figures of the paper; the same command resumes after an interruption.
 
     FIGURE is one of fig2 ... fig8, probing, staleness, estimators, or all.
     """
     if workers is not None and workers < 1:
         raise UserError(f"--workers {workers}: nothing is computed without one; use at least 1")
-    names = catalogue.chosen(figures, scale)
-    store = None if data is None else str(data.expanduser().absolute())
-    if scale == "paper":
-        check_data(store)
-    output.mkdir(parents=True, exist_ok=True)
+    setting = setting_of(**where)
+    names = catalogue.chosen(figures, setting.scale)
+    if setting.scale == "paper":
+        check_data(setting.data)
+    setting.folder.mkdir(parents=True, exist_ok=True)
+    if so_far:
+        for name, (done, known) in conclude_so_far(names, setting).items():
+            print(f"{name}: {done} of {known} jobs, picture and outcome in {setting.folder}")
+        return
     with (
         Interrupt() as interrupt,
         console.make() as show,
-        figure_pool(Computers(workers, cluster), output, show.say) as pool,
+        figure_pool(Computers(workers, cluster), setting.folder, show.say) as pool,
     ):
 
         def progress(name: str, done: int, total: int) -> None:
             show.counting(name, done, total)
             interrupt.check()
 
-        reproduce(names, Setting(scale, output, store), pool, progress)
-        show.say(f"pictures and outcomes in {output}")
+        reproduce(names, setting, pool, progress)
+        show.say(f"pictures and outcomes in {setting.folder}")
+
+
+def setting_of(scale: str, output: Path, data: Path | None) -> Setting:
+    return Setting(scale, output, None if data is None else str(data.expanduser().absolute()))
 
 
 def check_data(store: str | None) -> None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from cluster.jobs import job
 from cluster.jobs.job import Job, Json, Pool, Results
 from common import files, plotting
+from common.errors import UserError
 from workers.figures import catalogue
 
 FigureProgress = Callable[[str, int, int], None]  # (figure, jobs done, jobs in all); an exception ends the command
@@ -31,6 +32,31 @@ def reproduce(names: Sequence[str], setting: Setting, pool: Pool, progress: Figu
         before = [result for other in catalogue.needs(name, setting.scale) for result in complete[other]]
         complete[name] = results_of(name, before, setting, pool, progress)
         conclude(name, [*before, *complete[name]], setting.folder)
+
+
+def conclude_so_far(names: Sequence[str], setting: Setting) -> dict[str, tuple[int, int]]:
+    """Computes nothing: pictures and outcomes of the results that there are. Returns (results, jobs known) by figure.
+
+    Raises:
+      UserError: a figure has no result yet.
+    """
+    found: dict[str, list[Json]] = {}
+    counts: dict[str, tuple[int, int]] = {}
+    for name in catalogue.order(names, setting.scale):
+        before = [result for other in catalogue.needs(name, setting.scale) for result in found[other]]
+        stored = job.read(setting.folder / f"{name}.jsonl")
+        found[name], known = [], list[Json]()
+        while True:
+            known = catalogue.jobs(name, setting.scale, [*before, *found[name]])
+            ended = [stored[one[job.NAME]] for one in known if one[job.NAME] in stored]
+            if len(ended) == len(found[name]):
+                break
+            found[name] = ended
+        if not found[name]:
+            raise UserError(f"{name} has no result in {setting.folder} yet: compute some without --so-far")
+        conclude(name, [*before, *found[name]], setting.folder)
+        counts[name] = len(found[name]), len(known)
+    return counts
 
 
 def results_of(name: str, before: list[Json], setting: Setting, pool: Pool, progress: FigureProgress) -> list[Json]:

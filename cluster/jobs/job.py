@@ -52,6 +52,11 @@ class Pool(Protocol):
         ...
 
 
+def read(path: Path, counts: Callable[[Json], bool] = lambda line: True) -> dict[str, Json]:
+    """The results in a JSON-lines file by name; none if it does not exist."""
+    return {line[NAME]: line for line in jsonlines.read(path) if NAME in line and counts(line)}
+
+
 class Results:
     """The results in a JSON-lines file, which must have no other writer.
 
@@ -64,8 +69,7 @@ class Results:
     def __init__(self, path: Path, counts: Callable[[Json], bool] = lambda line: True):
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        lines = jsonlines.read(path)
-        self.by_name: dict[str, Json] = {line[NAME]: line for line in lines if NAME in line and counts(line)}
+        self.by_name = read(path, counts)
         self._writer = jsonlines.Writer(path)
         self._writer.flush()
 
