@@ -10,7 +10,7 @@ from helpers.figures import result
 from common.configfile import load
 from common.optimizer import initial_theta
 from workers.evaluation.jobs import decode, encode
-from workers.figures import fig4, fig5
+from workers.figures import batches, fig4, fig5
 from workers.figures.fig4 import Pairs
 from workers.figures.pictures.fig4 import draw
 
@@ -96,3 +96,36 @@ def test_draw_infinite_variances_leaves_a_picture():
     shown = [axes for axes in figure.axes if axes.get_visible()]
     assert shown and all(axes.has_data() for axes in shown)
     assert all(np.isfinite([*axes.get_xlim(), *axes.get_ylim()]).all() for axes in shown)
+
+
+def batches_of(rp_scale, es_scale, draws=400):
+    random = np.random.default_rng(3)
+    return random.normal(size=(draws, 8, 2, 5)) * np.array([[rp_scale] * 5, [es_scale] * 5])
+
+
+@pytest.mark.parametrize("rp, es", [(1e-3, 1.0), (1e9, 1.0)])
+def test_merged_batches_have_the_lower_of_the_variances(rp, es):
+    assert batches.log_ratio(batches_of(rp, es)) == pytest.approx(0, abs=1e-3)
+
+
+def test_merged_batches_of_equal_variances_have_half_of_it():
+    assert batches.log_ratio(batches_of(1.0, 1.0)) == pytest.approx(np.log10(0.5), abs=0.06)
+
+
+def test_merged_batches_leave_out_an_rp_that_is_not_finite():
+    exploded = batches_of(1.0, 1.0)
+    exploded[:, 0, 0, 0] = np.nan
+    assert batches.log_ratio(exploded) == 0.0 and batches.weight_rp(exploded[0]) == 0.0
+
+
+def test_merge_of_a_batch_is_equation_1_by_hand():
+    """One coordinate: rp 1 and 3 (variance 2), es 2 and 8 (variance 18), so rp has the weight 18 / 20."""
+    merged, rp, es = batches.merge(np.array([[[1.0], [2.0]], [[3.0], [8.0]]]))[:, 0]
+    assert (rp, es, merged) == (2.0, 5.0, pytest.approx(2.3))
+
+
+def test_outcome_needs_an_es_that_stays_as_it_is():
+    steady = results(-4, 3)
+    assert fig4.outcome(steady).holds is True
+    grown = [training([1e-4] * 10 + [1e6] * 10, [1.0] * 10 + [1e3] * 10) for _ in range(5)] + steady[5:]
+    assert fig4.outcome(grown).holds is False

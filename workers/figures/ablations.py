@@ -90,7 +90,7 @@ SCALES = {
         [3, 30, 300, 3000],
         (15, 3000),
         budget=800_000,
-        rates=(0.001, 0.003, 0.01),
+        rates=(0.003, 0.01, 0.03),
         seeds=5,
         tasks=8,
         ablation_seeds=3,

@@ -20,6 +20,8 @@ from workers.estimators import Perturbation, Truncation, antithetic_pair
 from workers.evaluation.comparison import LEARNED
 from workers.evaluation.jobs import UnrollJob, decode, encode
 from workers.figures import ablations, fig5
+from workers.figures.batches import Merges, MergesJob, said
+from workers.figures.batches import perform as merged
 from workers.figures.figure import (
     Job,
     Kind,
@@ -58,19 +60,22 @@ class Pairs(PairsJob):
     rp_nonfinite: float | None = None  # fraction of coordinates whose variance of rp is infinite; None: not recorded
 
 
-KINDS = (Kind(PairsJob, Pairs),)
+KINDS = (Kind(PairsJob, Pairs), Kind(MergesJob, Merges))
 
 
 class Scale(NamedTuple):
     windows: list[int]
     pairs: int
+    merged_windows: tuple[int, ...] = ()  # at which batches are merged
+    batches: int = 8
 
 
 EDGE = "trained, steps x 3"
+STEADY = 1.0  # of the decimal logarithm: es stays as it is if it changes by less, where rp changes by ten times as much
 FINITE = (-50.0, 50.0)  # of the logarithm of a ratio, which is infinite where rp exploded, for a mean of several
 SCALES = {
     "mini": Scale([5, 10, 20, 40, 80, 160, 300], 16),
-    "long": Scale([10, 30, 100, 300, 1000, 3000], 16),
+    "long": Scale([10, 30, 100, 300, 1000, 3000], 16, merged_windows=(30, 300, 3000)),
     "paper": Scale([10, 50, 200, 1000, 3000, 10000], 64),
 }
 
@@ -81,13 +86,19 @@ def jobs(scale: str, results: Results) -> list[Job]:
     if found is None:
         return []
     settings, thetas = found
-    windows, pairs = SCALES[scale]
+    chosen, batch = SCALES[scale], config_of(settings).outer.batch_samples
     listed: list[Job] = []
     for when, theta in thetas.items():
-        for window in windows:
+        for window in chosen.windows:
             label = f"{when}-T{window}".replace(" ", "")
-            job = PairsJob(label=label, settings=settings, when=when, window=window, pairs=pairs, theta=theta)
+            job = PairsJob(label=label, settings=settings, when=when, window=window, pairs=chosen.pairs, theta=theta)
             listed.append(job.named())
+        for window in chosen.merged_windows:
+            label, pairs = f"merged-{when}-T{window}".replace(" ", ""), chosen.batches * batch
+            merge = MergesJob(
+                label=label, settings=settings, when=when, window=window, pairs=pairs, batch=batch, theta=theta
+            )
+            listed.append(merge.named())
     return listed
 
 
@@ -120,12 +131,19 @@ def longer_steps(theta: str, config: Config) -> str:
 
 
 def perform(job: Job, train: Train) -> Job:
-    """Variances per coordinate over pairs of fresh problems, and their ratio."""
+    """Variances per coordinate over pairs of fresh problems, and their ratio; or those of merged batches of pairs."""
+    if isinstance(job, MergesJob):
+        return merged(job, draw_pairs(job))
     assert isinstance(job, PairsJob)
+    return described(job, draw_pairs(job))
+
+
+def draw_pairs(job: PairsJob | MergesJob) -> np.ndarray:
+    """[pairs, 2, P] rp and es of pairs of fresh problems."""
     evaluator, theta = evaluator_of(job.settings), decode(job.theta)
     unroll = unroll_of(job.settings)
     sigma, random = evaluator.config.estimator.sigma, streams.generator(streams.PAIRS, job.window)
-    rp, es = [], []
+    drawn = []
     for k in range(job.pairs):
         start = UnrollJob(LEARNED, k, theta=job.theta, outer_split="outer_train")
         problem, state, _ = evaluator.start(start)
@@ -133,10 +151,8 @@ def perform(job: Job, train: Train) -> Job:
         truncation = Truncation(problem, state, state, job.window)
         pair = antithetic_pair(unroll, perturbation, truncation, with_rp=True)
         assert pair.rp is not None and pair.es is not None
-        rp.append(pair.rp)
-        es.append(pair.es)
-    pairs = np.stack([np.stack(rp), np.stack(es)], axis=1)  # [pairs, 2, P]
-    return described(job, pairs)
+        drawn.append(np.stack([pair.rp, pair.es]))
+    return np.stack(drawn)
 
 
 @lru_cache(maxsize=1)
@@ -176,18 +192,31 @@ def trainings(results: Results) -> list[fig5.Training | ablations.Training]:
 def growth(training: fig5.Training | ablations.Training) -> tuple[float, float]:
     """log10 of the ratio of the median variances, rp over es: in the first and in the last tenth of a training."""
     rp, es = (np.array(band, float)[:, 1] for band in (training.var_rp, training.var_es))
-    ratio = np.log10(np.maximum(rp, 1e-30) / np.maximum(es, 1e-30))
-    tenth = max(1, len(ratio) // 10)
-    return float(np.nanmedian(ratio[:tenth])), float(np.nanmedian(ratio[-tenth:]))
+    return ends(np.log10(np.maximum(rp, 1e-30) / np.maximum(es, 1e-30)))
+
+
+def change_of_es(training: fig5.Training | ablations.Training) -> float:
+    """log10 of the median variance of es in the last tenth of a training over that in the first."""
+    begin, end = ends(np.log10(np.maximum(np.array(training.var_es, float)[:, 1], 1e-30)))
+    return end - begin
+
+
+def ends(values: np.ndarray) -> tuple[float, float]:
+    """Medians of the first and of the last tenth."""
+    tenth = max(1, len(values) // 10)
+    return float(np.nanmedian(values[:tenth])), float(np.nanmedian(values[-tenth:]))
 
 
 def outcome(results: Results) -> Outcome:
     along = np.array([growth(one) for one in trainings(results)])
+    es = mean(np.array([change_of_es(one) for one in trainings(results)]))
+    steady = es.within(STEADY)
     begin, end = mean(np.clip(-along[:, 0], *FINITE)).above(0), mean(np.clip(along[:, 1], *FINITE)).above(0)
     parts = [
         f"below that of es at the start: {word(begin)}, above it at the end: {word(end)}; along outer-training the median variance of rp goes from 10^{along[:, 0].mean():.1f} times that of es "
         f"({along[:, 0].min():.1f} to {along[:, 0].max():.1f} over {len(along)} starts) to 10^{along[:, 1].mean():.1f} times "
-        f"({along[:, 1].min():.1f} to {along[:, 1].max():.1f})"
+        f"({along[:, 1].min():.1f} to {along[:, 1].max():.1f}); the decimal logarithm of that of es "
+        f"changes by {es}, by less than {STEADY:g}: {word(steady)}"
     ]
     table = {(one.when, one.window): one.log_ratio for one in of_kind(results, Pairs)}
     windows = sorted({window for _, window in table})
@@ -197,4 +226,6 @@ def outcome(results: Results) -> Outcome:
             for v, low, high in (map(float, table[when, windows[k]]) for k in (0, -1))
         )
         parts.append(f"theta {when}: {first} times at T = {windows[0]}, {last} at T = {windows[-1]}")
-    return Outcome(every([begin, end]), "Over coordinates: " + "; ".join(parts) + ".")
+    return Outcome(
+        every([begin, end, steady]), f"Over coordinates: {'; '.join(parts)}.{said(of_kind(results, Merges))}"
+    )
