@@ -78,12 +78,19 @@ class Scale(NamedTuple):
     rates: tuple[float, ...]
     seeds: int
     tasks: int
-    ablation_seeds: int | None = None  # of all but the first three variants; None: as many
+    ablation_seeds: int | None = None  # of variants other than the estimators; None: as many
 
 
 SCALES = {
     "mini": Scale(
-        ("mini", PROBING), [3, 30, 300], (10, 150), budget=48_000, rates=(0.001, 0.003, 0.01), seeds=6, tasks=8
+        ("mini", PROBING),
+        [3, 30, 300],
+        (10, 150),
+        budget=48_000,
+        rates=(0.001, 0.003, 0.01),
+        seeds=6,
+        tasks=8,
+        ablation_seeds=5,
     ),
     "long": Scale(
         ("long",),
