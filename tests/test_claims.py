@@ -20,7 +20,9 @@ def rows() -> list[list[str]]:
 
 
 def sentence(figure: str) -> str:
-    """What the figure says, with the long problems where the row's figure has a folder."""
+    """What the figure says; "results": the rest of the page."""
+    if figure == "results":
+        return (DOCS / "results.md").read_text().split(TITLE)[0]
     text: str = json.loads((DOCS / "figures" / f"{figure}.json").read_text())["sentence"]
     return text
 

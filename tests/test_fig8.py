@@ -112,3 +112,11 @@ def test_trial_that_diverges_is_never_the_best():
     losses = {0.001: [[np.nan]], 0.003: [["inf"]], 0.01: [[9.0]]}
     ended = [Training.of(job, **{**NOTHING, "judged": losses[job.rate]}) for job in trials]
     assert ablations.best_rate(trials, ended) == 0.01
+
+
+def test_variants_are_listed_in_one_order_whatever_the_rows():
+    rows = [ended(name, 0, 1.0) for name in ("window 30", "no time", "es only", "window 3", "merged")]
+    assert list(ablations.by_variant(rows)) == ["merged", "es only", "window 3", "window 30", "no time"]
+    assert {name for name in ablations.variants(fig8.SCALES["long"])} == set(
+        ablations.by_variant([ended(name, 0, 1.0) for name in ablations.variants(fig8.SCALES["long"])])
+    )

@@ -114,6 +114,7 @@ SCALES = {
 }
 MERGED = "merged"
 ESTIMATORS = (MERGED, "rp only", "es only")
+LISTED = (*ESTIMATORS, "window", "no momentum", "no time", "persistent es", "noise-reuse es")
 
 
 class Variant(NamedTuple):
@@ -220,10 +221,16 @@ def score(one: Training) -> float:
     return value if math.isfinite(value) else math.inf
 
 
+def place(variant: str) -> tuple[int, int]:
+    """Where a variant is listed: fixed windows by their length."""
+    kind, _, length = variant.partition(" ")
+    return (LISTED.index("window"), int(length)) if kind == "window" else (LISTED.index(variant), 0)
+
+
 def by_variant(results: Results) -> dict[str, list[Training]]:
     """The trainings of each variant, by seed, in the order of the variants; no trials."""
     table: dict[str, list[Training]] = {}
-    for one in sorted(of_kind(results, Training), key=lambda one: (one.seed, one.variant not in ESTIMATORS)):
+    for one in sorted(of_kind(results, Training), key=lambda one: (*place(one.variant), one.seed)):
         if not one.trial:
             table.setdefault(one.variant, []).append(one)
     return table
