@@ -110,6 +110,19 @@ def test_trajectory_follows_from_its_seed(name, text):
     np.testing.assert_array_equal(pairs[0].es, pairs[1].es)
 
 
+@pytest.mark.heavy
+@pytest.mark.parametrize("optimizer", ["mlp_muon", "celo2"])
+def test_learned_optimizer_updates_tensors_of_all_ranks(name, text, optimizer):
+    family, learned = opened(TINY[name], text)[1], make_family(OptimizerConfig(family=optimizer))
+    w, transform = jax.jit(family.init)(jax.random.key(0)), learned.transform(learned.init(jax.random.key(1)))
+    random = np.random.default_rng(0)
+    gradient = jax.tree.map(lambda x: jnp.asarray(random.normal(size=x.shape), jnp.float32), w)
+    updates = jax.jit(lambda w, gradient: transform.update(gradient, transform.init(w), w)[0])(w, gradient)
+    assert {x.ndim for x in w.values()} == ({1, 2, 4} if name == "residual" else {1, 2})
+    for one, update in zip(jax.tree.leaves(w), jax.tree.leaves(updates)):
+        assert update.shape == one.shape and np.isfinite(update).all() and np.any(update != 0)
+
+
 def test_tasks_have_the_same_shapes_and_differ(name, text):
     _, family = opened(TINY[name], text)
     one, same, other = (family.sample(np.random.default_rng(seed), "outer_train") for seed in (0, 0, 1))
