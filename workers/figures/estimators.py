@@ -210,16 +210,14 @@ Regime = tuple[str, str, int]  # problem, place of theta, window
 
 def cells(results: Results) -> dict[Regime, dict[str, Cell]]:
     """Every estimator in every regime, in batches that take the CPU time of BATCH whole problems by rp."""
-    noise: dict[tuple[str, str], list[float]] = {}
-    for one in of_kind(results, Truth):
-        noise.setdefault((one.problem, one.place), []).append(one.variance / one.pairs)
-    return {
-        (one.problem, one.place, one.window): {
-            name: cell(Record(**record), BATCH * one.reference, float(np.sum(noise[one.problem, one.place])) / 4)
-            for name, record in one.estimators.items()
-        }
-        for one in of_kind(results, Measured)
-    }
+    truths = of_kind(results, Truth)
+    found: dict[Regime, dict[str, Cell]] = {}
+    for one in sorted(of_kind(results, Measured), key=lambda one: (one.problem, PLACES.index(one.place), one.window)):
+        halves = [half for half in truths if (half.problem, half.place) == (one.problem, one.place)]
+        noise = sum(half.variance / half.pairs for half in halves) / len(halves) ** 2
+        table = {name: cell(Record(**record), BATCH * one.reference, noise) for name, record in one.estimators.items()}
+        found[one.problem, one.place, one.window] = table
+    return found
 
 
 OWN = "PES + rp"
@@ -253,13 +251,16 @@ def outcome(results: Results) -> Outcome:
 
 
 def advice(results: Results) -> list[str]:
-    """For each problem and theta: the estimator and window of least error among those whose window is not the problem."""
-    found: dict[tuple[str, str], list[tuple[float, str]]] = {}
+    """For each problem and theta: the estimator and window of least error, windows of the whole problem included."""
+    found: dict[tuple[str, str], list[tuple[float, str, bool]]] = {}
     for (problem, place, window), table in cells(results).items():
         for name, one in table.items():
-            if OWN in table:
-                found.setdefault((problem, place), []).append((one.error.value, f"{name} at {window} steps"))
-    return [f"{problem}, {place}: {min(rows)[1]}" for (problem, place), rows in found.items()]
+            found.setdefault((problem, place), []).append((one.error.value, f"{name} at {window} steps", one.resolved))
+    best = {regime: min(rows) for regime, rows in found.items()}
+    return [
+        f"{problem}, {place}: {name}{'' if resolved else ' (below resolution)'}"
+        for (problem, place), (_, name, resolved) in best.items()
+    ]
 
 
 def table(results: Results) -> str:

@@ -25,9 +25,10 @@ def draw(results: Results) -> Figure:
                 continue
             batch = one.per_second / one.variance if one.variance > 0 else 1.0
             seconds = batch * np.logspace(-1.5, 2, 30)
-            errors = max(one.bias.value, 0.0) + one.per_second / seconds
+            bias = one.bias.value if one.bias.low > 0 else 0.0  # where it is significant
+            errors = bias + one.per_second / seconds
             style = "--" if name in OTHERS else "-"
             colour = plotting.PALETTE[SHOWN.index(name)]
             axes.loglog(seconds, errors, style, color=colour, linewidth=1.2, label=name)
-        plotting.label(axes, "CPU seconds of a batch", "mean squared error")
+        plotting.label(axes, "CPU seconds of a batch", "mean squared error", legend=axes is panels[0])
     return figure
