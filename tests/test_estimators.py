@@ -11,9 +11,9 @@ from helpers import closed_forms, tasks
 
 from common import streams
 from common.config import CurriculumConfig, EstimatorConfig, TaskConfig
-from common.moments import of, variance
+from common.moments import combine, empty, of, variance
 from common.optimizer import make_family
-from learner.merge import inverse_variance
+from learner.merge import Past, Rule, inverse_variance, merge
 from workers.estimators import Perturbation, Truncation, antithetic_pair
 from workers.trajectory import Sampler
 from workers.unroll import OuterLoss, Unroll
@@ -206,6 +206,30 @@ def test_persistent_rp_and_its_merge_are_unbiased(unroll, reach):
     assert_within_four_standard_errors(rp, total)
     assert_within_four_standard_errors(0.9 * rp + 0.1 * es, total)
     assert np.all(rp.var(axis=0) < [0.5, 0.2, 0.1][reach] * es.var(axis=0))
+
+
+def test_persistent_merge_by_earlier_batches_is_unbiased(unroll):
+    """As the learner does it: two trajectories, a batch of both's next truncations, weights of the batches before it."""
+    draw, rule = sampler(unroll, es="persistent"), Rule(EstimatorConfig(es="persistent"), np.zeros(2, int))
+    past, rows = Past(empty(2), empty(2)), []
+    first = draw.begin(0, 1)
+    for i in range(150):
+        trajectories, gradients = [first, first], []
+        for k in range(TRUNCATIONS):
+            batch = []
+            for j in (0, 1):
+                sequence = (2 * i + j) * TRUNCATIONS + k
+                advance, trajectories[j] = draw.advance(trajectories[j], THETA, 0, sequence, with_rp=True)
+                batch.append(Past(of(advance.rp[None]), of(advance.es[None])))
+            merged = merge(batch, rule, past=past)
+            gradients.append(merged.gradient)
+            past = Past(combine(past.rp, merged.rp), combine(past.es, merged.es))
+        rows.append(sum(gradients))
+    start = closed_forms.of(first.problem, first.plus)
+    noise, losses, weight = closed_forms.truncated_path(start, THETA, SIGMA, STEPS, TRUNCATIONS)
+    total = np.einsum("n,kn,knp->p", weight, losses, np.cumsum(noise, axis=0)) / SIGMA / TRUNCATIONS
+    assert_within_four_standard_errors(rows, total)
+    assert 0.5 < merged.weight_rp[0] < 1
 
 
 @pytest.mark.parametrize("reach", [0, 1, TRUNCATIONS - 1])
