@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from common.config import Config
-from common.config.key import Section, entries
+from common.config.key import Section, alternatives, entries
 from common.errors import UserError
 
 _DECIMAL = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+)([eE][+-]?\d+)?")  # as other languages spell a number: .5, 1., 1.e-3
@@ -142,6 +142,8 @@ def _convert(kind: Any, value: Any, name: str) -> Any:
     """The value as the type of its key. Whether it is a possible value, its section checks."""
     if type(value) is int and abs(value) >= 2**63:
         raise UserError(f"{name} = {value}: a number of at most 64 bits is expected")
+    if len(alternatives(kind)) > 1:
+        return _convert(_alternative(kind, value, name), value, name)
     kind = str if get_origin(kind) is Literal else kind
     if kind is float and type(value) is int:
         value = float(value)
@@ -163,6 +165,18 @@ def _convert(kind: Any, value: Any, name: str) -> Any:
     return {_text(key, name): _plain(item, f"{name}.{key}") for key, item in value.items()}
 
 
+def _alternative(kind: Any, value: Any, name: str) -> Any:
+    """Of a key that may have values of several types, the one that fits the value."""
+    for one in alternatives(kind):
+        if get_origin(one) is tuple and isinstance(value, list | tuple):
+            return one
+        if get_origin(one) is Literal and isinstance(value, str):
+            return one
+        if one in (int, float) and type(value) in (int, one):
+            return one
+    raise UserError(f"{name} = {value!r} has the wrong type: {type_name(kind)} is expected, not {type(value).__name__}")
+
+
 def _text(value: str, name: str) -> str:
     """The value, unless it came from bytes of the command line that are not UTF-8, which TOML cannot hold."""
     try:
@@ -174,6 +188,8 @@ def _text(value: str, name: str) -> str:
 
 def type_name(kind: Any) -> str:
     """The type of a key, in words."""
+    if len(alternatives(kind)) > 1:
+        return " or ".join(map(type_name, alternatives(kind)))
     if get_origin(kind) is tuple:
         return f"list of {type_name(get_args(kind)[0])}"
     if get_origin(kind) is Literal:

@@ -108,6 +108,7 @@ def image_family(
         batch=batch,
         loss=lambda w, batch: network.loss(spec, w, *batch),
         accuracy=accuracy if hasattr(network, "logits") else None,
+        classes=task.classes if hasattr(network, "logits") else 0,
     )
 
 
@@ -177,7 +178,20 @@ def user_family(config: Config) -> TaskFamily:
             f"task.family: {config.task.family} returned {type(found).__name__}, not an outertrain.Task or a "
             f"common.task.TaskFamily ({place(named)})"
         )
-    return found
+    return above_bound(found)
+
+
+def above_bound(family: TaskFamily) -> TaskFamily:
+    """The family with its losses counted from their lower bound, which is then 0."""
+    bound = family.lower_bound
+    if bound == 0:
+        return family
+
+    def loss(*arguments: Any) -> Any:
+        value = family.loss(*arguments)
+        return value - bound if family.state is None else (value[0] - bound, value[1])
+
+    return family._replace(loss=loss, lower_bound=0.0)
 
 
 def _returned(function: Callable[[Config], Any], config: Config) -> Any:

@@ -20,13 +20,16 @@ class TaskFamily(NamedTuple):
         on the one and evaluated on the other.
       init: (key) -> w, the initial weights.
       batch: (data, key, split) -> batch, a random minibatch of the inner split "train", "valid" or "test", in any structure.
-      loss: (w, batch) -> scalar of shape [] in a floating-point dtype, at least 0: losses are clamped from above only.
+      loss: (w, batch) -> scalar of shape [] in a floating-point dtype, at least `lower_bound`: losses are clamped from
+        above only.
       accuracy: (w, batch) -> fraction of correct predictions, shape [], or None for tasks that have none.
       state: (key) -> initial model state, such as the running statistics of batch normalization, or None for models that
         have none. With it, loss is (w, batch, state) -> (scalar, next state), and accuracy is (w, batch, state) ->
         fraction. Each training batch sets the state; the state is no weight: the optimizer does not see it.
       fitted: (data, w) -> the initial weights of a task, from those of `init`; None: the same.
       fingerprint: hash of the data that the family holds, "" for none. A run is resumed with the same data only.
+      classes: how many classes a classifier tells apart, 0 for other tasks; the loss of a guess is the logarithm.
+      lower_bound: what the loss is never below. With another than 0, outer-training uses the difference from it.
 
     A family of mean-estimation problems, whose loss is half the squared distance to a random target:
 
@@ -56,6 +59,8 @@ class TaskFamily(NamedTuple):
     state: Callable[[jax.Array], Any] | None = None
     fitted: Callable[[Any, Any], Any] | None = None
     fingerprint: str = ""
+    classes: int = 0
+    lower_bound: float = 0.0
 
     def initial(self, data: Any, w: Any) -> Any:
         """The initial weights of a task, from those of `init`."""

@@ -36,6 +36,7 @@ def language_task(config: Config) -> TaskFamily:
         loss=lambda w, batch: cross_entropy(network.logits(spec, w, batch[:, :-1]), batch[:, 1:]),
         accuracy=lambda w, batch: jnp.mean(jnp.argmax(network.logits(spec, w, batch[:, :-1]), axis=-1) == batch[:, 1:]),
         fingerprint=corpus.fingerprint,
+        classes=text.VOCABULARY,
     )
 
 

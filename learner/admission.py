@@ -98,7 +98,7 @@ def _fits(sample: GradientSample, bounds: Limits) -> bool:
         and sample.objective == estimator.objective
         and sample.es.count == (pairs if has_es else 0)
         and (sample.rp.count == pairs or drops or (has_es and not needs_rp))
-        and all(start + window <= bounds.config.task.inner_steps for start, window in steps)
+        and all(start + window <= bounds.config.task.longest for start, window in steps)
     )
 
 

@@ -39,6 +39,11 @@ IMPOSSIBLE = [
     (TaskConfig, {"classes": 1}, "at least 2"),
     (TaskConfig, {"batch_size": 0}, "task.batch_size = 0"),
     (TaskConfig, {"inner_steps": 0}, "task.inner_steps = 0"),
+    (TaskConfig, {"inner_steps": (0, 5)}, "task.inner_steps = [0, 5]: each must be at least 1"),
+    (TaskConfig, {"inner_steps": (6, 5)}, "[shortest, longest]"),
+    (TaskConfig, {"inner_steps": (5,)}, "[shortest, longest]"),
+    (TaskConfig, {"inner_steps": ()}, "[shortest, longest]"),
+    (TaskConfig, {"normalizer": "log"}, "none, initial, classes or a number"),
     (DatasetConfig, {"source": "imagenet"}, "procedural, store"),
     (DatasetConfig, {"source": "store"}, "data prepare"),
     (DatasetConfig, {"image_size": 7}, "8 .. 64"),
@@ -117,6 +122,8 @@ EDGES = [
     (MetricsConfig, {"port": 65535}),
     (TaskConfig, {"family": "my_package.tasks:family", "units": (), "strides": (2,), "options": {"x": 1}}),
     (TaskConfig, {"family": "quadratic", "options": {"dimension": 1}}),
+    (TaskConfig, {"inner_steps": (5, 5)}),
+    (TaskConfig, {"normalizer": 1e-6}),
 ]
 
 
@@ -242,7 +249,7 @@ def of_the_format():
         "estimator": ("outer_loss", "reach", "rp_nonfinite"),
         "evaluation": ("weight_decays", "rejection"),
         "optimizer": ("layers", "orthogonalize"),
-        "task": ("width", "depth", "heads", "context", "augment", "augment_range"),
+        "task": ("normalizer", "width", "depth", "heads", "context", "augment", "augment_range"),
         "dataset": ("text",),
         "outer": ("inner_steps",),
     }

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from common.config import CurriculumConfig
-from workers.curriculum import window
+from common.config import CurriculumConfig, TaskConfig
+from workers.curriculum import horizon, window
 
 RAMP = CurriculumConfig(start=20, end=100, updates=100, jitter=0.2)
 
@@ -48,3 +48,10 @@ def test_window_jitter_is_uniform_around_the_ramp():
 def test_window_without_jitter_ignores_the_draw():
     still = CurriculumConfig(start=20, end=100, updates=100, jitter=0.0)
     assert {window(still, 30, u, 10_000) for u in (0.0, 0.3, 0.99)} == {44}
+
+
+def test_horizon_is_log_uniform_between_its_ends():
+    task = TaskConfig(inner_steps=(10, 1000))
+    assert [horizon(task, u) for u in (0.0, 0.5, 1.0)] == [10, 100, 1000]
+    draws = np.array([horizon(task, u) for u in np.random.default_rng(0).uniform(size=2000)])
+    assert abs((draws < 100).mean() - 0.5) < 4 * 0.5 / np.sqrt(2000)  # false alarm: 6e-5

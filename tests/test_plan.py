@@ -14,7 +14,7 @@ from cluster.planning.learner_failures import with_learner_failures
 from cluster.planning.plan import Basis, durations, make_plan
 from cluster.planning.scenario import Costs, Failures, Scenario
 from cluster.planning.simulation import LONGEST_RETRY_SECONDS, Simulation
-from common.config import Config, CurriculumConfig, OuterConfig, WorkersConfig
+from common.config import Config, CurriculumConfig, OuterConfig, TaskConfig, WorkersConfig
 
 CHEAP = Costs(exchange=1e-6, update=1e-6, latency=0.0)
 RAMP = CurriculumConfig(start=10, end=110, updates=100, jitter=0.0)
@@ -111,6 +111,14 @@ def test_durations_add_up_to_whole_inner_problems() -> None:
     first = random.Random(7).randint(1, length)  # the problem in progress has so many steps left
     reached = list(accumulate(next(samples) for _ in range(200)))
     assert {first + k * length for k in range(20)} <= set(reached)
+
+
+def test_durations_of_drawn_horizons_end_between_the_two() -> None:
+    settings = config(curriculum=replace(RAMP, start=1000, end=1000), task=TaskConfig(inner_steps=(10, 1000)))
+    draw = durations(settings, 0, 1.0)(random.Random(7))
+    lengths = [next(draw) for _ in range(400)][1:]
+    assert 10 <= min(lengths) < 15 and 700 < max(lengths) <= 1000
+    assert 80 < sorted(lengths)[len(lengths) // 2] < 125  # the median of the log-uniform distribution is 100
 
 
 def test_learner_costs_are_the_rays_call_and_its_own_work() -> None:

@@ -281,6 +281,23 @@ def test_problem_length_is_inner_steps(unroll):
     assert [a.steps for a in run(draw, draw.begin(0, 1), 3)[0]] == [5, 2, 5]
 
 
+def test_problem_lengths_of_a_range_are_drawn_and_kept(unroll):
+    task = dataclasses.replace(tasks.TASKS["quadratic"], inner_steps=(3, 60))
+    config = tasks.config(curriculum=CURRICULUM, task=task, estimator=EstimatorConfig(es="persistent", use="es"))
+    draw = Sampler(config, unroll.task, unroll, "a worker", 2)
+    lengths = [draw.begin(0, number).length for number in range(1, 41)]
+    assert lengths == [draw.begin(0, number).length for number in range(1, 41)]
+    assert min(lengths) < 6 and max(lengths) > 30 and all(3 <= length <= 60 for length in lengths)
+    start = draw.begin(0, 1)
+    advances, end = run(draw, start, -(-start.length // 5))
+    assert sum(a.steps for a in advances) == start.length and advances[-1].finished
+    assert (end.number, end.length) == (2, lengths[1])
+    difference = advances[0].pair.plus.loss - advances[0].pair.minus.loss
+    noise = draw.random(0, 0, TRUNCATIONS).standard_normal(2)
+    whole = difference * noise / (2 * config.estimator.sigma) * (5 / start.length)
+    np.testing.assert_allclose(advances[0].es, whole, rtol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("estimator", "functions"),
     [

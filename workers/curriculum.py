@@ -1,6 +1,6 @@
-"""The curriculum over windows (paper section 4.3): a linear ramp over outer updates, with jitter."""
+"""The curriculum over windows (paper section 4.3): a linear ramp over outer updates, with jitter; and horizons."""
 
-from common.config import CurriculumConfig
+from common.config import CurriculumConfig, TaskConfig
 
 
 def window(config: CurriculumConfig, version: int, uniform: float, steps_left: int) -> int:
@@ -15,3 +15,13 @@ def window(config: CurriculumConfig, version: int, uniform: float, steps_left: i
     length = config.start + done * (config.end - config.start)
     jittered = length * (1.0 + config.jitter * (2.0 * uniform - 1.0))
     return max(1, min(round(jittered), steps_left))
+
+
+def horizon(config: TaskConfig, uniform: float) -> int:
+    """Steps of an inner problem, log-uniform between the shortest and the longest of `task.inner_steps`.
+
+    Args:
+      uniform: a draw from U(0, 1).
+    """
+    drawn = config.shortest * (config.longest / config.shortest) ** uniform
+    return min(max(round(drawn), config.shortest), config.longest)

@@ -27,6 +27,7 @@ class Problem(NamedTuple):
 
     data: Any  # one task, as `TaskFamily.sample` returns it
     key: jax.Array  # random key of all its batches
+    scale: jax.Array | None = None  # [] what its outer losses are divided by; None: nothing
 
 
 class InnerState(NamedTuple):
@@ -81,7 +82,7 @@ class InnerStep(NamedTuple):
         if self.family.evaluated is None:
             return after, self.outer(loss, problem, after)
         shown = self.family.evaluated(optimizer, w)  # hand-designed optimizers only: no reverse pass goes through here
-        there = clamped_loss(self.loss(state.model), self.outer_loss.clamp)(
+        there = clamped_loss(self.loss(state.model), self.clamp(problem))(
             shown, inner_batch(self.task, problem, state.step + 1)
         )
         return after, self.outer(there, problem, after._replace(w=shown))
@@ -95,6 +96,11 @@ class InnerStep(NamedTuple):
         """(w, batch) -> loss [] at a model state."""
         return self.task.loss if self.task.state is None else partial(self.task.loss_of, state=model)
 
+    def clamp(self, problem: Problem) -> Any:
+        """The largest loss of a problem, before it is normalized."""
+        clamp = self.outer_loss.clamp
+        return clamp if problem.scale is None else clamp * problem.scale
+
     def gradient(self, problem: Problem, w: Any, step: jax.Array, model: Any) -> tuple[jax.Array, Any]:
         """The clamped inner loss [] at w on the batch of a step, and its gradient."""
         return self.on_batch(problem, step, model)(w)
@@ -102,7 +108,7 @@ class InnerStep(NamedTuple):
     def on_batch(self, problem: Problem, step: jax.Array, model: Any) -> Callable[[Any], tuple[jax.Array, Any]]:
         """`gradient` as a function of w; it can be differentiated in forward mode."""
         return partial(
-            clamped_gradient(self.loss(model), self.outer_loss.clamp), batch=inner_batch(self.task, problem, step)
+            clamped_gradient(self.loss(model), self.clamp(problem)), batch=inner_batch(self.task, problem, step)
         )
 
     def next_model(self, problem: Problem, w: Any, step: jax.Array, model: Any) -> Any:
@@ -110,15 +116,16 @@ class InnerStep(NamedTuple):
         return model if self.task.state is None else self.task.loss(w, inner_batch(self.task, problem, step), model)[1]
 
     def outer(self, inner: jax.Array, problem: Problem, after: InnerState) -> jax.Array:
-        """The outer loss [] after an update; without fresh batches it is the next step's inner loss."""
-        if not self.outer_loss.outer_batches:
-            return inner
-        return self.fresh(problem, after.w, after.step - 1, self.loss(after.model))
+        """The outer loss [] after an update, normalized; without fresh batches it is the next step's inner loss."""
+        value = inner
+        if self.outer_loss.outer_batches:
+            value = self.fresh(problem, after.w, after.step - 1, self.loss(after.model))
+        return value if problem.scale is None else value / problem.scale
 
     def fresh(self, problem: Problem, w: Any, step: jax.Array, loss: Callable[[Any, Any], jax.Array]) -> jax.Array:
-        """The mean clamped loss [] at w on the fresh outer batches of a step."""
+        """The mean clamped loss [] at w on the fresh outer batches of a step, not normalized."""
         count, split = self.outer_loss.outer_batches, self.outer_loss.objective
-        clamped = clamped_loss(loss, self.outer_loss.clamp)
+        clamped = clamped_loss(loss, self.clamp(problem))
         return sum(clamped(w, outer_batch(self.task, problem, step, k, split)) for k in range(count)) / count
 
 

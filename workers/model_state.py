@@ -49,7 +49,7 @@ def pull_back(inner: InnerStep, problem: Problem, visit: Visit, gradient: Any, m
     def next_floats(w: Any, before: list[jax.Array]) -> list[jax.Array]:
         return floats(inner.task.loss(w, batch, rebuild(before))[1])[0]
 
-    clamped = clamped_gradient(_loss_at(inner, rebuild), inner.outer_loss.clamp)
+    clamped = clamped_gradient(_loss_at(inner, rebuild), inner.clamp(problem))
     still = [jnp.zeros_like(x) for x in before]
     (_, (slope, model_slope)), (_, (product, mixed)) = jax.jvp(
         lambda point: clamped(point, batch), ((visit.w, before),), ((gradient, still),)

@@ -84,6 +84,8 @@ def forward_on_tape(
 
 def reverse(step: InnerStep, theta: jax.Array, problem: Problem, segment: Segment, cotangent: Cotangent) -> Cotangent:
     """The reverse pass over a segment: from the cotangent of the state after it to that of the state at its start."""
+    if problem.scale is not None:
+        segment = segment._replace(weight=segment.weight / problem.scale)
     start, tape, n, _ = segment
     unravel = ravel_pytree(start.w)[1]
     saved = _optimizer_states(step, theta, segment)

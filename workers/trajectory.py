@@ -11,7 +11,7 @@ import numpy as np
 from common import streams
 from common.config import Config
 from common.task import TaskFamily
-from workers.curriculum import window
+from workers.curriculum import horizon, window
 from workers.estimators import (
     Pair,
     PastWindow,
@@ -23,6 +23,7 @@ from workers.estimators import (
     whole_problem_es,
     whole_problem_rp,
 )
+from workers.normalizer import Normalizer
 from workers.unroll import InnerState, Problem, Unroll
 
 
@@ -35,6 +36,7 @@ class Trajectory(NamedTuple):
     plus: InnerState  # initial state of the + branch's next truncation
     minus: InnerState  # of the - branch's; for the truncated estimators that is `plus` too
     noise: np.ndarray  # [P] persistent es: sum of the problem's draws so far; noise reuse: its one draw
+    length: int  # steps of the inner problem
     past: tuple[PastWindow, ...] = ()  # the last `estimator.reach` truncations of the problem, oldest first
 
     @property
@@ -59,13 +61,19 @@ class Sampler:
 
     def __init__(self, config: Config, task: TaskFamily, unroll: Unroll, uid: str, theta_size: int):
         self.config, self.task, self.unroll, self.theta_size = config, task, unroll, theta_size
-        self._worker = crc32(uid.encode())
+        self._worker, self._normalizer = crc32(uid.encode()), Normalizer(config.task, task)
 
     def begin(self, slot: int, number: int) -> Trajectory:
         """Inner problem `number` of a slot: a new task, a new w."""
         problem, key = self._problem(slot, number)
         state = self.unroll.start(problem, key)
-        return Trajectory(slot, number, problem, state, state, np.zeros(self.theta_size))
+        return Trajectory(slot, number, problem, state, state, np.zeros(self.theta_size), self._length(slot, number))
+
+    def _length(self, slot: int, number: int) -> int:
+        task = self.config.task
+        if task.shortest == task.longest:
+            return task.longest
+        return horizon(task, self.random(slot, number, streams.HORIZONS).uniform())
 
     def compilations(self) -> dict[str, Callable[[], Any]]:
         """The compiled functions of a sample by name, as calls without arguments; a call compiles the function."""
@@ -81,7 +89,7 @@ class Sampler:
         random = self.random(slot, number, streams.PROBLEMS)
         data = jax.device_put(self.task.sample(random, "outer_train"))
         batches, w = (jax.random.key(int(seed)) for seed in random.integers(2**32, size=2))
-        return Problem(data, batches), w
+        return self._normalizer.problem(data, batches, w), w
 
     def advance(
         self, trajectory: Trajectory, theta: np.ndarray, version: int, sequence: int, *, with_rp: bool
@@ -92,7 +100,7 @@ class Sampler:
           version: outer updates of theta so far, for the curriculum.
           sequence: number of the sample, for its random numbers.
         """
-        estimator, length = self.config.estimator, self.config.task.inner_steps
+        estimator, length = self.config.estimator, trajectory.length
         random = self.random(trajectory.slot, sequence, streams.TRUNCATIONS)
         draw = random.standard_normal(self.theta_size)
         steps = window(self.config.curriculum, version, random.uniform(), length - trajectory.step)
@@ -121,7 +129,7 @@ class Sampler:
         The first one ends early, at a random step. Otherwise all trajectories would stay in phase for a long time, and
         every batch would hold truncations of the same phase only.
         """
-        length = self.config.task.inner_steps
+        length = trajectory.length
         if trajectory.number > 1 or not self.config.curriculum.stagger:
             return length
         uniform = self.random(trajectory.slot, 0, streams.STAGGER).uniform()

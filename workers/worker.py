@@ -128,7 +128,7 @@ class Worker:
         if min(min(a.pair.plus.loss, a.pair.minus.loss) for a in advances) < 0:
             raise UserError(
                 "the task family's loss is negative, but the bounds of the estimators assume 0 <= loss <= "
-                "estimator.clamp: add a constant to it"
+                "estimator.clamp: declare its lower_bound"
             )
         facts = facts_of(advances)._replace(task_seconds=after_tasks - began, exchange_seconds=self._exchange_seconds)
         return self._pack(advances, time.perf_counter() - after_tasks, facts)

@@ -77,7 +77,7 @@ def facts_of(target: str) -> dict[str, str]:
     config = run.config()
     seconds = outer_training_cost(run.path, config)
     return {
-        "tasks": f"{sizes(config.task)}, {config.task.inner_steps} steps, batches of "
+        "tasks": f"{sizes(config.task)}, {config.task.steps_text} steps, batches of "
         f"{config.task.batch_size}, dataset {config.dataset.source}",
         "estimator": f"{config.estimator.use}, objective {config.estimator.objective}, seed {config.seed}",
         **({} if seconds is None else {"cost": f"{seconds:.0f} core seconds of outer-training"}),

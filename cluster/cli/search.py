@@ -43,7 +43,7 @@ def search(subject: Subject, place: Place, size: Size) -> dict[str, Best]:
     """The best hyper-parameters by each loss. Raises Interrupted when the user stops it."""
     run, config = subject.run, subject.config
     with exclusive(run, SEARCH), Interrupt() as interrupt, console.make() as show:
-        show.say(f"search: at most {size.plan().inner_runs:,} inner runs of {config.task.inner_steps:,} steps")
+        show.say(f"search: at most {size.plan().inner_runs:,} inner runs of {config.task.longest:,} steps")
         with make_pool(subject, place) as pool:
             found = searched(run, config, size, pool.pool(), counter("searching", interrupt, show))
         for loss, best in found.items():

@@ -39,7 +39,7 @@ def searched(run: RunDirectory, config: Config, size: Size, pool: Pool, progress
     results = Results(run.results_file(plan.name))
     while True:
         done = [SearchResult.from_json(line) for line in results.by_name.values()]
-        jobs = [Job.from_json(one.to_json()) for one in search.jobs(plan, config.task.inner_steps, done)]
+        jobs = [Job.from_json(one.to_json()) for one in search.jobs(plan, config.task.longest, done)]
         if not results.missing(jobs):
             break
         job.run(jobs, results, pool, progress)

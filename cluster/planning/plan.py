@@ -15,7 +15,7 @@ from cluster.planning.scenario import Costs, Durations, Failures, Outcome, Scena
 from cluster.planning.simulation import Simulation
 from common.config import Config
 from common.errors import UserError
-from workers.curriculum import window
+from workers.curriculum import horizon, window
 
 PARTS = 4  # of the ramp
 MIN_UPDATES, MIN_CYCLES = 20, 6  # that are simulated of each moment: updates, and samples of each worker
@@ -105,7 +105,7 @@ def _moment(config: Config, basis: Basis, version: int, seed: int) -> Moment:
     lost = 0.0
     if basis.failures.learner_mtbf < math.inf:
         outcome, lost = with_learner_failures(scenario, outcome, seed)
-    nominal = window(config.curriculum, version, 0.5, config.task.inner_steps)
+    nominal = window(config.curriculum, version, 0.5, config.task.longest)
     most = int(mean / (basis.costs.exchange + basis.costs.update / batch))
     return Moment(version, nominal, mean, outcome, most, lost)
 
@@ -128,14 +128,19 @@ def durations(config: Config, version: int, step_seconds: float) -> Durations:
     """Samples of trajectories in steady state: each in a phase of its own, the last truncation of a problem shorter."""
 
     def draw(source: random.Random) -> Iterator[float]:
-        length = config.task.inner_steps
-        left = [source.randint(1, length) for _ in range(config.estimator.pairs)]
+        left = [source.randint(1, _length(config, source)) for _ in range(config.estimator.pairs)]
         while True:
             steps = 0
             for slot, remaining in enumerate(left):
                 taken = window(config.curriculum, version, source.random(), remaining)
-                left[slot] = remaining - taken or length
+                left[slot] = remaining - taken or _length(config, source)
                 steps += taken
             yield steps * step_seconds
 
     return draw
+
+
+def _length(config: Config, source: random.Random) -> int:
+    """Steps of a new inner problem."""
+    fixed = config.task.shortest == config.task.longest
+    return config.task.longest if fixed else horizon(config.task, source.random())

@@ -104,7 +104,7 @@ def _section(title: str, tables: str, pictures: Sequence[Picture]) -> str:
 def _lead(config: Config, material: Material) -> str:
     task, estimator = config.task, config.estimator
     sentence = (
-        f"A learned optimizer ({config.optimizer.family}) for {escape(task.family)} tasks of {task.inner_steps} inner steps, "
+        f"A learned optimizer ({config.optimizer.family}) for {escape(task.family)} tasks of {task.steps_text} inner steps, "
         f"outer-trained for the {estimator.objective} loss with the {estimator.use} estimator."
     )
     if not material.history:

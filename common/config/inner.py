@@ -46,9 +46,9 @@ class TaskConfig(Section):
         int, Key("Images or sequences of an inner batch (B).", "Time of an inner step, in proportion.", low=1)
     ] = 32
     inner_steps: Annotated[
-        int,
+        int | tuple[int, ...],
         Key(
-            "Steps of an inner problem.",
+            "Steps of an inner problem. [shortest, longest]: drawn for each inner problem, log-uniformly; evaluation takes the longest.",
             "Evaluation takes time in proportion; training, only through the windows.",
             low=1,
         ),
@@ -96,8 +96,23 @@ class TaskConfig(Section):
         Key("Options of a family of your own, or `dimension` of quadratic."),
     ] = field(default_factory=dict)
 
+    normalizer: Annotated[
+        float | Literal["none", "initial", "classes"],
+        Key(
+            "What the outer loss is divided by before it is clamped: initial: the loss at the initial weights; classes: the "
+            "logarithm of task.classes, the loss of a guess; or a number.",
+            "initial: one more evaluation of the loss for each inner problem.",
+            above=0,
+            why="losses are divided by it",
+        ),
+    ] = "none"
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(
+            isinstance(self.inner_steps, int) or (len(self.inner_steps) == 2 and self.shortest <= self.longest),
+            f"task.inner_steps = {self.inner_steps}: give a number, or [shortest, longest]",
+        )
         require(
             self.family in FAMILIES or names_function(self.family),
             f"task.family = {self.family!r} is not known: use one of {', '.join(FAMILIES)}, or 'module:name' of your own task",
@@ -125,6 +140,21 @@ class TaskConfig(Section):
             self.family != "transformer" or self.width % self.heads == 0,
             f"task.width = {self.width} is no multiple of task.heads = {self.heads}: each head takes an equal part of it",
         )
+
+    @property
+    def shortest(self) -> int:
+        """Steps of the shortest inner problem."""
+        return self.inner_steps if isinstance(self.inner_steps, int) else self.inner_steps[0]
+
+    @property
+    def longest(self) -> int:
+        """Steps of the longest inner problem."""
+        return self.inner_steps if isinstance(self.inner_steps, int) else self.inner_steps[-1]
+
+    @property
+    def steps_text(self) -> str:
+        """The steps of an inner problem in words: "500", or "100 to 500"."""
+        return f"{self.longest:,}" if self.shortest == self.longest else f"{self.shortest:,} to {self.longest:,}"
 
 
 def sizes(task: TaskConfig) -> str:

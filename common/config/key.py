@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import fields
 from functools import cache
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from common.errors import UserError
 
@@ -44,14 +45,18 @@ class Entry(NamedTuple):
     kind: Any  # its type, without the annotation
     key: Key
 
+    @property
+    def several(self) -> bool:
+        """Whether values may be of several types, such as a number or one of the choices."""
+        return len(alternatives(self.kind)) > 1
+
     def choices(self) -> tuple[str, ...]:
-        """Of a key that has a fixed set of values; () for the others."""
-        kind = get_args(self.kind)[0] if get_origin(self.kind) is tuple else self.kind
-        return get_args(kind) if get_origin(kind) is Literal else ()
+        """Of a key that has a fixed set of texts; () for the others."""
+        return tuple(choice for kind in alternatives(self.kind) for choice in _literals(kind))
 
     def bounds(self) -> str:
         """Such as "must be at least 1"; "" if there are none."""
-        each = "each " if get_origin(self.kind) is tuple else ""
+        each = "each " if any(get_origin(kind) is tuple for kind in alternatives(self.kind)) else ""
         return self.key.bounds() and f"{each}must be {self.key.bounds()}"
 
 
@@ -62,6 +67,16 @@ class Section:
 
     def __post_init__(self) -> None:
         check(self)
+
+
+def alternatives(kind: Any) -> tuple[Any, ...]:
+    """The types of a key that may have values of several types; of the others, the type."""
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
+def _literals(kind: Any) -> tuple[str, ...]:
+    each = get_args(kind)[0] if get_origin(kind) is tuple else kind
+    return get_args(each) if get_origin(each) is Literal else ()
 
 
 def entries(cls: Any) -> tuple[Entry, ...]:
@@ -86,8 +101,9 @@ def check(section: Section) -> None:
     for entry in entries(type(section)):
         value, choices = getattr(section, entry.field), entry.choices()
         for part in _parts(value):
-            if choices and part not in choices:
-                raise UserError(f"{entry.name} = {part!r} is not a choice: use one of {', '.join(choices)}")
+            if choices and part not in choices and (isinstance(part, str) or not entry.several):
+                number = " or a number" if entry.several else ""
+                raise UserError(f"{entry.name} = {part!r} is not a choice: use one of {', '.join(choices)}{number}")
             if isinstance(part, int | float) and not entry.key.allows(part):
                 shown = list(value) if isinstance(value, tuple) else value
                 why = f" ({entry.key.why})" if entry.key.why else ""

@@ -34,8 +34,8 @@ class Config(Section):
         super().__post_init__()
         longest = max(self.curriculum.start, self.curriculum.end)
         require(
-            longest <= self.task.inner_steps,
-            f"the window grows to {longest} steps, longer than the inner problem (task.inner_steps = {self.task.inner_steps}): "
+            longest <= self.task.longest,
+            f"the window grows to {longest} steps, longer than the inner problem (task.inner_steps = {self.task.longest}): "
             "lower curriculum.start / end, or raise task.inner_steps",
         )
         together = min(self.workers.aggregate, self.outer.batch_samples) * self.estimator.pairs

@@ -20,7 +20,7 @@ def pair_step_seconds(config: Config, seconds: float = 2.0) -> float:
     (`workers.unroll.KEPT_BYTES`) take up to a fifth longer per step.
     """
     longest = max(config.curriculum.start, config.curriculum.end)
-    ramp = CurriculumConfig(start=1, end=config.task.inner_steps, updates=max(config.task.inner_steps - 1, 1), jitter=0)
+    ramp = CurriculumConfig(start=1, end=config.task.longest, updates=max(config.task.longest - 1, 1), jitter=0)
     worker = idle_worker(replace(config, curriculum=ramp))
     _timed(worker, FIRST_WINDOW)
     window = min(max(FIRST_WINDOW, round(seconds / _timed(worker, FIRST_WINDOW) / config.estimator.pairs)), longest)

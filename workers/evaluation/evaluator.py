@@ -23,6 +23,7 @@ from workers.evaluation import baselines, timing
 from workers.evaluation.comparison import LEARNED
 from workers.evaluation.jobs import TimingJob, UnrollJob, decode, encode, sha256
 from workers.evaluation.results import SPLITS, BySplit, TimingResult, UnrollResult, block_ends
+from workers.normalizer import Normalizer
 from workers.unroll import InnerState, OuterLoss, Problem, Unroll
 
 SPLIT_SEEDS = {"outer_train": 0, "outer_test": 1}
@@ -39,8 +40,8 @@ class Evaluator:
         self.config = config
         self.objective = config.estimator.objective
         self.task = task or open_task(config).family
-        measured = partial(measure, self.task, config.estimator.clamp, known=self.objective)
-        self._measure = jax.jit(lambda model, data, key, step: measured(model, data, jax.random.fold_in(key, step)))
+        self._normalizer = Normalizer(config.task, self.task)
+        self._measure = jax.jit(self._measured)
         self._accuracy = jax.jit(
             lambda model, data, key, step: accuracy(self.task, model, data, jax.random.fold_in(key, step))
         )
@@ -51,14 +52,15 @@ class Evaluator:
         """One unroll."""
         problem, state, key = self.start(job)
         unroll, theta = self.unroll(job.optimizer, job.family), jnp.asarray(parameters(job))
+        scale = None if problem.scale is None else np.float32(problem.scale)
         boundaries, losses, points, seconds = self.boundaries(), [], [], 0.0
         for begin, end in zip([0, *boundaries], boundaries):
             before = time.perf_counter()
             chunk, state = unroll.forward(theta, problem, state, end - begin)
             seconds += time.perf_counter() - before
-            losses.append(chunk)
+            losses.append(chunk if scale is None else chunk * scale)
             model = unroll.reported(state.optimizer, state.w), state.model
-            points.append(self._measure(model, problem.data, key, end))
+            points.append(self._measure(model, problem, key, end))
         curves = curves_of(self.objective, boundaries, losses, points)
         correct = float(self._accuracy(model, problem.data, key, end))
         return UnrollResult(
@@ -81,6 +83,12 @@ class Evaluator:
             blocks=blocks_of(np.concatenate(losses)),
         )
 
+    def _measured(self, model: tuple[Any, Any], problem: Problem, key: jax.Array, step: jax.Array) -> jax.Array:
+        """`measure` after a step. Losses are clamped where the outer loss is, but not normalized."""
+        clamp = self.config.estimator.clamp
+        limit = clamp if problem.scale is None else clamp * problem.scale
+        return measure(self.task, limit, model, problem.data, jax.random.fold_in(key, step), known=self.objective)
+
     def time(self, job: TimingJob) -> TimingResult:
         """The timing protocol on the first task of the evaluation."""
         thetas = {LEARNED: decode(job.theta)}
@@ -93,7 +101,7 @@ class Evaluator:
             problem, state, _ = self.start(
                 UnrollJob(name, self.config.evaluation.seed, theta=encode(theta), family=family)
             )
-            steps = min(timing.STEPS, self.config.task.inner_steps)
+            steps = min(timing.STEPS, self.config.task.longest)
             cases[name] = partial(
                 self.unroll(name, family, timed=True).forward, jnp.asarray(theta), problem, state, steps
             )
@@ -102,14 +110,14 @@ class Evaluator:
 
     def boundaries(self) -> list[int]:
         """The steps after which a curve has its points."""
-        steps = self.config.task.inner_steps
+        steps = self.config.task.longest
         return sorted({round(x) for x in np.linspace(0, steps, POINTS + 1)} - {0})
 
     def start(self, job: UnrollJob) -> tuple[Problem, InnerState, jax.Array]:
         """The inner problem of a job, its first state, and the key of its measured batches."""
         random = streams.generator(streams.EVALUATION_START, job.task, SPLIT_SEEDS[job.outer_split], job.initialisation)
         batches, w, measured = (jax.random.key(int(seed)) for seed in random.integers(2**32, size=3))
-        problem = Problem(self.data(job.task, job.outer_split), batches)
+        problem = self._normalizer.problem(self.data(job.task, job.outer_split), batches, w)
         return problem, self.unroll(job.optimizer, job.family).start(problem, w), measured
 
     def data(self, task: int, outer_split: str) -> Any:
@@ -140,7 +148,7 @@ class Evaluator:
 
     def _family(self, optimizer: str, other: str | None) -> Family:
         if optimizer != LEARNED:
-            return baselines.family(optimizer, self.config.task.inner_steps)
+            return baselines.family(optimizer, self.config.task.longest)
         own = self.config.optimizer
         return make_family(own if other is None else from_dict({"optimizer": json.loads(other)}).optimizer)
 
@@ -164,7 +172,7 @@ def blocks_of(losses: np.ndarray) -> tuple[float, ...]:
 
 
 def measure(
-    task: TaskFamily, clamp: float, model: tuple[Any, Any], data: Any, key: jax.Array, known: str = ""
+    task: TaskFamily, clamp: float | jax.Array, model: tuple[Any, Any], data: Any, key: jax.Array, known: str = ""
 ) -> jax.Array:
     """Losses [3] on the splits, clamped.
 

@@ -166,7 +166,7 @@ def measure_job(job: ThetaJob, truths: Sequence[Truth], theta: str, window: int,
 
 
 def windows(job: ThetaJob, chosen: Scale) -> list[int]:
-    return [max(1, round(part * config_of(job.settings).task.inner_steps)) for part in chosen.windows]
+    return [max(1, round(part * config_of(job.settings).task.longest)) for part in chosen.windows]
 
 
 def perform(job: Job, train: Train) -> Job:
@@ -179,7 +179,7 @@ def perform(job: Job, train: Train) -> Job:
 def truth(job: TruthJob) -> Truth:
     """Both estimators of the same pairs; the better one is the truth."""
     assert job.theta is not None
-    length = config_of(job.settings).task.inner_steps
+    length = config_of(job.settings).task.longest
     found = units(sampler_of(job.settings, f"truth {job.half}", length), decode(job.theta), job.pairs)
     kinds = {"rp": found.rp, "es": found.es}
     spread = {name: rows.var(axis=0, ddof=1).sum() for name, rows in kinds.items() if np.isfinite(rows).all()}
@@ -196,7 +196,7 @@ def truth(job: TruthJob) -> Truth:
 def measured(job: Job) -> Measured:
     assert isinstance(job, MeasureJob) and job.theta is not None and job.truths is not None
     theta, halves = decode(job.theta), [decode(text).astype(np.float64) for text in job.truths.split()]
-    length = config_of(job.settings).task.inner_steps
+    length = config_of(job.settings).task.longest
     reference = units(sampler_of(job.settings, "reference", length), theta, 4).seconds
     table = {}
     for name, estimates in every_estimator(job.settings, job.window, theta, job.units).items():

@@ -130,7 +130,7 @@ SCALES = {
 def jobs(scale: str, results: Results) -> list[Job]:
     chosen = SCALES[scale]
     listed: list[Job] = []
-    whole = config_of(chosen.base).task.inner_steps
+    whole = config_of(chosen.base).task.longest
     for k in range(chosen.problems):
         listed.append(RatesJob(label=f"rates{k}", settings=chosen.base, problem=k, rates=chosen.rates).named())
         for window in (*chosen.gradients, whole):
@@ -193,7 +193,7 @@ def gradient(job: GradientJob) -> Gradient:
     problem, state, _ = evaluator.start(start)
     theta, unroll = jnp.asarray([log(job.rate)], jnp.float32), evaluator.unroll("adam")
     gradients = []
-    for _ in range(evaluator.config.task.inner_steps // job.window):
+    for _ in range(evaluator.config.task.longest // job.window):
         _, slope, state = unroll.losses_and_grad(theta, problem, state, job.window)
         gradients.append(float(slope[0]))
     return Gradient.of(job, gradients=rounded(gradients))

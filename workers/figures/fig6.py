@@ -107,7 +107,7 @@ def jobs(scale: str, results: Results) -> list[Job]:
     draws = [draw.result() for draw in of_kind(results, Draw)]
     listed += [
         DrawJob(label=one.name, settings=base, name=one.name, **one._asdict())
-        for one in search.jobs(plan, config.task.inner_steps, draws)
+        for one in search.jobs(plan, config.task.longest, draws)
     ]
     known = {result.name for result in results}
     learned = {objective: best_theta(results, objective) for objective in TUNED_FOR}

@@ -62,7 +62,7 @@ def problem(sampler: Sampler, theta: np.ndarray, number: int, *, with_rp: bool) 
     """All truncations of inner problem `number`, until its end or until it has diverged."""
     trajectory, advances = sampler.begin(0, number), list[Advance]()
     while not advances or not (advances[-1].finished or advances[-1].diverged):
-        sequence = number * sampler.config.task.inner_steps + len(advances)
+        sequence = number * sampler.config.task.longest + len(advances)
         advance, trajectory = sampler.advance(trajectory, theta, 0, sequence, with_rp=with_rp)
         advances.append(advance)
     return advances
@@ -78,7 +78,7 @@ def units(sampler: Sampler, theta: np.ndarray, count: int, *, with_rp: bool = Tr
         began = time.process_time()
         advances = problem(sampler, theta, number, with_rp=with_rp)
         seconds.append(time.process_time() - began)
-        fractions = np.array([a.steps / config.task.inner_steps for a in advances])[:, None]
+        fractions = np.array([a.steps / config.task.longest for a in advances])[:, None]
         scale = fractions if truncated else np.ones_like(fractions)  # whole-problem estimates have it in them
         rp.append(scale * [zero if a.rp is None else a.rp for a in advances])
         es.append(scale * [zero if a.es is None else a.es for a in advances])
@@ -150,7 +150,7 @@ def shrunk(rows: np.ndarray, found: Units, batch: float, segments: np.ndarray) -
 def every_estimator(settings: Settings, window: int, theta: np.ndarray, count: int) -> dict[str, Estimates]:
     """Estimates by name, with windows of this length, of the same problems and draws, so that they can be paired."""
     uid = f"window {window}"
-    length = configfile.load(settings[0], settings[1:]).task.inner_steps
+    length = configfile.load(settings[0], settings[1:]).task.longest
     segments = make_family(configfile.load(settings[0], settings[1:]).optimizer).segments
     truncated = units(sampler_of(settings, uid, window), theta, count)
     reuse = sampler_of(settings, uid, window, use="es", es="noise_reuse")
