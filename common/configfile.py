@@ -6,17 +6,16 @@ import math
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from copy import deepcopy
 from dataclasses import asdict, fields, is_dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from common.config import Config
-from common.config.key import Section, alternatives, entries
+from common.config.key import Section, alternatives, entries, section_of
 from common.errors import UserError
-
-_DECIMAL = re.compile(r"[+-]?(\d+\.\d*|\.\d+|\d+)([eE][+-]?\d+)?")  # as other languages spell a number: .5, 1., 1.e-3
+from common.overrides import merge as merge
+from common.overrides import mixture_label
 
 
 def preset_names() -> list[str]:
@@ -61,56 +60,28 @@ def parse(text: str, name: str) -> dict[str, Any]:
         raise UserError(f"{name} is not valid TOML: {error}") from None
 
 
-def merge(tree: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """A copy of `tree` with each `section.key=value` applied.
-
-    A value is TOML. Where the type of its key leaves no doubt, other spellings are accepted: text without quotes, lists
-    without brackets, True, .5 and 1.
-    """
-    merged: dict[str, Any] = deepcopy(dict(tree))
-    for override in overrides:
-        path, equals, text = override.partition("=")
-        if not equals or not path.strip():
-            raise UserError(f"--set {override!r} has no value: write section.key=value, such as outer.updates=100")
-        *parents, key = path.strip().split(".")
-        table = merged
-        for parent in parents:
-            table = table.setdefault(parent, {})
-            if not isinstance(table, dict):
-                raise UserError(f"--set {override!r}: {parent} is a value, not a section")
-        table[key] = _value(text.strip(), _kind(Config, (*parents, key)))
-    return merged
-
-
-def _kind(cls: Any, path: tuple[str, ...]) -> Any:
-    """The type of a key; None for an unknown one and for an entry of a free table."""
-    kind = {entry.field: entry.kind for entry in entries(cls)}.get(path[0])
-    if len(path) == 1 or not (isinstance(kind, type) and issubclass(kind, Section)):
-        return kind if len(path) == 1 else None
-    return _kind(kind, path[1:])
-
-
-def _value(text: str, kind: Any) -> Any:
-    """The text of an override as a value of a key of type `kind`. What does not fit the type is left to `_convert`."""
-    try:
-        value = tomllib.loads(f"x = {text}")["x"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    if kind is str or get_origin(kind) is Literal:
-        return value if isinstance(value, str | list | dict) else text
-    if get_origin(kind) is tuple and not isinstance(value, list):
-        return [_value(item.strip(), get_args(kind)[0]) for item in text.rstrip(",").split(",")] if text else []
-    if kind is bool and text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    if kind is float and isinstance(value, str) and _DECIMAL.fullmatch(value):
-        return float(value)
-    return value
-
-
 def from_dict(tree: Mapping[str, Any]) -> Config:
     """Raises UserError for an unknown key, a value of the wrong type, or an impossible value."""
-    config: Config = _build(Config, tree, "")
+    config: Config = _build(Config, _inherited(tree), "")
     return config
+
+
+def _inherited(tree: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The tree with what the families of its mixture leave out, taken from its sections [task] and [dataset]."""
+    if not isinstance(mixture := tree.get("mixture"), list):
+        return tree
+
+    def whole(own: Any, name: str) -> Any:
+        shared, given = tree.get(name, {}), own.get(name, {})
+        return {**shared, **given} if isinstance(shared, Mapping) and isinstance(given, Mapping) else given
+
+    return {
+        **tree,
+        "mixture": [
+            {**own, "task": whole(own, "task"), "dataset": whole(own, "dataset")} if isinstance(own, Mapping) else own
+            for own in mixture
+        ],
+    }
 
 
 def _build(cls: type[Section], tree: Any, prefix: str) -> Any:
@@ -156,13 +127,30 @@ def _convert(kind: Any, value: Any, name: str) -> Any:
             )
         return _text(value, name) if kind is str else value
     if get_origin(kind) is tuple:
-        each = get_args(kind)[0]
-        if not isinstance(value, list | tuple):
-            raise UserError(f"{name} = {value!r} has the wrong type: a list of {type_name(each)} is expected")
-        return tuple(_convert(each, item, name) for item in value)
+        return _list(get_args(kind)[0], value, name)
     if not isinstance(value, Mapping):
         raise UserError(f"{name} = {value!r} has the wrong type: a table is expected")
     return {_text(key, name): _plain(item, f"{name}.{key}") for key, item in value.items()}
+
+
+def _list(each: Any, value: Any, name: str) -> tuple[Any, ...]:
+    """A list of values, or of tables, which errors name."""
+    tables = isinstance(each, type) and issubclass(each, Section)
+    if not isinstance(value, list | tuple):
+        expected = (
+            f"a list of tables is expected: write [[{name}]]" if tables else f"a list of {type_name(each)} is expected"
+        )
+        raise UserError(f"{name} = {value!r} has the wrong type: {expected}")
+    if not tables:
+        return tuple(_convert(each, item, name) for item in value)
+    made = []
+    for one in value:
+        label = mixture_label(one)
+        try:
+            made.append(_build(each, one, f"{name}.{label}."))
+        except UserError as error:
+            raise UserError(f"in the {name}'s family {label!r}, {error}") from None
+    return tuple(made)
 
 
 def _alternative(kind: Any, value: Any, name: str) -> Any:
@@ -210,16 +198,33 @@ def _plain(value: Any, name: str) -> Any:
 
 def dump(config: Config) -> str:
     """Complete TOML, defaults included; `from_dict(parse(dump(c)))` equals c."""
-    tree = asdict(config)
-    lines = [f"{key} = {toml(value)}" for key, value in tree.items() if not is_dataclass(getattr(config, key))]
-    for section in (f.name for f in fields(config) if is_dataclass(getattr(config, f.name))):
-        lines += ["", f"[{section}]", *(f"{key} = {toml(value)}" for key, value in tree[section].items())]
+    lines = _lines(config)
+    for entry in entries(type(config)):
+        value = getattr(config, entry.field)
+        if is_dataclass(value):
+            lines += ["", f"[{entry.field}]", *_lines(value)]
+        elif section_of(entry.kind) is not None:
+            for one in value:
+                lines += ["", f"[[{entry.field}]]", *_lines(one)]
+                own = [f.name for f in fields(one) if is_dataclass(getattr(one, f.name))]
+                for name in own:
+                    lines += ["", f"[{entry.field}.{name}]", *_lines(getattr(one, name))]
     return "\n".join(lines) + "\n"
 
 
+def _lines(section: Any) -> list[str]:
+    """The keys of a section, without those that are sections or lists of them."""
+    kinds = {entry.field: entry.kind for entry in entries(type(section))}
+    return [
+        f"{key} = {toml(value)}"
+        for key, value in asdict(section).items()
+        if not is_dataclass(getattr(section, key)) and section_of(kinds[key]) is None
+    ]
+
+
 def flat(config: Config) -> dict[str, str]:
-    """All keys with their values as TOML, such as {"outer.updates": "100"}."""
-    tree = asdict(config)
+    """All keys with their values as TOML, such as {"outer.updates": "100"}; a mixture as one value, if there is one."""
+    tree = {key: value for key, value in asdict(config).items() if value != ()}
     sections = {name: value for name, value in tree.items() if is_dataclass(getattr(config, name))}
     root = {name: toml(value) for name, value in tree.items() if name not in sections}
     return root | {f"{name}.{key}": toml(value) for name, keys in sections.items() for key, value in keys.items()}

@@ -22,6 +22,8 @@ from common.moments import Moments, empty
 from common.wire_checks import MAX_PAIRS, Malformed, check
 
 SCHEMA = 1
+MIXTURE_SCHEMA = 2  # of a sample that names its family; every other sample is still one of schema 1
+LENGTHS = {SCHEMA: 16, MIXTURE_SCHEMA: 17}  # fields of a sample
 SAMPLE = "outertrain/sample"
 REPLY = "outertrain/reply"
 
@@ -70,6 +72,7 @@ class GradientSample(NamedTuple):
     es: Moments
     seconds: float  # wall time of the unroll
     facts: Facts
+    family: str = ""  # of all its inner problems, in a run with a mixture of families
 
 
 class Parameters(NamedTuple):
@@ -117,7 +120,7 @@ def pack_sample(sample: GradientSample) -> bytes:
     packed: bytes = msgpack.packb(
         [
             SAMPLE,
-            SCHEMA,
+            MIXTURE_SCHEMA if sample.family else SCHEMA,
             *(sample.worker, int(sample.sequence), int(sample.epoch), int(sample.version), sample.digest),
             sample.objective,
             *([int(x) for x in steps] for steps in (sample.windows, sample.starts)),
@@ -125,6 +128,7 @@ def pack_sample(sample: GradientSample) -> bytes:
             *(_pack_moments(sample.rp), _pack_moments(sample.es)),
             float(sample.seconds),
             {name: float(value) for name, value in sample.facts._asdict().items() if value is not None},
+            *([sample.family] if sample.family else []),
         ]
     )
     return packed
@@ -146,9 +150,9 @@ def unpack_sample(payload: bytes, limit: int = 1 << 24) -> GradientSample:
     Raises:
       Malformed: larger than `limit` bytes, or not a sample of this schema.
     """
-    worker, sequence, epoch, version, digest, objective, windows, starts, plus, minus, rp, es, seconds, facts = _parse(
-        payload, limit, SAMPLE, 16
-    )
+    fields = _parse(payload, limit, SAMPLE, LENGTHS)
+    family = wire_checks.name(fields.pop(), "family") if len(fields) + 2 == LENGTHS[MIXTURE_SCHEMA] else ""
+    worker, sequence, epoch, version, digest, objective, windows, starts, plus, minus, rp, es, seconds, facts = fields
     lengths = wire_checks.integers(windows, "windows", 1)
     pairs = len(lengths)
     vectors = _vectors(rp, es, pairs)
@@ -167,6 +171,7 @@ def unpack_sample(payload: bytes, limit: int = 1 << 24) -> GradientSample:
         es=vectors[1],
         seconds=wire_checks.duration(seconds, "seconds"),
         facts=_facts(facts),
+        family=family,
     )
 
 
@@ -179,7 +184,7 @@ def pack_reply(reply: Reply) -> bytes:
 
 def unpack_reply(payload: bytes, limit: int = 1 << 28) -> Reply:
     """The reply in `payload`. Raises Malformed."""
-    verdict, epoch, version, digest, theta, stop, probe_rate = _parse(payload, limit, REPLY, 9)
+    verdict, epoch, version, digest, theta, stop, probe_rate = _parse(payload, limit, REPLY, {SCHEMA: 9})
     check(verdict is None or verdict in Verdict.__members__, "unknown verdict")
     check(theta is None or (type(theta) is bytes and len(theta) % 4 == 0), "theta is not an array of float32")
     check(type(stop) is bool, "stop is not a boolean")
@@ -195,7 +200,8 @@ def unpack_reply(payload: bytes, limit: int = 1 << 28) -> Reply:
     )
 
 
-def _parse(payload: bytes, limit: int, kind: str, length: int) -> list[Any]:
+def _parse(payload: bytes, limit: int, kind: str, lengths: Mapping[int, int]) -> list[Any]:
+    """The fields of a record after its kind and schema. Args: lengths: fields of a record, by the schemas that are known."""
     check(type(payload) is bytes, f"{type(payload).__name__} instead of bytes")
     check(len(payload) <= limit, f"{len(payload)} bytes are more than the limit of {limit}")
     try:
@@ -203,8 +209,9 @@ def _parse(payload: bytes, limit: int, kind: str, length: int) -> list[Any]:
     except (ValueError, msgpack.UnpackException) as error:
         raise Malformed(f"not msgpack: {error or type(error).__name__}") from None
     check(type(record) is list and len(record) >= 2 and record[0] == kind, f"not an {kind}")
-    check(type(record[1]) is int and record[1] == SCHEMA, f"schema {record[1]!r:.40} instead of {SCHEMA}")
-    check(len(record) == length, f"{len(record)} fields instead of {length}")
+    known = " or ".join(map(str, lengths))
+    check(type(record[1]) is int and record[1] in lengths, f"schema {record[1]!r:.40} instead of {known}")
+    check(len(record) == lengths[record[1]], f"{len(record)} fields instead of {lengths[record[1]]}")
     fields: list[Any] = record[2:]
     return fields
 

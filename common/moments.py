@@ -64,6 +64,21 @@ def combine_all(parts: Iterable[Moments], size: int) -> Moments:
     return Moments(count, mean, m2)
 
 
+def pooled(groups: Iterable[Moments], size: int) -> Moments:
+    """All observations, with the squared deviations of each from the mean of its own group.
+
+    Its count is one more than the degrees of freedom, the sum of the groups' count - 1: `variance` of it is that within
+    the groups, whatever their means. Of one group it is that group, bit for bit.
+    """
+    filled = [group for group in groups if group.count]
+    if len(filled) <= 1:
+        return filled[0] if filled else empty(size)
+    with np.errstate(invalid="ignore", over="ignore"):
+        deviations = np.sum([group.m2 for group in filled], axis=0)
+    freedom = sum(group.count - 1 for group in filled)
+    return Moments(freedom + 1, combine_all(filled, size).mean, deviations)
+
+
 def variance(moments: Moments, floor: float = 0.0) -> np.ndarray:
     """Sample variance [P], divisor count - 1, not below `floor`.
 

@@ -37,6 +37,7 @@ TRUNCATIONS = _frozen("truncations", N, N, 1, N, N)  # number of the sample
 STAGGER = _frozen("stagger", N, N, 2, N, N)
 PROBES = Stream("probes", 4)  # whether the sample computes rp
 HORIZONS = Stream("horizons", 4)  # steps of the inner problem, where they are drawn
+FAMILIES = Stream("families", 4)  # of which family of a mixture the sample is
 TEXT_SPLIT = Stream("text split", 1)  # dataset's seed
 # evaluation and figures
 EVALUATION_TASK = _frozen("evaluation task", N, N)  # task, outer split (0 or 1)
@@ -50,7 +51,7 @@ RESAMPLING = _frozen("resampling", 0)  # of a bootstrap
 
 STREAMS = (
     *(CLASS_SPLIT, BACKGROUNDS, CANVASES, IMAGES, TEXT_SPLIT),
-    *(PROBLEMS, TRUNCATIONS, STAGGER, PROBES, HORIZONS),
+    *(PROBLEMS, TRUNCATIONS, STAGGER, PROBES, HORIZONS, FAMILIES),
     *(EVALUATION_TASK, EVALUATION_START, SEARCH, DIGITS, NEIGHBOURING_RATES, DIRECTION, PAIRS, RESAMPLING),
 )
 

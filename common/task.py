@@ -1,5 +1,7 @@
 """Task families: what an inner problem trains. The families that are included, and those of users."""
 
+import hashlib
+import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -7,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from common.config import Config, TaskConfig
+from common.config import Config, DatasetConfig, TaskConfig
 from common.data.dataset import Dataset, open_dataset, outer_classes
 from common.errors import UserError
 from common.networks import autoencoder, conv, dense, residual
@@ -37,13 +39,47 @@ class OpenedTask(NamedTuple):
     fingerprint: str  # "" for families without data, or whose data no hash is known of
 
 
+class OpenedTasks(NamedTuple):
+    """The tasks of all families of a run, and a hash of all their data."""
+
+    members: tuple[OpenedTask, ...]  # as `Config.members`
+    fingerprint: str
+
+
+def open_tasks(config: Config) -> OpenedTasks:
+    """`open_task` for each family of a run. Families with the same dataset share it. Raises UserError, which names the family."""
+    opened, datasets = [], dict[DatasetConfig, Dataset]()
+    for member in config.members:
+        try:
+            opened.append(_open(member.config, datasets))
+        except UserError as error:
+            raise UserError(f"the mixture's family {member.name!r}: {error}" if member.name else str(error)) from error
+    hashes = [one.fingerprint for one in opened]
+    combined = hashlib.sha256(json.dumps(hashes).encode()).hexdigest() if config.mixture else hashes[0]
+    return OpenedTasks(tuple(opened), combined)
+
+
 def open_task(config: Config) -> OpenedTask:
-    """Opens the data of a configuration, and makes its task of them. Raises UserError where they cannot be used."""
-    if config.task.family not in IMAGE_FAMILIES:
-        family = make_task(config, None)
-        return OpenedTask(family, family.fingerprint)
-    dataset = open_dataset(config.dataset)
-    return OpenedTask(make_task(config, dataset), dataset.fingerprint)
+    """Opens the data of a configuration without a mixture, and makes its task of them.
+
+    Raises UserError where they cannot be used.
+    """
+    return _open(config, {})
+
+
+def _open(config: Config, datasets: dict[DatasetConfig, Dataset]) -> OpenedTask:
+    dataset = None
+    if config.task.family in IMAGE_FAMILIES:
+        if config.dataset not in datasets:
+            datasets[config.dataset] = open_dataset(config.dataset)
+        dataset = datasets[config.dataset]
+    family = make_task(config, dataset)
+    if config.task.normalizer == "classes" and family.classes < 2:
+        raise UserError(
+            f"task.normalizer = 'classes' is for classifiers, and task.family = {config.task.family!r} tells no classes "
+            "apart: use 'initial' or a number"
+        )
+    return OpenedTask(family, family.fingerprint if dataset is None else dataset.fingerprint)
 
 
 def make_task(config: Config, dataset: Dataset | None) -> TaskFamily:

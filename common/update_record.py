@@ -6,6 +6,7 @@ A line of `history.jsonl` is the JSON of one; the metrics, the report and the fi
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from common import jsonlines
@@ -58,6 +59,33 @@ class Norms(NamedTuple):
     theta: float  # after the step
 
 
+class FamilyRecord(NamedTuple):
+    """The samples of one family of tasks in the batch of an update, in a run with a mixture."""
+
+    samples: int
+    loss: float  # mean over its pairs
+    windows: float  # mean, in inner steps
+    diverged: int
+    weight_rp: float | None  # mean over coordinates, of the merge that its pairs alone would give; None: no es
+    var_rp: float | None  # median over coordinates, of one pair; None: unknown
+    var_es: float | None
+
+    def to_json(self) -> Json:
+        return {key: jsonlines.writable(value) for key, value in self._asdict().items()}
+
+    @classmethod
+    def from_json(cls, line: Mapping[str, Any]) -> "FamilyRecord":
+        return cls(
+            samples=_integer(line, "samples"),
+            loss=_number(line, "loss"),
+            windows=_number(line, "windows"),
+            diverged=_integer(line, "diverged"),
+            weight_rp=_maybe(line, "weight_rp"),
+            var_rp=_maybe(line, "var_rp"),
+            var_es=_maybe(line, "var_es"),
+        )
+
+
 class UpdateRecord(NamedTuple):
     """One outer update. Losses are means over pairs, variances are of one pair."""
 
@@ -91,6 +119,7 @@ class UpdateRecord(NamedTuple):
     rp_clipped: int = 0  # pairs that were clipped instead (`estimator.rp_nonfinite = "clip"`), with zero for nan
     core_seconds: float = 0.0  # computing of the batch's samples, summed over workers; 0: not recorded
     inner_steps_total: int = 0  # of all updates so far; 0: not recorded
+    families: Mapping[str, FamilyRecord] = MappingProxyType({})  # of the batch, in a run with a mixture
 
     @property
     def empty(self) -> bool:
@@ -103,11 +132,14 @@ class UpdateRecord(NamedTuple):
         for name in ("norms", "clipped", "refused", "rp_dropped", "var_rp_nonfinite", "rp_clipped"):
             del fields[name]
         sums = {name: value for name in ("core_seconds", "inner_steps_total") if (value := fields.pop(name))}
+        del fields["families"]
         later: Json = {"rp_dropped": self.rp_dropped, "empty": self.empty} if self.rp_dropped else {}
         if self.var_rp_nonfinite:
             later["var_rp_nonfinite"] = self.var_rp_nonfinite
         if self.rp_clipped:
             later["rp_clipped"] = self.rp_clipped
+        if self.families:
+            later["families"] = {name: family.to_json() for name, family in self.families.items()}
         return fields | {
             "verdicts": dict(self.verdicts),
             "windows": self.windows._asdict(),
@@ -134,6 +166,7 @@ class UpdateRecord(NamedTuple):
         windows, staleness, weight, verdicts = (
             _mapping(line, key) for key in ("windows", "staleness", "weight_rp", "verdicts")
         )
+        families = _mapping(line, "families") if "families" in line else {}
         return cls(
             epoch=_integer(line, "epoch"),
             version=_integer(line, "version"),
@@ -165,6 +198,7 @@ class UpdateRecord(NamedTuple):
             rp_clipped=_integer(line, "rp_clipped") if "rp_clipped" in line else 0,
             core_seconds=_number(line, "core_seconds") if "core_seconds" in line else 0.0,
             inner_steps_total=_integer(line, "inner_steps_total") if "inner_steps_total" in line else 0,
+            families={name: FamilyRecord.from_json(_mapping(families, name)) for name in families},
         )
 
 
@@ -197,12 +231,14 @@ def _mapping(line: Mapping[str, Any], key: str) -> Mapping[str, Any]:
 
 
 def _quantiles(line: Mapping[str, Any]) -> Quantiles:
-    return Quantiles(
-        *(
-            math.inf if line.get(key) == jsonlines.INFINITY else _value(line, key, float, int, type(None))
-            for key in Quantiles._fields
-        )
-    )
+    return Quantiles(*(_maybe(line, key) for key in Quantiles._fields))
+
+
+def _maybe(line: Mapping[str, Any], key: str) -> float | None:
+    """A number that may be infinite, or unknown."""
+    infinite = line.get(key) == jsonlines.INFINITY
+    known: float | None = math.inf if infinite else _value(line, key, float, int, type(None))
+    return known
 
 
 def _writable(quantiles: Quantiles) -> Json:

@@ -34,6 +34,7 @@ class Limits(NamedTuple):
     size: int  # P
     loss: float  # the clamp
     es: float  # of |es|; infinite without noise
+    steps: Mapping[str, int]  # of the longest inner problem, by family
 
 
 class Head(NamedTuple):
@@ -49,7 +50,8 @@ def limits(config: Config, digest: str, size: int) -> Limits:
     """The limits of a run whose theta has `size` coordinates."""
     clamp, sigma = config.estimator.clamp, config.estimator.sigma
     es = _LARGEST_NOISE * clamp / (2 * sigma) * _SLACK if sigma > 0 else np.inf
-    return Limits(config, digest, size, clamp * _SLACK, es)
+    steps = {member.name: member.config.task.longest for member in config.members}
+    return Limits(config, digest, size, clamp * _SLACK, es, steps)
 
 
 def admit(sample: GradientSample, bounds: Limits, head: Head, taken: Deduplicator) -> Verdict:
@@ -92,13 +94,14 @@ def _fits(sample: GradientSample, bounds: Limits) -> bool:
     drops = needs_rp and estimator.rp_nonfinite == "drop"
     steps = zip(sample.starts, sample.windows, strict=True)
     return (
-        len(sample.es.mean) == (bounds.size if sample.rp.count or sample.es.count else 0)
+        sample.family in bounds.steps
+        and len(sample.es.mean) == (bounds.size if sample.rp.count or sample.es.count else 0)
         and pairs % estimator.pairs == 0
         and samples_in(sample, estimator.pairs) <= bounds.config.outer.batch_samples
         and sample.objective == estimator.objective
         and sample.es.count == (pairs if has_es else 0)
         and (sample.rp.count == pairs or drops or (has_es and not needs_rp))
-        and all(start + window <= bounds.config.task.longest for start, window in steps)
+        and all(start + window <= bounds.steps[sample.family] for start, window in steps)
     )
 
 

@@ -2,7 +2,7 @@
 
 For thousands of workers: one aggregator on each machine. The merge is exact up to rounding (`common.moments`). Do not
 use it for few workers: a sample waits until its group is full, and an aggregator that dies loses the samples that it
-holds. Samples that it cannot validate are forwarded unchanged, and get the learner's verdict.
+holds. In a run with a mixture, a group is sent as one sample of each family in it: their deviations stay apart. Samples that it cannot validate are forwarded unchanged, and get the learner's verdict.
 """
 
 import threading
@@ -53,7 +53,8 @@ class Aggregator:
         with self._lock:
             verdict, ready = self._accept(payload)
         for group in ready:
-            self._send(group)
+            for family in sorted({sample.family for sample in group}):
+                self._send([sample for sample in group if sample.family == family])
         if verdict is None:
             return self._upstream(payload, epoch, version)
         return self._reply(verdict, epoch, version)
@@ -115,7 +116,7 @@ def _parameters(record: GradientSample | Reply) -> tuple[int, int]:
 
 
 def merged(group: Sequence[GradientSample], uid: str, sequence: int) -> GradientSample:
-    """One sample that stands for a group computed with the same parameters, merged in the order of their names.
+    """One sample that stands for a group of one family and the same parameters, merged in the order of their names.
 
     Its duration is the mean of theirs.
     """

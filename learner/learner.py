@@ -169,7 +169,7 @@ class Learner:
         if step.rejected:
             log.warning("the step to version %d left the range of float32: theta is unchanged", state.version)
         self._state = state
-        record = describe(self._stamp(), samples, self._config.estimator, merged, step)
+        record = describe(self._stamp(), samples, self._rule, merged, step)
         self._store.add(record, [payload for _, payload in batch])
         self._store.save(self.snapshot())
         self._publish()

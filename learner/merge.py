@@ -8,15 +8,18 @@ merge equals es: a clamped loss bounds es, and nothing bounds rp. An rp that exp
 it says nothing about a gradient that clamp / sigma bounds) is an observation of infinite variance: its coordinates fall
 back to es for this batch. Under `estimator.use = "rp"` the gradient is the mean of rp alone, however large: workers have
 dropped or clipped what is not finite, and without any observation it is zero.
+
+In a run with a mixture of families of tasks, what the families' means differ by is no noise of an estimator. The variances
+are then those within the families: their sums of squared deviations, added, over their degrees of freedom, added.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from common.config import EstimatorConfig
-from common.moments import Moments, combine_all, variance
+from common.moments import Moments, combine_all, pooled, variance
 
 FLOOR = 1e-8  # of a sample variance (the authors' release)
 EXPLODED = 1e15  # |rp| from which it counts as infinite; a variance 20 orders above that of es is still below
@@ -38,6 +41,24 @@ class Estimates(Protocol):
     @property
     def es(self) -> Moments: ...
 
+    @property
+    def family(self) -> str: ...
+
+
+class Both(NamedTuple):
+    """Both estimators over the same pairs."""
+
+    rp: Moments
+    es: Moments
+
+
+class Batch(NamedTuple):
+    """The estimators over a batch, or over half of one."""
+
+    whole: Both
+    within: Both  # with the deviations from the means of the families, `common.moments.pooled`
+    families: Mapping[str, Both]
+
 
 class Merged(NamedTuple):
     """The gradient of one batch, and the quantities that it was computed from."""
@@ -46,18 +67,13 @@ class Merged(NamedTuple):
     weight_rp: np.ndarray  # [P]
     rp: Moments  # of the whole batch
     es: Moments
+    within: Both  # as in `Batch`: what the variances are taken from
+    families: Mapping[str, Both]  # "" where the run has no mixture
     fallback: int  # coordinates where rp exploded and es replaces it
 
 
-class Past(NamedTuple):
-    """Moments of both estimators over earlier batches."""
-
-    rp: Moments
-    es: Moments
-
-
 def merge(
-    samples: Sequence[Estimates], rule: Rule, past_rp: np.ndarray | None = None, past: Past | None = None
+    samples: Sequence[Estimates], rule: Rule, past_rp: np.ndarray | None = None, past: Both | None = None
 ) -> Merged:
     """The gradient of a batch: equation 1 of the paper.
 
@@ -66,7 +82,7 @@ def merge(
       rule: how to merge.
       past_rp: [P] variance of rp of one pair from earlier batches. It replaces the batch's own where only some samples
         carry rp (`learner.rp_skipping`): a few observations of a heavy tail look calm exactly when they are not.
-      past: replaces both variances. Weights that do not depend on the batch leave a merge of unbiased estimators unbiased;
+      past: moments of both estimators over earlier batches, within the families. Replaces both variances. Weights that do not depend on the batch leave a merge of unbiased estimators unbiased;
         like those of `cross_fit` they do not see an outlier.
 
     Example:
@@ -78,22 +94,29 @@ def merge(
       >>> from common import moments
       >>> from common.config import EstimatorConfig
       >>> from learner.merge import Rule, merge
-      >>> Sample = namedtuple("Sample", "rp es")
+      >>> Sample = namedtuple("Sample", "rp es family", defaults=[""])
       >>> samples = [Sample(moments.of(np.array([[rp]])), moments.of(np.array([[es]]))) for rp, es in [(1, 2), (3, 8)]]
       >>> merged = merge(samples, Rule(EstimatorConfig(), np.array([0])))
       >>> merged.weight_rp.round(12).tolist(), merged.gradient.round(12).tolist()
       ([0.9], [2.3])
     """
     estimator, size = rule.estimator, len(rule.segments)
-    pairs = [(s.rp if estimator.use == "rp" else _trusted(s.rp), s.es) for s in samples]
-    rp, es = _combined(pairs, size)
+    pairs = [(s.family, Both(s.rp if estimator.use == "rp" else _trusted(s.rp), s.es)) for s in samples]
+    batch = _combined(pairs, size)
+    rp, es = batch.whole
     with np.errstate(over="ignore", invalid="ignore"):
         if estimator.use == "merged" and estimator.cross_fit:
             gradient, weight = _cross_fitted(pairs, rule, past_rp)
         else:
-            weight = _weights(rp, es, *(past or (rp, es)), rule, None if past else past_rp)
-            gradient = _blend(weight, rp, es)
-    return Merged(gradient, weight, rp, es, int(np.isnan(rp.mean).sum()))
+            weight = _weights(batch.whole, past or batch.within, rule, None if past else past_rp)
+            gradient = _blend(weight, batch.whole)
+    return Merged(gradient, weight, rp, es, batch.within, batch.families, int(np.isnan(rp.mean).sum()))
+
+
+def weight_of(family: Both, rule: Rule) -> np.ndarray:
+    """Weight of rp [P] that the pairs of one family alone would give it."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _weights(family, family, rule, None)
 
 
 def exploded(rp: Moments) -> np.ndarray:
@@ -117,12 +140,18 @@ def _trusted(rp: Moments) -> Moments:
     return Moments(rp.count, np.where(bad, np.nan, rp.mean), np.where(bad, np.nan, rp.m2))
 
 
-def _combined(pairs: Sequence[tuple[Moments, Moments]], size: int) -> tuple[Moments, Moments]:
-    return combine_all((rp for rp, _ in pairs), size), combine_all((es for _, es in pairs), size)
+def _combined(pairs: Sequence[tuple[str, Both]], size: int) -> Batch:
+    families: dict[str, Both] = {}
+    for name in sorted({name for name, _ in pairs}):
+        own = [both for family, both in pairs if family == name]
+        families[name] = Both(combine_all((b.rp for b in own), size), combine_all((b.es for b in own), size))
+    rp, es = [family.rp for family in families.values()], [family.es for family in families.values()]
+    whole = Both(combine_all(rp, size), combine_all(es, size))
+    return Batch(whole, Both(pooled(rp, size), pooled(es, size)), families)
 
 
 def _cross_fitted(
-    samples: Sequence[tuple[Moments, Moments]], rule: Rule, past_rp: np.ndarray | None
+    samples: Sequence[tuple[str, Both]], rule: Rule, past_rp: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Each half of the batch, every other sample, weighted by the variances of the other half.
 
@@ -132,27 +161,26 @@ def _cross_fitted(
     size = len(rule.segments)
     halves = [_combined(half, size) for half in (samples[0::2], samples[1::2])]
     gradient, weight = np.zeros(size), np.zeros(size)
-    pairs = sum(max(rp.count, es.count) for rp, es in halves)
+    pairs = sum(max(half.whole.rp.count, half.whole.es.count) for half in halves)
     for own, other in (halves, halves[::-1]):
-        fraction = max(own[0].count, own[1].count) / pairs
-        weights = _weights(*own, *other, rule, past_rp)
+        fraction = max(own.whole.rp.count, own.whole.es.count) / pairs
+        weights = _weights(own.whole, other.within, rule, past_rp)
         weight += fraction * weights
-        gradient += fraction * _blend(weights, *own)
+        gradient += fraction * _blend(weights, own.whole)
     return gradient, weight
 
 
-def _weights(
-    rp: Moments, es: Moments, rp_spread: Moments, es_spread: Moments, rule: Rule, past_rp: np.ndarray | None
-) -> np.ndarray:
-    """Weight of rp [P] for the means of `rp` and `es`, with sample variances of the `_spread` moments."""
+def _weights(means: Both, spread: Both, rule: Rule, past_rp: np.ndarray | None) -> np.ndarray:
+    """Weight of rp [P] for `means`, with the sample variances of `spread`."""
+    rp, es = means
     if rule.estimator.use == "rp":
         return np.ones(len(rp.mean))
     if rp.count == 0 or es.count == 0 or rule.estimator.use == "es":
         return np.where(np.isfinite(rp.mean), float(es.count == 0 and rp.count > 0), 0.0)
-    per_pair_rp = variance(rp_spread, FLOOR) if past_rp is None else np.maximum(past_rp, FLOOR)
+    per_pair_rp = variance(spread.rp, FLOOR) if past_rp is None else np.maximum(past_rp, FLOOR)
     per_pair_rp = np.where(np.isfinite(rp.mean), per_pair_rp, np.inf)
     of_rp = _pool(per_pair_rp, rule) / rp.count
-    of_es = _pool(variance(es_spread, FLOOR), rule) / es.count
+    of_es = _pool(variance(spread.es, FLOOR), rule) / es.count
     return inverse_variance(of_rp, of_es)
 
 
@@ -177,7 +205,7 @@ def _pool(variances: np.ndarray, rule: Rule) -> np.ndarray:
     return totals
 
 
-def _blend(weight: np.ndarray, rp: Moments, es: Moments) -> np.ndarray:
+def _blend(weight: np.ndarray, means: Both) -> np.ndarray:
     """weight * rp + (1 - weight) * es, where a weight of 0 removes even inf and NaN."""
-    blended: np.ndarray = np.where(weight > 0, weight * rp.mean, 0.0) + (1 - weight) * es.mean
+    blended: np.ndarray = np.where(weight > 0, weight * means.rp.mean, 0.0) + (1 - weight) * means.es.mean
     return blended

@@ -3,17 +3,17 @@
 While the merge has given rp a negligible weight for some time, workers compute it for a fraction `probe_rate` of their
 samples only, the probes. Its variance is then a running estimate over past probes (`learner.running`): the weight of a
 batch never depends on its own probes, because a few observations of a heavy tail look calm exactly when they are not.
-Costs four vectors [P] of state. Decides from past batches alone. Do not use it where rp matters: with
+Costs four vectors [P] of state, with a mixture of families of tasks for each of them. Decides from past batches alone. Do not use it where rp matters: with
 `estimator.probe_rate = 1` nothing here runs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from common.messages import GradientSample
-from common.moments import Moments, empty, variance
+from common.moments import Moments, variance
 from learner import running
 from learner.merge import inverse_variance
 
@@ -24,14 +24,14 @@ WINDOW = 8  # batches that must agree before workers skip; one that disagrees en
 class SkippingState(NamedTuple):
     """What past batches say about rp."""
 
-    older: Moments  # of probes, as in `running.Running`
-    newer: Moments
+    older: Mapping[str, Moments]  # of probes, as in `running.Running`
+    newer: Mapping[str, Moments]
     recent: tuple[float, ...]  # mean weight that rp would have had, latest last, at most WINDOW
 
 
-def start(size: int) -> SkippingState:
+def start(size: int, families: Iterable[str] = ("",)) -> SkippingState:
     """The state before the first batch; `size` is P."""
-    return SkippingState(empty(size), empty(size), ())
+    return SkippingState(*running.start(size, families), ())
 
 
 def is_sparse(samples: Sequence[GradientSample]) -> bool:
@@ -50,13 +50,13 @@ def rate(state: SkippingState, probe_rate: float) -> float:
     return probe_rate if agreed else 1.0
 
 
-def observe(state: SkippingState, rp: Moments, es: Moments, floor: float) -> SkippingState:
+def observe(state: SkippingState, rp: Mapping[str, Moments], es: Moments, floor: float) -> SkippingState:
     """The state after a batch with these moments.
 
     Args:
       state: the state that the batch was merged with.
-      rp: of the batch, from `merge`, which bounds it.
-      es: of the batch.
+      rp: of the batch by family, from `merge`, which bounds it.
+      es: of the batch, within the families.
       floor: of a sample variance.
     """
     state = SkippingState(*running.observe(running.Running(state.older, state.newer), rp), state.recent)

@@ -7,10 +7,9 @@ import numpy as np
 
 from common.config import Config, OuterConfig
 from common.messages import GradientSample
-from common.moments import Moments
 from learner import rp_skipping, running
 from learner.deduplication import Deduplicator
-from learner.merge import FLOOR, Merged, Past, Rule, merge
+from learner.merge import FLOOR, Both, Merged, Rule, merge
 from learner.outer_optimizer import OuterOptimizer, Step, from_leaves, leaves
 from learner.running import Running
 
@@ -31,15 +30,16 @@ def initial(config: Config, theta: np.ndarray, optimizer: OuterOptimizer) -> Sta
     theta = np.asarray(theta, np.float32)
     skips = config.estimator.use == "merged" and config.estimator.probe_rate < 1
     unbiased = config.estimator.use == "merged" and config.estimator.es == "persistent"
-    past = (running.start(len(theta)),) * 2 if unbiased else None
-    return State(0, theta, optimizer.init(theta), rp_skipping.start(len(theta)) if skips else None, past)
+    size, families = len(theta), [member.name for member in config.members]
+    past = (running.start(size, families),) * 2 if unbiased else None
+    return State(0, theta, optimizer.init(theta), rp_skipping.start(size, families) if skips else None, past)
 
 
 def merge_batch(state: State, samples: Sequence[GradientSample], rule: Rule) -> Merged:
     """The gradient of a batch whose samples are sorted by name."""
     past_rp = past = None
     if state.past is not None:
-        past = Past(*map(running.moments, state.past))
+        past = Both(*map(running.moments, state.past))
     elif state.skipping is not None and rp_skipping.is_sparse(samples):
         past_rp = rp_skipping.past_variance(state.skipping)
     return merge(samples, rule, past_rp, past)
@@ -52,10 +52,12 @@ def advance(state: State, merged: Merged, optimizer: OuterOptimizer, inner_steps
       inner_steps: of the batch's samples.
     """
     step = optimizer.step(merged.gradient, state.outer, state.theta)
-    skipping = None if state.skipping is None else rp_skipping.observe(state.skipping, merged.rp, merged.es, FLOOR)
-    past = state.past
+    skipping, past = state.skipping, state.past
+    rp, es = ({name: family[k] for name, family in merged.families.items()} for k in range(2))
+    if skipping is not None:
+        skipping = rp_skipping.observe(skipping, rp, merged.within.es, FLOOR)
     if past is not None:
-        past = running.observe(past[0], merged.rp), running.observe(past[1], merged.es)
+        past = running.observe(past[0], rp), running.observe(past[1], es)
     steps = state.inner_steps + inner_steps
     return State(state.version + 1, step.theta, step.outer, skipping, past, steps), step
 
@@ -94,12 +96,12 @@ def to_record(
         "digest": digest,
         "theta": state.theta,
         "outer": leaves(state.outer),
-        "probing": None if skipping is None else [*skipping.older, *skipping.newer, list(skipping.recent)],
+        "probing": None if skipping is None else [*running.to_record(Running(*skipping[:2])), list(skipping.recent)],
         "ledger": taken.dump(),
         "beside": dict(auxiliary),
     }
     if past is not None:
-        record["past"] = [number for one in past for part in one for number in part]
+        record["past"] = [part for one in past for part in running.to_record(one)]
     return record
 
 
@@ -114,11 +116,12 @@ def from_record(record: Mapping[str, Any], fresh: State) -> tuple[State, bool]:
     outer = from_leaves(record["outer"], fresh.outer)
     skipping, past = fresh.skipping, fresh.past
     if skipping is not None and record["probing"] is not None:
-        *numbers, recent = record["probing"]
-        skipping = rp_skipping.SkippingState(Moments(*numbers[:3]), Moments(*numbers[3:]), tuple(recent))
+        *parts, recent = record["probing"]
+        skipping = rp_skipping.SkippingState(*running.from_record(parts), tuple(recent))
     if past is not None and "past" in record:
-        parts = [Moments(*record["past"][k : k + 3]) for k in range(0, 12, 3)]
-        past = Running(*parts[:2]), Running(*parts[2:])
+        parts = record["past"]
+        half = len(parts) // 2
+        past = running.from_record(parts[:half]), running.from_record(parts[half:])
     theta, steps = np.array(record["theta"], np.float32), record.get("inner_steps", fresh.inner_steps)
     used = fresh.outer if outer is None else outer
     return State(record["version"], theta, used, skipping, past, steps), outer is not None

@@ -16,7 +16,8 @@ def test_config_json_lists_every_key_with_its_default(capsys: pytest.CaptureFixt
     assert out.count("\n") == 1
     listed = {key["key"]: key["default"] for key in json.loads(out)}
     tree = json.loads(json.dumps(asdict(Config())))
-    expected = {f"{name}.{key}": value for name in tree if name != "seed" for key, value in tree[name].items()}
+    sections = [name for name in tree if name not in ("seed", "mixture")]
+    expected = {f"{name}.{key}": value for name in sections for key, value in tree[name].items()}
     assert listed == {"seed": 0, **expected}
 
 
@@ -27,6 +28,12 @@ def test_config_section_prints_that_section(capsys: pytest.CaptureFixture) -> No
     assert 'estimator.merge = "scalar"    str, coordinate | tensor | scalar' in out
     assert "estimator.probe_rate = 1.0    float, more than 0 and at most 1" in out
     assert "Cost: coordinate needs batches of 32 pairs" in out and "outer.updates" not in out
+
+
+def test_config_explains_the_keys_of_a_mixture(capsys: pytest.CaptureFixture) -> None:
+    assert main(["config", "mixture"]) == 0
+    out = capsys.readouterr().out
+    assert "mixture.weight = 1.0    float, more than 0" in out and "mixture.task" not in out
 
 
 def test_config_printed_defaults_can_be_set(capsys: pytest.CaptureFixture) -> None:

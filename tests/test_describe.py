@@ -24,7 +24,7 @@ GOLDEN = Path(__file__).parent / "helpers" / "golden_history.jsonl"
 
 
 def described(samples: list[GradientSample], step: Step = STEP, pairs: int = 1) -> UpdateRecord:
-    return describe(STAMP, samples, EstimatorConfig(pairs=pairs), merge(samples, RULE), step)
+    return describe(STAMP, samples, RULE._replace(estimator=EstimatorConfig(pairs=pairs)), merge(samples, RULE), step)
 
 
 def plain(worker: str, sequence: int, version: int, windows: tuple[int, ...], facts: Facts) -> GradientSample:

@@ -159,7 +159,7 @@ def test_best_evaluated_version_is_kept_and_exported(tmp_path: Path) -> None:
 def test_workers_of_one_process_share_an_unroll(tmp_path: Path) -> None:
     """Its tapes take the most memory of all that a worker has."""
     training = open_training(SMALL, tmp_path)
-    assert len(training._workers) == 2 and len({id(worker.sampler.unroll) for worker in training._workers}) == 1
+    assert len(training._workers) == 2 and len({id(worker.samplers[0].unroll) for worker in training._workers}) == 1
 
 
 SMALL_TREE = {

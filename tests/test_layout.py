@@ -43,7 +43,7 @@ LINES_OF_A_FILE, LINES_OF_A_FUNCTION, ARGUMENTS = 300, 60, 6
 STRING_KEYS = 100
 JSON_OR_TOML = {  # modules that parse or write JSON or TOML, outside of which string keys are counted
     "common/config/identity.py",
-    "common/configfile.py",
+    "common/overrides.py",
     "common/data/class_store.py",
     "common/pretrained/safetensors_file.py",
     "common/update_record.py",

@@ -13,6 +13,7 @@ from common.config import Config, CurriculumConfig, EstimatorConfig, OptimizerCo
 from common.optimizer import make_family
 from common.task import TaskFamily
 from workers.evaluation.evaluator import accuracy, measure
+from workers.slots import Slots
 from workers.trajectory import Sampler
 from workers.unroll import OuterLoss, Problem, Unroll
 
@@ -108,7 +109,10 @@ def test_trajectories_carry_the_state_of_each_branch(es):
 def test_trajectories_with_model_state_resume_bit_for_bit():
     own, theta = sampler("persistent"), np.array([0.1, 0.9], np.float32)
     _, trajectory = own.advance(own.begin(0, 1), theta, 0, 1, with_rp=False)
-    (resumed,), sequence = own.load(own.dump([trajectory], 1))
+    kept, restored = (Slots(own.begin, own.config.estimator) for _ in range(2))
+    kept.put(trajectory)
+    sequence = restored.load(kept.dump(1))
+    [resumed] = restored.of(0)
     advanced = [own.advance(t, theta, 0, sequence + 1, with_rp=False) for t in (trajectory, resumed)]
     (one, after), (other, after_resumed) = advanced
     np.testing.assert_array_equal(one.es, other.es)

@@ -13,7 +13,7 @@ from common.config import EstimatorConfig, TaskConfig
 from common.configfile import from_dict
 from common.errors import UserError
 from common.optimizer import make_family
-from common.task import TaskFamily, above_bound
+from common.task import TaskFamily, above_bound, open_task
 from workers.evaluation.evaluator import Evaluator
 from workers.evaluation.jobs import UnrollJob, encode
 from workers.normalizer import Normalizer
@@ -44,6 +44,7 @@ def unrolled(normalizer, name="quadratic", outer=HIGH, theta=THETA):
     return made.losses_and_grad(jnp.asarray(theta), inner, state, 7)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", ["quadratic", "mlp"])
 @pytest.mark.parametrize("outer", [OuterLoss("train", 0, 1e6), OuterLoss("valid", 2, 1e6)])
 def test_normalizer_divides_losses_and_gradient_only(name, outer):
@@ -54,6 +55,7 @@ def test_normalizer_divides_losses_and_gradient_only(name, outer):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), state.w, same.w)
 
 
+@pytest.mark.heavy
 def test_clamp_applies_to_the_normalized_loss():
     raw = unrolled("none", theta=GROWING)[0]
     scale = float(raw[3])
@@ -79,7 +81,7 @@ def test_classes_normalizer_is_the_loss_of_a_guess():
 
 def test_classes_normalizer_without_classes_is_rejected():
     with pytest.raises(UserError, match=r"is for classifiers, and task\.family = .quadratic."):
-        problem("classes")
+        open_task(dataclasses.replace(tasks.config(), task=normalized("classes")))
 
 
 @pytest.mark.parametrize("loss", [0.0, np.inf, np.nan])
@@ -95,6 +97,7 @@ def test_normalizer_of_zero_or_less_is_rejected(value):
         TaskConfig(normalizer=value)
 
 
+@pytest.mark.heavy
 def test_sample_of_a_normalized_family_has_normalized_losses():
     advances = []
     for normalizer in ("none", 2.0):
@@ -110,6 +113,7 @@ def test_sample_of_a_normalized_family_has_normalized_losses():
     np.testing.assert_allclose(divided.pair.rp, plain.pair.rp / 2, rtol=1e-4)
 
 
+@pytest.mark.heavy
 def test_evaluation_reports_losses_that_are_not_normalized():
     def curves(normalizer):
         tree = {

@@ -15,7 +15,8 @@ ES = moments.of(np.array([[0.0] * SIZE, [2.0] * SIZE]))  # per-pair variance 2
 def observed(batches, state=None):
     state = state or rp_skipping.start(SIZE)
     for rows in batches:
-        state = rp_skipping.observe(state, moments.of(np.asarray(rows, float).reshape(-1, SIZE)), ES, FLOOR)
+        rp = moments.of(np.asarray(rows, float).reshape(-1, SIZE))
+        state = rp_skipping.observe(state, {"": rp}, ES, FLOOR)
     return state
 
 
@@ -98,10 +99,10 @@ def test_past_variance_excludes_the_batch_itself():
 
 def test_observe_without_probes_or_es_learns_nothing():
     state = observed(wild(2))
-    unseen = rp_skipping.observe(state, moments.empty(SIZE), ES, FLOOR)
+    unseen = rp_skipping.observe(state, {"": moments.empty(SIZE)}, ES, FLOOR)
     np.testing.assert_array_equal(rp_skipping.past_variance(unseen), rp_skipping.past_variance(state))
     one = moments.of(np.ones((1, SIZE)))
-    assert rp_skipping.observe(state, one, one, FLOOR).recent == state.recent
+    assert rp_skipping.observe(state, {"": one}, one, FLOOR).recent == state.recent
 
 
 def test_is_sparse_sees_samples_without_rp():

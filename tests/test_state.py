@@ -131,7 +131,7 @@ def test_record_restores_the_past_of_a_persistent_merge():
     restored, _ = from_record(stored, initial(settings, THETA, made))
     after = [step(s, [drawn(90)], rule, made) for s in (state, restored)]
     assert after[0].theta.tobytes() == after[1].theta.tobytes()
-    assert restored.past[0].newer.count == state.past[0].newer.count > 0
+    assert restored.past[0].newer[""].count == state.past[0].newer[""].count > 0
 
 
 @pytest.mark.parametrize("rate", [1.0, 0.25])
@@ -148,7 +148,7 @@ def test_record_restores_the_state_bit_for_bit(rate):
     if rate < 1:
         assert restored.skipping.recent == state.skipping.recent
         for name in ("older", "newer"):
-            one, other = getattr(restored.skipping, name), getattr(state.skipping, name)
+            one, other = getattr(restored.skipping, name)[""], getattr(state.skipping, name)[""]
             assert one.count == other.count and one.m2.tobytes() == other.m2.tobytes()
 
 

@@ -15,7 +15,10 @@ NUMBERS = {  # what the callers give; a worker's number is a checksum
     streams.IMAGES: [(s, c, k) for s in range(6) for c in range(3) for k in range(3)],
     **{
         stream: [(s, w, i, n) for s in range(3) for w in (10**9, 10**9 + 1) for i in range(3) for n in range(1, 4)]
-        for stream in (streams.PROBLEMS, streams.TRUNCATIONS, streams.STAGGER, streams.PROBES, streams.HORIZONS)
+        for stream in (
+            *(streams.PROBLEMS, streams.TRUNCATIONS, streams.STAGGER),
+            *(streams.PROBES, streams.HORIZONS, streams.FAMILIES),
+        )
     },
     streams.TEXT_SPLIT: [(s,) for s in range(6)],
     streams.EVALUATION_TASK: [(t, k) for t in range(6) for k in range(2)],

@@ -125,5 +125,5 @@ def test_engine_keeps_traces_where_it_is_asked_to(tmp_path, monkeypatch):
     monkeypatch.setenv("OUTERTRAIN_CACHE", str(tmp_path))
     for asked in (False, True):
         engine = make_engine(tasks.config("quadratic", "mlp"), keep_traces=asked)
-        engine.unroll.start.eval_shape(tasks.problem("quadratic"), jax.random.key(0))
+        engine.unrolls[0].start.eval_shape(tasks.problem("quadratic"), jax.random.key(0))
         assert (tmp_path / "traces").exists() == asked

@@ -21,6 +21,7 @@ THETA = np.array([0.05, 0.5], np.float32)
 class Estimates(NamedTuple):
     rp: Moments
     es: Moments
+    family: str = ""
 
 
 def units(problems=BATCH, truncations=5, older=0.0):

@@ -84,7 +84,7 @@ def test_sample_holds_statistics_of_one_pair_per_trajectory():
     worker, learner = worker_and_script(run)
     for _ in range(5):
         worker.step()
-    draw = Sampler(run, worker.sampler.task, worker.sampler.unroll, "w0", 2)
+    draw = Sampler(run, worker.samplers[0].task, worker.samplers[0].unroll, "w0", 2)
     trajectories = [draw.begin(index, 1) for index in range(3)]
     for n, sample in enumerate(learner.samples):
         theta = np.asarray(THETA + np.float32(sample.version / 100))
@@ -217,16 +217,16 @@ def test_initial_theta_depends_on_the_seed_only():
 def test_negative_loss_is_rejected_with_the_reason():
     """The bounds on es and the early stop of an evaluation assume losses of at least 0."""
     worker, _ = worker_and_script()
-    loss = worker.sampler.task.loss
-    task = worker.sampler.task._replace(loss=lambda w, batch: loss(w, batch) - 100.0)
-    worker.sampler = Sampler(worker.config, task, rebuilt(task, worker), "w0", len(THETA))
+    loss = worker.samplers[0].task.loss
+    task = worker.samplers[0].task._replace(loss=lambda w, batch: loss(w, batch) - 100.0)
+    worker.samplers[0] = Sampler(worker.config, task, rebuilt(task, worker), "w0", len(THETA))
     with pytest.raises(UserError, match="loss is negative"):
         worker.step()
         worker.step()
 
 
 def rebuilt(task, worker):
-    unroll = worker.sampler.unroll
+    unroll = worker.samplers[0].unroll
     return type(unroll)(task, make_family(worker.config.optimizer), unroll.outer_loss, unroll.segment)
 
 

@@ -51,7 +51,7 @@ def test_program_compiles_everything_once_before_a_sample(use: str, used: list[i
     learner = Learner()
     program = TrainingProgram(replace(CONFIG, estimator=EstimatorConfig(use=use)), "w0", learner)
     learner.digest = program._worker.digest
-    unroll = program._worker.sampler.unroll
+    unroll = program._worker.samplers[0].unroll
     functions = (unroll.start, unroll._forward, unroll._on_tape, unroll._reverse)
     compiled = [f._cache_size() for f in functions]
     assert compiled[0] >= 1 and compiled[1:] == used and learner.calls == 0

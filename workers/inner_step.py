@@ -28,6 +28,7 @@ class Problem(NamedTuple):
     data: Any  # one task, as `TaskFamily.sample` returns it
     key: jax.Array  # random key of all its batches
     scale: jax.Array | None = None  # [] what its outer losses are divided by; None: nothing
+    length: jax.Array | None = None  # [] int32, its steps, for optimizers that see progress
 
 
 class InnerState(NamedTuple):
@@ -71,7 +72,11 @@ class InnerStep(NamedTuple):
         _, gradient = self.gradient(problem, w, first, model)
         theta = jnp.zeros(self.family.size, jnp.float32)  # an optimizer's initial state does not depend on theta
         after = self.next_model(problem, w, first, model)
-        return InnerState(w, self.family.transform(theta).init(w), gradient, first, after)
+        optimizer = self.family.transform(theta).init(w)
+        if self.family.horizon is not None:
+            assert problem.length is not None
+            optimizer = self.family.horizon(optimizer, problem.length)
+        return InnerState(w, optimizer, gradient, first, after)
 
     def __call__(self, theta: jax.Array, problem: Problem, state: InnerState) -> tuple[InnerState, jax.Array]:
         """The next state, and the outer loss [] there."""

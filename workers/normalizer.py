@@ -17,20 +17,11 @@ from workers.inner_step import Problem, inner_batch
 
 
 class Normalizer:
-    """Makes the inner problems of a family, each with its scale.
-
-    Raises:
-      UserError: "classes" for a family that has none.
-    """
+    """Makes the inner problems of a family, each with its scale."""
 
     def __init__(self, config: TaskConfig, task: TaskFamily):
         self._config, self._fixed = config, None
         if config.normalizer == "classes":
-            if task.classes < 2:
-                raise UserError(
-                    f"task.normalizer = 'classes' is for classifiers, and task.family = {config.family!r} tells no classes "
-                    "apart: use 'initial' or a number"
-                )
             self._fixed = math.log(task.classes)
         elif not isinstance(config.normalizer, str):
             self._fixed = config.normalizer

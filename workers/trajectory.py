@@ -1,7 +1,6 @@
 """Trajectories: inner problems advanced truncation by truncation, with the state that each es estimator carries along."""
 
-import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -30,7 +29,7 @@ from workers.unroll import InnerState, Problem, Unroll
 class Trajectory(NamedTuple):
     """One inner problem in progress."""
 
-    slot: int  # of its worker, 0 .. S - 1
+    slot: int  # of its worker: 0 .. S - 1 for its first family of tasks, the next S for the second
     number: int  # inner problems that this trajectory has begun, this one included
     problem: Problem
     plus: InnerState  # initial state of the + branch's next truncation
@@ -89,7 +88,10 @@ class Sampler:
         random = self.random(slot, number, streams.PROBLEMS)
         data = jax.device_put(self.task.sample(random, "outer_train"))
         batches, w = (jax.random.key(int(seed)) for seed in random.integers(2**32, size=2))
-        return self._normalizer.problem(data, batches, w), w
+        problem = self._normalizer.problem(data, batches, w)
+        if self.config.optimizer.progress:
+            problem = problem._replace(length=jax.numpy.int32(self._length(slot, number)))
+        return problem, w
 
     def advance(
         self, trajectory: Trajectory, theta: np.ndarray, version: int, sequence: int, *, with_rp: bool
@@ -133,7 +135,8 @@ class Sampler:
         if trajectory.number > 1 or not self.config.curriculum.stagger:
             return length
         uniform = self.random(trajectory.slot, 0, streams.STAGGER).uniform()
-        return max(1, round(length * ((trajectory.slot + uniform) / self.config.estimator.pairs)))
+        pairs = self.config.estimator.pairs
+        return max(1, round(length * ((trajectory.slot % pairs + uniform) / pairs)))
 
     def _diverged(self, pair: Pair, *, both: bool) -> bool:
         """Whether the last loss is at the clamp: of + for the truncated estimators, otherwise of both branches.
@@ -147,49 +150,3 @@ class Sampler:
 
     def random(self, slot: int, number: int, stream: streams.Stream) -> np.random.Generator:
         return streams.generator(stream, self.config.seed, self._worker, slot, number)
-
-    def dump(self, trajectories: list[Trajectory], sequence: int) -> bytes:
-        """The state from which `load` resumes bit for bit; tasks are not part of it, their numbers reproduce them."""
-        arrays: dict[str, Any] = {"sequence": np.int64(sequence)}
-        for trajectory in trajectories:
-            slot = trajectory.slot
-            arrays[f"{slot}.number"] = np.int64(trajectory.number)
-            arrays[f"{slot}.noise"] = trajectory.noise
-            _put(arrays, f"{slot}", trajectory.plus, trajectory.minus)
-            for k, ((theta, noise, _), before) in enumerate(trajectory.past):
-                arrays.update({f"{slot}.past.{k}.theta": theta, f"{slot}.past.{k}.noise": noise})
-                arrays[f"{slot}.past.{k}.steps"] = np.int64(before.steps)
-                _put(arrays, f"{slot}.past.{k}", before.plus, before.minus)
-        file = io.BytesIO()
-        np.savez(file, **arrays)
-        return file.getvalue()
-
-    def load(self, data: bytes) -> tuple[list[Trajectory], int]:
-        """The trajectories and the sequence number that `dump` was given."""
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            trajectories = []
-            for slot in range(sum(name.endswith(".number") for name in arrays)):  # none before the first sample
-                fresh = self.begin(slot, int(arrays[f"{slot}.number"]))
-                plus, minus = _taken(arrays, f"{slot}", fresh)
-                past: list[PastWindow] = []
-                while f"{slot}.past.{len(past)}.steps" in arrays:
-                    name = f"{slot}.past.{len(past)}"
-                    draw = Perturbation(arrays[f"{name}.theta"], arrays[f"{name}.noise"], self.config.estimator.sigma)
-                    states = _taken(arrays, name, fresh)
-                    past.append(PastWindow(draw, Truncation(fresh.problem, *states, int(arrays[f"{name}.steps"]))))
-                noise = arrays[f"{slot}.noise"]
-                trajectories.append(fresh._replace(plus=plus, minus=minus, noise=noise, past=tuple(past)))
-            return trajectories, int(arrays["sequence"])
-
-
-def _put(arrays: dict[str, Any], name: str, plus: InnerState, minus: InnerState) -> None:
-    for k, leaf in enumerate(jax.tree.leaves((plus, minus))):
-        arrays[f"{name}.{k}"] = np.asarray(leaf)
-
-
-def _taken(arrays: Mapping[str, Any], name: str, like: Trajectory) -> tuple[InnerState, InnerState]:
-    """The states that `_put` was given; `like` has states of the same structure."""
-    leaves, tree = jax.tree.flatten((like.plus, like.minus))
-    saved = [jax.numpy.asarray(arrays[f"{name}.{k}"].view(x.dtype)) for k, x in enumerate(leaves)]
-    plus, minus = jax.tree.unflatten(tree, saved)
-    return plus, minus

@@ -6,7 +6,8 @@ until the reply says stop
 """
 
 import time
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,19 +19,20 @@ from common.exchange import Exchange
 from common.facts import Facts
 from common.messages import GradientSample, Reply, decode_theta, encode_theta, pack_reply, pack_sample, unpack_reply
 from common.optimizer import make_family
-from common.streams import PROBES
-from common.task import OpenedTask, open_task
+from common.streams import FAMILIES, PROBES, Stream
+from common.task import OpenedTasks, open_tasks
 from workers import trace_cache
 from workers.estimators import clipped_pairs, usable_rp
+from workers.slots import Slots
 from workers.trajectory import Advance, Sampler, Trajectory
 from workers.unroll import Compiler, OuterLoss, Unroll, jitted
 
 
 class Engine(NamedTuple):
-    """What the workers of a process share: the task, and its unroll, whose tapes take up to 192 MB."""
+    """What the workers of a process share: the tasks, and their unrolls, whose tapes take up to 192 MB each."""
 
-    task: OpenedTask
-    unroll: Unroll
+    tasks: OpenedTasks
+    unrolls: tuple[Unroll, ...]  # one for each family of tasks
 
 
 def make_engine(config: Config, *, keep_traces: bool = False) -> Engine:
@@ -42,15 +44,18 @@ def make_engine(config: Config, *, keep_traces: bool = False) -> Engine:
     Raises:
       UserError: the task or its data cannot be used.
     """
-    task, family = open_task(config), make_family(config.optimizer)
-    task = task._replace(family=augmented(task.family, config.task))
-    compiled: Compiler | None = trace_cache.of_run(config, task.fingerprint) if keep_traces else None
+    opened, family, unrolls = open_tasks(config), make_family(config.optimizer), []
+    pairs = list(zip(config.members, opened.members))
+    tasks = [task._replace(family=augmented(task.family, member.config.task)) for member, task in pairs]
     loss, segment = OuterLoss.of(config.estimator), config.workers.segment
-    return Engine(task, Unroll(task.family, family, loss, segment, compiled or jitted))
+    for member, task in zip(config.members, tasks):
+        compiled: Compiler | None = trace_cache.of_run(member.config, task.fingerprint) if keep_traces else None
+        unrolls.append(Unroll(task.family, family, loss, segment, compiled or jitted))
+    return Engine(opened._replace(members=tuple(tasks)), tuple(unrolls))
 
 
 class Worker:
-    """One worker: S trajectories, the newest parameters it has received, and the number of its samples so far.
+    """One worker: S trajectories of each family of tasks, the newest parameters it has received, and its samples so far.
 
     Args:
       uid: name of the worker; with `config.seed` it determines all its random numbers.
@@ -62,11 +67,15 @@ class Worker:
     """
 
     def __init__(self, config: Config, uid: str, exchange: Exchange, engine: Engine | None = None):
-        task, unroll = engine or make_engine(config)
+        tasks, unrolls = engine or make_engine(config)
         self.config, self.uid, self.exchange = config, uid, exchange
-        self.digest = digest(config, task.fingerprint)
-        self.sampler = Sampler(config, task.family, unroll, uid, make_family(config.optimizer).size)
-        self.trajectories: list[Trajectory] = []
+        self.digest = digest(config, tasks.fingerprint)
+        size = make_family(config.optimizer).size
+        self.samplers = [
+            Sampler(member.config, task.family, unroll, uid, size)
+            for member, task, unroll in zip(config.members, tasks.members, unrolls)
+        ]
+        self.trajectories = Slots(self._begin, config.estimator)
         self.sequence = 0
         self.theta: np.ndarray | None = None
         self.epoch = self.version = -1
@@ -115,14 +124,16 @@ class Worker:
         """One truncation of every trajectory at the newest parameters."""
         assert self.theta is not None
         began = time.perf_counter()
-        self._begin()
+        family = self._family()
+        trajectories = self.trajectories.of(family)
         after_tasks = time.perf_counter()
         with_rp = self._computes_rp()
         advances = []
-        for index, trajectory in enumerate(self.trajectories):
-            advance, self.trajectories[index] = self.sampler.advance(
+        for trajectory in trajectories:
+            advance, after = self.samplers[family].advance(
                 trajectory, self.theta, self.version, self.sequence, with_rp=with_rp
             )
+            self.trajectories.put(after)
             advances.append(advance)
         self.sequence += 1
         if min(min(a.pair.plus.loss, a.pair.minus.loss) for a in advances) < 0:
@@ -131,17 +142,27 @@ class Worker:
                 "estimator.clamp: declare its lower_bound"
             )
         facts = facts_of(advances)._replace(task_seconds=after_tasks - began, exchange_seconds=self._exchange_seconds)
-        return self._pack(advances, time.perf_counter() - after_tasks, facts)
+        made = self._pack(advances, time.perf_counter() - after_tasks, facts)
+        return made._replace(family=self.config.members[family].name)
 
-    def _begin(self) -> None:
-        for slot in range(len(self.trajectories), self.config.estimator.pairs):
-            self.trajectories.append(self.sampler.begin(slot, 1))
+    def _family(self) -> int:
+        """Which family of tasks the next sample is of; as `_computes_rp`, it depends on the sample's name only."""
+        weights = [member.weight for member in self.config.members]
+        if len(weights) == 1:
+            return 0
+        return int(self._random(FAMILIES).choice(len(weights), p=weights))
+
+    def _begin(self, slot: int, number: int) -> Trajectory:
+        return self.samplers[self.trajectories.family(slot)].begin(slot, number)
+
+    def _random(self, stream: Stream) -> np.random.Generator:
+        return self.samplers[0].random(0, self.sequence, stream)
 
     def _computes_rp(self) -> bool:
         """Whether the next sample computes rp; depends on (seed, uid, sequence) and the learner's past, never on its values."""
         if self.config.estimator.use == "es":
             return False
-        return self.sampler.random(0, self.sequence, PROBES).uniform() < self.probe_rate
+        return self._random(PROBES).uniform() < self.probe_rate
 
     def _pack(self, advances: list[Advance], seconds: float, facts: Facts) -> GradientSample:
         size = len(self.theta) if self.theta is not None else 0
@@ -168,10 +189,18 @@ class Worker:
 
     def snapshot(self) -> bytes:
         """The trajectories and the sequence number; with these and the parameters a worker resumes bit for bit."""
-        return self.sampler.dump(self.trajectories, self.sequence)
+        return self.trajectories.dump(self.sequence)
 
     def restore(self, data: bytes) -> None:
-        self.trajectories, self.sequence = self.sampler.load(data)
+        self.sequence = self.trajectories.load(data)
+
+    def compilations(self) -> dict[str, Callable[[], Any]]:
+        """The compiled functions of the samples of all families by name, as calls without arguments."""
+        found: dict[str, Callable[[], Any]] = {}
+        for family, sampler in enumerate(self.samplers):
+            prefix = f"{family}-" if family else ""
+            found |= {prefix + name: call for name, call in sampler.compilations().items()}
+        return found
 
 
 def facts_of(advances: list[Advance]) -> Facts:

@@ -18,7 +18,7 @@ from cluster.tracking.tracker import Tracker
 from common.config import digest
 from common.errors import UserError
 from common.optimizer import make_family
-from common.task import open_task
+from common.task import open_tasks
 from common.update_record import UpdateRecord
 from learner import failpoints, lineage
 from learner.history import read_newest
@@ -57,7 +57,7 @@ class LearnerService:
         """
         self._run, self._config = run, run.config()
         config = self._config
-        task = open_task(config)  # an impossible one is rejected here, not by each worker
+        tasks = open_tasks(config)  # an impossible one is rejected here, not by each worker
         family = make_family(config.optimizer)
         self._metrics = RecentMetrics(read_newest(run.path, RECENT))
         self._endpoint = Endpoint(self._metrics.registry, config.metrics.address, config.metrics.port)
@@ -68,7 +68,7 @@ class LearnerService:
             # Before opening the run, which takes an epoch.
             targets.write_targets(run, targets.LEARNER, self._endpoint.address, self._endpoint.port)
             hooks = Hooks(self._metrics, auxiliary=auxiliary, failpoint=failpoints.from_environment())
-            identity = digest(config, task.fingerprint)
+            identity = digest(config, tasks.fingerprint)
             self.learner, self.auxiliary = open_learner(
                 run.path, config, identity, first_theta(run, config), family.segments, hooks
             )

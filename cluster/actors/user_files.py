@@ -49,7 +49,8 @@ def stage(config: Config, scratch: Path, *, here_only: bool = False) -> Path:
 
 def modules_of(config: Config) -> list[str]:
     """The top-level modules of the user's task family and optimizers."""
-    named = (name for name in (config.task.family, *config.evaluation.optimizers) if ":" in name)
+    families = (task.family for task in config.tasks)
+    named = (name for name in (*families, *config.evaluation.optimizers) if ":" in name)
     return list(dict.fromkeys(name.partition(":")[0].split(".")[0] for name in named))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from cluster.jobs.job import Json
+from cluster.jobs.job import MEMBER, Json
 from common import configfile, runtime
 from common.config import Config
 from common.exchange import Exchange
@@ -31,11 +31,11 @@ ProgramFactory = Callable[[Config, str, Exchange], WorkerProgram]  # (configurat
 
 
 class JobProgram:
-    """Computes jobs only. The evaluator is created for the first one."""
+    """Computes jobs only. The evaluator of a family of tasks is created for its first job."""
 
     def __init__(self, config: Config, uid: str = "", exchange: Exchange | None = None):
         self._config = config
-        self._evaluator: Any = None
+        self._evaluators: dict[str, Any] = {}  # by family of the mixture
 
     def step(self) -> bool:
         return False
@@ -44,9 +44,11 @@ class JobProgram:
         from workers.evaluation.evaluator import Evaluator
         from workers.evaluation.perform import perform
 
-        if self._evaluator is None:
-            self._evaluator = Evaluator(self._config)
-        return perform(self._evaluator, job)
+        name = job.get(MEMBER, "")
+        if name not in self._evaluators:
+            configs = {member.name: member.config for member in self._config.members}
+            self._evaluators[name] = Evaluator(configs[name])
+        return perform(self._evaluators[name], job)
 
 
 class TrainingProgram(JobProgram):
@@ -57,7 +59,7 @@ class TrainingProgram(JobProgram):
 
         super().__init__(config)
         self._worker = Worker(config, uid, exchange, make_engine(config, keep_traces=True))
-        runtime.compile_in_turn(self._worker.sampler.compilations())
+        runtime.compile_in_turn(self._worker.compilations())
 
     def step(self) -> bool:
         return not self._worker.step().stop

@@ -10,19 +10,22 @@ from common.optimizer import usable
 from common.pretrained import Pretrained
 
 
-def load(source: str | Path, version: int | str | None = None) -> optax.GradientTransformationExtraArgs:
+def load(
+    source: str | Path, version: int | str | None = None, total_steps: int | None = None
+) -> optax.GradientTransformationExtraArgs:
     """A learned optimizer. `update` needs `params`.
 
     Args:
       source: the name of an included optimizer ("small-conv-train"), a theta file, or a run.
       version: outer update of a run (default: the newest); "best": the best of those evaluated.
+      total_steps: of the training, for an optimizer that sees how much of it is done (`optimizer.progress`).
 
     Raises:
-      UserError: `source` is none of these.
+      UserError: `source` is none of these, or `total_steps` is missing.
     """
-    return transformation(find(str(source), version))
+    return transformation(find(str(source), version), total_steps)
 
 
-def transformation(learned: Pretrained) -> optax.GradientTransformationExtraArgs:
+def transformation(learned: Pretrained, total_steps: int | None = None) -> optax.GradientTransformationExtraArgs:
     """The optimizer that `outertrain export` writes as a module."""
-    return usable(learned.optimizer, jnp.asarray(learned.theta))
+    return usable(learned.optimizer, jnp.asarray(learned.theta), total_steps)

@@ -5,7 +5,7 @@ import json
 import click
 
 from cluster.cli import options
-from cluster.cli.evaluate import assess
+from cluster.cli.evaluate import Manner, assess
 from cluster.cli.options import Place
 from cluster.cli.subject import Request, Subject, find_tasks
 from cluster.jobs.evaluation import tune
@@ -26,7 +26,7 @@ def command(target: str, overrides: tuple[str, ...], place: Place, as_json: bool
     def compute(subject: Subject, pool: Pool, progress: Progress) -> None:
         tune(subject.run, subject.config, pool, progress)
 
-    facts = assess(find_tasks(Request(target, overrides, place)), place, compute, "tuning")
+    facts = assess(find_tasks(Request(target, overrides, place)), place, compute, Manner("tuning"))
     if as_json:
         print(json.dumps(facts), flush=True)
     return 0

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import click
 
 from cluster.cli import options
-from common.config import Config
-from common.config.key import Section, entries
+from common.config import Config, MixtureConfig
+from common.config.key import Section, entries, section_of
 from common.configfile import toml, type_name
 from common.errors import UserError
 
@@ -52,12 +52,13 @@ def command(section: str | None, as_json: bool) -> None:
 
 
 def choose(name: str | None) -> Sequence[Section]:
-    """The section of this name, or the whole configuration and all its sections."""
+    """The section of this name, or the whole configuration and all its sections but the mixture's."""
     config = Config()
     sections = [getattr(config, entry.field) for entry in entries(Config)]
     named = {section.NAME: section for section in sections if isinstance(section, Section)}
     if name is None:
         return [config, *named.values()]
+    named[MixtureConfig.NAME] = MixtureConfig()  # its defaults cannot be set where there is no mixture
     if name not in named:
         raise UserError(f"the configuration has no section {name!r}: choose from {', '.join(named)}")
     return [named[name]]
@@ -75,5 +76,5 @@ def describe(section: Section) -> list[Described]:
             cost=entry.key.cost,
         )
         for entry in entries(type(section))
-        if not isinstance(getattr(section, entry.field), Section)
+        if not isinstance(getattr(section, entry.field), Section) and section_of(entry.kind) is None
     ]

@@ -12,11 +12,15 @@ FOUND, ERROR = "found", "error"  # keys of what the process prints
 
 
 def check_task(config: Config) -> str:
-    """Returns a sentence about the task of the user; "" for the families that are included.
+    """Returns sentences about the tasks of the user; "" for the families that are included.
 
     Raises:
-      UserError: outer-training cannot use the task.
+      UserError: outer-training cannot use a task.
     """
+    return "\n".join(filter(None, (_check(member.config) for member in config.members)))
+
+
+def _check(config: Config) -> str:
     if ":" not in config.task.family:
         return ""
     command = [sys.executable, "-P", "-m", __name__]  # -P: no module of the current folder replaces ours

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -15,6 +15,7 @@ from cluster.cli.interrupt import Interrupt
 from cluster.cli.options import Place
 from cluster.cli.subject import Request, Subject, find_all, make_pool
 from cluster.jobs.evaluation import evaluate, numbers_of, summary_of
+from cluster.jobs.families import parts
 from cluster.jobs.job import Pool, Progress
 from cluster.report.page import write_report
 from cluster.report.table import final_table, several_table
@@ -28,11 +29,20 @@ from workers.evaluation.jobs import Learned, digest_of
 Compute = Callable[[Subject, Pool, Progress], None]
 
 
+class Manner(NamedTuple):
+    """How `assess` evaluates."""
+
+    activity: str  # that is shown
+    pool: bool = False  # several learned optimizers are scored as a single one as well
+    family: str | None = None  # of a mixture: the only one that is evaluated
+
+
 @click.command(cls=options.ListCommand)
 @click.argument("targets", metavar="RUN|THETA|NAME...", nargs=-1, required=True)
 @click.option("--config", metavar="CONFIG", help="The tasks for a theta file: a TOML file or a preset.")
 @options.overrides("tasks", "baselines", "workers")
 @options.place
+@click.option("--family", metavar="FAMILY", help="Of a mixture: only the tasks of this family (default: each in turn).")
 @click.option("--pool", is_flag=True, help="Also score the learned optimizers as one, trained with several seeds.")
 @options.as_json
 def command(
@@ -41,13 +51,14 @@ def command(
     config: str | None,
     overrides: tuple[str, ...],
     place: Place,
-    pool: bool,
     as_json: bool,
+    **how: Any,
 ) -> int:
     """Compare learned optimizers with tuned baselines on unseen tasks.
 
     RUN|THETA|NAME is a run, a theta file, the name of an included optimizer, or a hand-made one: a baseline, or a
-    module:function of your own. Several learned ones are compared on the same tasks.
+    module:function of your own. Several learned ones are compared on the same tasks. A mixture is evaluated family by
+    family, each in a folder of its own.
     """
     request = Request(targets[0], overrides, place, config)
 
@@ -55,9 +66,10 @@ def command(
         evaluate(subject.run, subject.config, learned_of(subject), pool, progress)
 
     subject = find_all(targets, request)
-    if pool and not subject.contenders:
+    manner = Manner("evaluating", **how)
+    if manner.pool and not subject.contenders:
         raise UserError("--pool averages over several learned optimizers: name the runs of two seeds or more")
-    facts = assess(subject, place, compute, "evaluating", pool=pool)
+    facts = assess(subject, place, compute, manner)
     if as_json:
         print(json.dumps(facts), flush=True)
     return 0
@@ -85,11 +97,8 @@ def check_own(config: Config) -> None:
             family(name)
 
 
-def assess(subject: Subject, place: Place, compute: Compute, activity: str, *, pool: bool = False) -> dict[str, Any]:
+def assess(subject: Subject, place: Place, compute: Compute, manner: Manner) -> dict[str, Any]:
     """Computes what is missing of an evaluation, writes the report, prints the table and returns what --json prints.
-
-    Args:
-      pool: several learned optimizers are scored as a single one as well.
 
     Raises Interrupted when the user stops it.
     """
@@ -97,31 +106,57 @@ def assess(subject: Subject, place: Place, compute: Compute, activity: str, *, p
     if config.evaluation.tasks < 1:
         raise UserError("evaluation.tasks = 0 leaves nothing to do: give --tasks of at least 1")
     with exclusive(run, EVALUATION), Interrupt() as interrupt, console.make() as show:
-        show.say(f"results in {run.evaluation}")
+        listed = parts(run, config, manner.family)
+        own = [subject._replace(run=part.run, config=part.config) for part in listed]
+        show.say(f"results in {run.path / 'families' if config.mixture else run.evaluation}")
         if not place.cluster:
             check_task(config)
         with make_pool(subject, place) as host:
             if not place.cluster:
                 check_own(config)
-            compute(subject, host.pool(), counter(activity, interrupt, show))
-        digest = None if subject.theta is None else digest_of(subject.theta)
-        names = {one.name: digest_of(one.theta) for one in subject.contenders}
-        evaluation = read_evaluation(run.evaluation, config, digest, names, pool=pool)
-        each = {name: numbers_of(comparison, config) for name, comparison in evaluation.others}
-        facts = {
+            for part, one in zip(listed, own):
+                told = counter(f"{manner.activity}{part.title}", interrupt, show)
+                compute(one, part.pool(host.pool()), told)
+        cost = outer_training_cost(run.path, run.config())  # not with the --workers of this command
+        facts = [_concluded(one, manner, cost, show) for one in own]
+        if not config.mixture:
+            return facts[0]
+        page = write_report(run.path)
+        show.say(f"report: {page}")
+        return {
             "run": run.name,
             "version": subject.version,
-            "seconds_to_first_update": None,
             "seconds_total": time.time() - STARTED,
-            **summary_of(evaluation.comparison, config, subject.theta),
-            **({"optimizers": each} if each else {}),
-            **({"pooled": None if evaluation.pooled is None else evaluation.pooled.to_json()} if pool else {}),
-            "report": str(run.page),
+            "families": {part.name: found for part, found in zip(listed, facts)},
+            "report": str(page),
         }
-        if subject.theta is not None and (subject.version is None or subject.contenders):
-            run.write_summary(facts)  # of all theta files evaluated in this directory, `report` shows these
-        page = write_report(run.path, evaluation)
-        cost = outer_training_cost(run.path, run.config())  # not with the --workers of this command
-        show.say(several_table(evaluation) if evaluation.others else final_table(evaluation.comparison, run.name, cost))
-        show.say(f"report: {page}")
+
+
+def _concluded(subject: Subject, manner: Manner, cost: float | None, show: console.Display) -> dict[str, Any]:
+    """Writes the report of one family of tasks, prints its table, and returns what --json prints.
+
+    Args:
+      cost: of outer-training, core seconds.
+    """
+    run, config = subject.run, subject.config
+    digest = None if subject.theta is None else digest_of(subject.theta)
+    names = {one.name: digest_of(one.theta) for one in subject.contenders}
+    evaluation = read_evaluation(run.evaluation, config, digest, names, pool=manner.pool)
+    each = {name: numbers_of(comparison, config) for name, comparison in evaluation.others}
+    pooled = None if evaluation.pooled is None else evaluation.pooled.to_json()
+    facts = {
+        "run": run.name,
+        "version": subject.version,
+        "seconds_to_first_update": None,
+        "seconds_total": time.time() - STARTED,
+        **summary_of(evaluation.comparison, config, subject.theta),
+        **({"optimizers": each} if each else {}),
+        **({"pooled": pooled} if manner.pool else {}),
+        "report": str(run.page),
+    }
+    if subject.theta is not None and (subject.version is None or subject.contenders):
+        run.write_summary(facts)  # of all theta files evaluated in this directory, `report` shows these
+    page = write_report(run.path, evaluation)
+    show.say(several_table(evaluation) if evaluation.others else final_table(evaluation.comparison, run.name, cost))
+    show.say(f"report: {page}")
     return facts

@@ -11,6 +11,7 @@ from cluster.runs import directory
 from cluster.runs.best import BEST
 from cluster.runs.cost import outer_training_cost
 from cluster.runs.learned import find
+from common.config import Config
 from common.config.inner import sizes
 from common.errors import UserError, printable
 from common.pretrained import Pretrained
@@ -77,11 +78,16 @@ def facts_of(target: str) -> dict[str, str]:
     config = run.config()
     seconds = outer_training_cost(run.path, config)
     return {
-        "tasks": f"{sizes(config.task)}, {config.task.steps_text} steps, batches of "
-        f"{config.task.batch_size}, dataset {config.dataset.source}",
+        "tasks": "; ".join(tasks_text(member.config) for member in config.members),
         "estimator": f"{config.estimator.use}, objective {config.estimator.objective}, seed {config.seed}",
         **({} if seconds is None else {"cost": f"{seconds:.0f} core seconds of outer-training"}),
     }
+
+
+def tasks_text(config: Config) -> str:
+    """The inner problems of a family in words."""
+    task = config.task
+    return f"{sizes(task)}, {task.steps_text} steps, batches of {task.batch_size}, dataset {config.dataset.source}"
 
 
 def version_in(text: str | None) -> int | str | None:

@@ -79,13 +79,16 @@ def measure(config: Config, step_seconds: float | None, assumed: Assumed) -> Bas
         raise UserError(f"--step-seconds {step_seconds:g} is no duration: give seconds, more than 0")
     runtime.prepare(pin=False)
     with console.make() as show:
+        each: tuple[float, ...] = ()
         if step_seconds is None:
             show.say("measuring the inner step of this machine (--step-seconds skips this)")
-            step_seconds = measured_step(config)
+            each = tuple(measured_step(member.config) for member in config.members)
+            step_seconds = sum(member.weight * seconds for member, seconds in zip(config.members, each))
         from cluster.planning.costs import learner_costs
 
         clients = aggregators_of(config, assumed.cores_per_node) or config.workers.count
-        return Basis(step_seconds, learner_costs(config, clients), assumed.failures(), assumed.cores_per_node)
+        costs, failures = learner_costs(config, clients), assumed.failures()
+        return Basis(step_seconds, costs, failures, assumed.cores_per_node, each if config.mixture else ())
 
 
 def measured_step(config: Config) -> float:

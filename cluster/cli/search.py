@@ -42,6 +42,11 @@ def command(target: str, overrides: tuple[str, ...], place: Place, as_json: bool
 def search(subject: Subject, place: Place, size: Size) -> dict[str, Best]:
     """The best hyper-parameters by each loss. Raises Interrupted when the user stops it."""
     run, config = subject.run, subject.config
+    if config.mixture:
+        raise UserError(
+            "a search is on the tasks of one family, and this configuration has a mixture: name the configuration of a family, "
+            f"such as {run.of_family(config.members[0].name).config_file} after an evaluation"
+        )
     with exclusive(run, SEARCH), Interrupt() as interrupt, console.make() as show:
         show.say(f"search: at most {size.plan().inner_runs:,} inner runs of {config.task.longest:,} steps")
         with make_pool(subject, place) as pool:

@@ -11,9 +11,9 @@ from cluster.cli.options import Place
 from cluster.launchers.host import JobHost
 from cluster.runs import directory
 from cluster.runs.directory import RunDirectory, load_theta
-from cluster.runs.open import DEFAULT, absolute, stem, unmoved
+from cluster.runs.open import DEFAULT, absolute, stem
 from common import configfile, pretrained
-from common.config import Config, OptimizerConfig
+from common.config import Config, OptimizerConfig, deciding
 from common.config.inner import names_function
 from common.config.system import GROUPS, PAPER, STRONG
 from common.errors import UserError
@@ -185,19 +185,24 @@ def _evaluation_config(run: RunDirectory, request: Request) -> Config:
     """The configuration of a run with the overrides. Raises UserError where these change what its workers compute."""
     before = run.config()
     config = absolute(configfile.load(str(run.config_file), request.overrides))
-    compared = unmoved(config, before)
-    if config.dataset != compared.dataset and not request.place.in_process:
+    if _places(config) != _places(before) and not request.place.in_process:
         raise UserError(
             "the workers read the run's own dataset.path and dataset.text: change these with train or launch, --resume and "
             "--set, or evaluate with --in-process"
         )
-    for section in ("task", "dataset", "optimizer", "estimator"):
-        if getattr(compared, section) != getattr(before, section):
+    asked, trained = deciding(config), deciding(before)
+    for section in ("task", "dataset", "mixture", "optimizer", "estimator"):
+        if asked.get(section) != trained.get(section):
             raise UserError(
                 f"[{section}] of a run cannot change in its evaluation, its rows would not be comparable: "
                 "export theta, and evaluate the file with --config"
             )
     return config
+
+
+def _places(config: Config) -> list[tuple[str, str]]:
+    """Where the data are."""
+    return [(data.path, data.text) for data in (config.dataset, *(one.dataset for one in config.mixture))]
 
 
 def results_directory(name: str, config: Config) -> RunDirectory:
@@ -206,7 +211,7 @@ def results_directory(name: str, config: Config) -> RunDirectory:
         return directory.create(name, config)
     run = directory.find(name)
     before = run.config()
-    if (before.task, before.dataset, before.estimator) != (config.task, config.dataset, config.estimator):
+    if any(getattr(before, name) != getattr(config, name) for name in ("task", "dataset", "mixture", "estimator")):
         return directory.create(directory.free_name(name), config)
     run.write_config(config)
     return run

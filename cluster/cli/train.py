@@ -99,6 +99,7 @@ def work(run: RunDirectory, config: Config, mode: Mode, interrupt: Interrupt, sh
     try:
         with make_host(run, config, in_process=mode.in_process) as host:
             from cluster.jobs.evaluation import InterimEvaluation, evaluate
+            from cluster.jobs.families import parts
             from workers.evaluation.jobs import Learned
 
             interim = InterimEvaluation(run, config, host.pool())
@@ -109,7 +110,9 @@ def work(run: RunDirectory, config: Config, mode: Mode, interrupt: Interrupt, sh
                 raise
             judged = mode.evaluate and config.evaluation.tasks > 0
             if judged:
-                evaluate(run, config, [Learned(*load_theta(run))], host.pool(), counter("evaluating", interrupt, show))
+                for part in parts(run, config):
+                    told = counter(f"evaluating{part.title}", interrupt, show)
+                    evaluate(part.run, part.config, [Learned(*load_theta(run))], part.pool(host.pool()), told)
             interim.conclude(counter("choosing the best version", interrupt, show) if judged else None)
     except Interrupted:  # the host is closed: it has tried to write the newest version
         raise Interrupted(stopped(run, reached)) from None
@@ -164,6 +167,7 @@ def summarise(status: RunStatus, config: Config) -> progress.Progress:
 
 def conclude(run: RunDirectory, config: Config, show: console.Display) -> dict[str, Any]:
     """The report, the final table, and what --json prints."""
+    from cluster.cli.families import of_each, texts
     from cluster.jobs.evaluation import summary_of
     from cluster.report.page import write_report
     from cluster.report.table import final_table
@@ -173,6 +177,7 @@ def conclude(run: RunDirectory, config: Config, show: console.Display) -> dict[s
 
     theta, version = load_theta(run)
     evaluation = read_evaluation(run.evaluation, config, digest_of(theta))
+    families = of_each(run, config, theta)
     page, best = write_report(run.path, evaluation), read_best(run)
     facts = {
         "run": run.name,
@@ -180,11 +185,13 @@ def conclude(run: RunDirectory, config: Config, show: console.Display) -> dict[s
         "seconds_to_first_update": first_update(run, STARTED),
         "seconds_total": time.time() - STARTED,
         **summary_of(evaluation.comparison, config, theta),
+        **({"families": {name: one.facts for name, one in families.items()}} if families else {}),
         "best": None if best is None else best.to_json(),
         "report": str(page),
     }
     run.write_summary(facts)
-    show.say(final_table(evaluation.comparison, run.name, outer_training_cost(run.path, config)))
+    table = final_table(evaluation.comparison, run.name, outer_training_cost(run.path, config))
+    show.say(texts(families, run.name) if families else table)
     if best is not None:
         show.say(
             f"best: {best.sentence()}; `{shell_command('export', run.name, '--version', 'best')} -o FILE` takes it"

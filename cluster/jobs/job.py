@@ -16,6 +16,7 @@ Json = dict[str, Any]
 Progress = Callable[[int, int], None]  # (jobs done, jobs in all); an exception that it raises ends the command
 
 NAME = "item"  # the key of the name, in a specification and in a result
+MEMBER = "member"  # the key of a job that names its family of tasks, in a run with a mixture
 ATTEMPTS = 3  # workers that a job may cost before it is abandoned
 
 

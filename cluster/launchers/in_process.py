@@ -19,7 +19,7 @@ from cluster.monitoring.run_status import RunStatus
 from cluster.runs.directory import RunDirectory
 from common.config import Config, digest
 from common.optimizer import initial_theta, make_family
-from common.task import open_task
+from common.task import open_tasks
 from learner.history import read_history
 from learner.hooks import Hooks
 from learner.learner import Learner
@@ -187,7 +187,7 @@ def train_for_figure(
 
 def open_training(config: Config, folder: Path, *, stale: bool = False) -> RoundRobin:
     """The learner and the workers of the run in `folder`, at its newest checkpoint."""
-    identity, segments = digest(config, open_task(config).fingerprint), make_family(config.optimizer).segments
+    identity, segments = digest(config, open_tasks(config).fingerprint), make_family(config.optimizer).segments
     training = RoundRobin(config, stale=stale)
     hooks = Hooks(auxiliary=training.snapshot)
     training.start(*open_learner(folder, config, identity, initial_theta(config), segments, hooks))

@@ -15,6 +15,7 @@ from typing import Final
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, Summary
 
+from cluster.monitoring.family_metrics import FamilyMetrics
 from cluster.monitoring.fleet_status import FleetStatus
 from common.config import Config, OuterConfig
 from common.messages import GradientSample, Verdict
@@ -46,6 +47,7 @@ class LearnerMetrics:
         self._declare_updates()
         self._declare_estimators()
         self._declare_checkpoints()
+        self._families = FamilyMetrics(self.registry)
 
     def _declare_run(self) -> None:
         gauge = partial(Gauge, registry=self.registry)
@@ -152,7 +154,7 @@ class LearnerMetrics:
         estimator = config.estimator
         self._run.info(
             {
-                "task": config.task.family,
+                "task": ",".join(task.family for task in config.tasks),
                 "optimizer": config.optimizer.family,
                 "estimator": estimator.use,
                 **{key: getattr(estimator, key) for key in ("es", "objective", "merge")},
@@ -216,6 +218,7 @@ class LearnerMetrics:
         self._clipped.set(record.clipped)
         self._senders.set(record.workers_seen)
         self._observe_estimators(record)
+        self._families.observe(record.families)
 
     def _observe_estimators(self, record: UpdateRecord) -> None:
         weights = _known(record.weight_rp.quantiles)
@@ -261,12 +264,8 @@ class FleetMetrics:
     def observe_status(self, status: FleetStatus) -> None:
         """Publishes the fleet's status. The labels of the states are older than the names of the record's fields."""
         self._target.set(status.target)
-        for label, count in (
-            ("starting", status.starting),
-            ("running", status.running),
-            ("leaving", status.draining),
-            ("given_up", status.abandoned),
-        ):
+        counts = (status.starting, status.running, status.draining, status.abandoned)
+        for label, count in zip(("starting", "running", "leaving", "given_up"), counts):
             self._workers.labels(label).set(count)
         self._nodes.clear()
         self._pinned.clear()

@@ -68,4 +68,5 @@ def _sample(config: Config, size: int) -> GradientSample:
         es=moments.of(es),
         seconds=1.0,
         facts=Facts(inner_steps=2.0 * pairs),
+        family=config.members[0].name,
     )

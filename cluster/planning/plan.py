@@ -6,7 +6,7 @@ a steady state, and integrates the seconds per update over all updates.
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -26,10 +26,11 @@ HEAD_CORES = 1  # the learner, the fleet manager and Ray's head
 class Basis(NamedTuple):
     """What a plan rests on."""
 
-    step_seconds: float  # of one inner step of one antithetic pair
+    step_seconds: float  # of one inner step of one antithetic pair, mean over the samples of a mixture
     costs: Costs
     failures: Failures = Failures()
     cores_per_node: int = 32  # decides how many aggregators there are, if any
+    by_family: tuple[float, ...] = ()  # seconds of a step in each family of a mixture; empty: `step_seconds` in all
 
 
 class Moment(NamedTuple):
@@ -85,7 +86,7 @@ def _integral(points: list[tuple[int, float]], end: int) -> float:
 
 def _moment(config: Config, basis: Basis, version: int, seed: int) -> Moment:
     workers, batch = config.workers.count, config.outer.batch_samples
-    draw = durations(config, version, basis.step_seconds)
+    draw = durations(config, version, basis.by_family or basis.step_seconds)
     aggregators = aggregators_of(config, basis.cores_per_node)
     scenario = Scenario(
         workers,
@@ -105,7 +106,7 @@ def _moment(config: Config, basis: Basis, version: int, seed: int) -> Moment:
     lost = 0.0
     if basis.failures.learner_mtbf < math.inf:
         outcome, lost = with_learner_failures(scenario, outcome, seed)
-    nominal = window(config.curriculum, version, 0.5, config.task.longest)
+    nominal = window(config.curriculum, version, 0.5, max(task.longest for task in config.tasks))
     most = int(mean / (basis.costs.exchange + basis.costs.update / batch))
     return Moment(version, nominal, mean, outcome, most, lost)
 
@@ -124,20 +125,38 @@ def aggregators_of(config: Config, cores_per_node: int) -> int:
     return -(-config.workers.count // cores_per_node) if config.workers.aggregate else 0
 
 
-def durations(config: Config, version: int, step_seconds: float) -> Durations:
-    """Samples of trajectories in steady state: each in a phase of its own, the last truncation of a problem shorter."""
+def durations(config: Config, version: int, step_seconds: float | Sequence[float]) -> Durations:
+    """Samples of trajectories in steady state: each in a phase of its own, the last truncation of a problem shorter.
+
+    Args:
+      step_seconds: of an inner step of a pair; a sequence: in each family of a mixture.
+    """
+    members = config.members
+    seconds = [step_seconds] * len(members) if isinstance(step_seconds, float) else list(step_seconds)
+    weights = [member.weight for member in members]
 
     def draw(source: random.Random) -> Iterator[float]:
-        left = [source.randint(1, _length(config, source)) for _ in range(config.estimator.pairs)]
+        families = [_steps(member.config, version, source) for member in members]
+        for family in families:
+            next(family)  # the phases of its trajectories
         while True:
-            steps = 0
-            for slot, remaining in enumerate(left):
-                taken = window(config.curriculum, version, source.random(), remaining)
-                left[slot] = remaining - taken or _length(config, source)
-                steps += taken
-            yield steps * step_seconds
+            chosen = source.choices(range(len(members)), weights)[0] if len(members) > 1 else 0
+            yield next(families[chosen]) * seconds[chosen]
 
     return draw
+
+
+def _steps(config: Config, version: int, source: random.Random) -> Iterator[int]:
+    """Inner steps of the samples of one family, after a zero."""
+    left = [source.randint(1, _length(config, source)) for _ in range(config.estimator.pairs)]
+    yield 0
+    while True:
+        steps = 0
+        for slot, remaining in enumerate(left):
+            taken = window(config.curriculum, version, source.random(), remaining)
+            left[slot] = remaining - taken or _length(config, source)
+            steps += taken
+        yield steps
 
 
 def _length(config: Config, source: random.Random) -> int:

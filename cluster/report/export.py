@@ -24,7 +24,7 @@ HEAD = '''"""A learned optimizer for optax.
     >>> import jax.numpy as jnp, optax
     >>> from {module} import optimizer
     >>> params = {{"w": jnp.ones(3)}}
-    >>> tx = optimizer()
+    >>> tx = optimizer({example})
     >>> state = tx.init(params)
     >>> updates, state = tx.update({{"w": 2 * params["w"]}}, state, params)
     >>> params = optax.apply_updates(params, updates)
@@ -85,6 +85,9 @@ PER_TENSOR_NOTES = """
         weight_decay: decoupled: each step subtracts rate * weight_decay * parameter as well.
         rest: another optimizer, for tensors of rank below two; None: this one updates them."""
 
+PROGRESS_NOTES = """
+        total_steps: steps of the training, of which the optimizer sees how many are done."""
+
 HAND_DESIGNED_NOTES = """
     Computes in float32 or wider; updates have the dtype of the gradients."""
 
@@ -100,6 +103,7 @@ def module_source(config: OptimizerConfig, theta: np.ndarray, origin: str, modul
         size=len(theta),
         sha256=hashlib.sha256(data).hexdigest(),
         imports=_imports(sources),
+        example="total_steps=100" if config.progress else "",
     )
     tail = TAIL.format(
         lines=in_lines(text),
@@ -124,14 +128,16 @@ def _optimizer(config: OptimizerConfig) -> dict[str, str]:
     from common.optimizer import per_tensor_options  # loads JAX
 
     rate, unit = (float(config.learning_rate), ", rate=1.0") if config.family == "celo2" else (1.0, "")
+    unit += ", total_steps=total_steps" if config.progress else ""
     options = "".join(f", {name}={value!r}" for name, value in per_tensor_options(config).items())
     return dict(
-        arguments=f"""
+        arguments=("\n    total_steps: int," if config.progress else "")
+        + f"""
     rate: optax.ScalarOrSchedule = {rate!r},
     weight_decay: float = 0.0,
     rest: optax.GradientTransformation | None = None,
 """,
-        notes=PER_TENSOR_NOTES.format(rate=rate),
+        notes=PER_TENSOR_NOTES.format(rate=rate) + (PROGRESS_NOTES if config.progress else ""),
         call=f"configured(transform(theta(){options}{unit}), rate, weight_decay, rest)",
     )
 

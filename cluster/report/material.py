@@ -30,6 +30,7 @@ class Material(NamedTuple):
     others: Sequence[tuple[str, Comparison]] = ()  # as in `Evaluation`
     pooled: Scores | None = None  # as in `Evaluation`
     cost: float | None = None  # of outer-training, core seconds; None: unknown
+    families: Sequence[tuple[str, Comparison]] = ()  # comparisons on each family of a mixture
 
 
 class Plot(NamedTuple):
@@ -53,4 +54,14 @@ def gather(run_dir: Path, config: Config, evaluation: Evaluation | None = None) 
         others=others,
         pooled=pooled,
         cost=outer_training_cost(run_dir, config),
+        families=_families(run_dir, config),
     )
+
+
+def _families(run_dir: Path, config: Config) -> list[tuple[str, Comparison]]:
+    found = []
+    for member in config.members if config.mixture else ():
+        folder = RunDirectory(run_dir).of_family(member.name).evaluation
+        if (comparison := read_evaluation(folder, member.config).comparison) is not None:
+            found.append((member.name, comparison))
+    return found

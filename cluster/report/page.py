@@ -12,8 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from cluster.report.evaluation_plots import EVALUATION_PLOTS
+from cluster.report.family_plots import FAMILY_PLOTS
 from cluster.report.material import Material, Plot, gather
 from cluster.report.score_table import named, score_notes, score_rows, score_title
+from cluster.report.table import family_rows
 from cluster.report.training_plots import TRAINING_PLOTS
 from cluster.runs.cost import training_seconds
 from common import configfile
@@ -43,7 +45,7 @@ def write_report(run_dir: Path, evaluation: Evaluation | None = None) -> Path:
     config = read_config(run_dir)
     material = gather(run_dir, config, evaluation)
     folder = run_dir / "report"
-    evaluated, trained = (render(plots, material) for plots in (EVALUATION_PLOTS, TRAINING_PLOTS))
+    evaluated, trained = (render(plots, material) for plots in (EVALUATION_PLOTS, (*TRAINING_PLOTS, *FAMILY_PLOTS)))
     try:
         folder.mkdir(exist_ok=True)
         for picture in (*evaluated, *trained):
@@ -84,6 +86,7 @@ def html_page(
     parts = [
         f"<header><h1>{escape(name)}</h1>{_lead(config, material)}{_tiles(material)}</header>",
         _section("On unseen tasks", tables, evaluated),
+        _family_section(material),
         _section("Outer-training", "", trained),
     ]
     if material.history:
@@ -101,15 +104,26 @@ def _section(title: str, tables: str, pictures: Sequence[Picture]) -> str:
     return f"<section><h2>{title}</h2>{tables}<div class=grid>{figures}</div></section>"
 
 
+def _family_section(material: Material) -> str:
+    if not material.families:
+        return ""
+    head, *rows = family_rows(material.families)
+    links = ", ".join(
+        f'<a href="../families/{escape(name)}/report/index.html">{escape(name)}</a>' for name, _ in material.families
+    )
+    return f"<section><h2>On unseen tasks of each family</h2>{_table(head, rows)}<p>Pages: {links}.</p></section>"
+
+
 def _lead(config: Config, material: Material) -> str:
-    task, estimator = config.task, config.estimator
+    estimator = config.estimator
+    tasks = " and ".join(f"{escape(task.family)} tasks of {task.steps_text} inner steps" for task in config.tasks)
     sentence = (
-        f"A learned optimizer ({config.optimizer.family}) for {escape(task.family)} tasks of {task.steps_text} inner steps, "
+        f"A learned optimizer ({config.optimizer.family}) for {tasks}, "
         f"outer-trained for the {estimator.objective} loss with the {estimator.use} estimator."
     )
     if not material.history:
         sentence += " No outer update has been recorded yet."
-    if material.comparison is None:
+    if material.comparison is None and not material.families:
         sentence += " It has not been compared with a baseline yet: run <code>outertrain evaluate</code>."
     if material.best is not None:
         sentence += f" Best: {escape(material.best.sentence())} (<code>export --version best</code>)."

@@ -34,6 +34,36 @@ def several_table(evaluation: Evaluation) -> str:
     return "\n".join([head, *aligned(rows)]) + ("\n\n" + score_table(shown) if shown else "")
 
 
+def families_table(families: Sequence[tuple[str, Comparison]]) -> str:
+    """A line per family of a mixture: the learned optimizer and the first baseline at the best rate of each task."""
+    return "\n".join(
+        ["on unseen tasks of each family, baselines at the best setting of each task", *aligned(family_rows(families))]
+    )
+
+
+def family_rows(families: Sequence[tuple[str, Comparison]]) -> list[tuple[str, ...]]:
+    """The cells of that table, with a head."""
+    rows: list[tuple[str, ...]] = [
+        ("family", "tasks", "learned", "baseline", "its loss", "ratio", "wins", "speedup, steps", "speedup, seconds")
+    ]
+    for name, one in families:
+        first, scores = one.baselines[0], one.scores
+        speedups = () if scores is None else (scores.best.speedup_steps.value, scores.best.speedup_seconds.value)
+        rows.append(
+            (
+                name,
+                str(len(one.tasks)),
+                f"{one.learned.mean():.4f}",
+                first.optimizer,
+                f"{first.per_task.mean():.4f}",
+                f"{one.learned.mean() / first.per_task.mean():.3f}",
+                f"{wins(one.learned, first.per_task)}/{len(one.tasks)}",
+                *(f"{speedup:.2f}" for speedup in speedups or (float("nan"),) * 2),
+            )
+        )
+    return rows
+
+
 def score_table(shown: Sequence[Scored], cost: float | None = None) -> str:
     """A line per optimizer: what it was given, its final loss, and the speedups of the learned ones."""
     return "\n".join([score_title(shown), *aligned(score_rows(shown)), *score_notes(shown, cost)])

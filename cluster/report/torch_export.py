@@ -215,6 +215,11 @@ def torch_source(config: OptimizerConfig, theta: np.ndarray, origin: str) -> str
             f"{config.family} cannot be exported for torch: only the families mlp and mlp_muon can; torch.optim has Adam, "
             "RMSprop and SGD of its own, and without --framework the module is written for optax"
         )
+    if config.progress:
+        raise UserError(
+            "an optimizer that sees how much of a training is done cannot be exported for torch: without --framework the "
+            "module is written for optax"
+        )
     values = _mlp(config) if config.family == "mlp" else _mlp_muon(config)
     data = np.asarray(theta, "<f4").tobytes()
     values |= {

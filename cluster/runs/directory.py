@@ -90,6 +90,10 @@ class RunDirectory:
         """The JSON lines of a job's results, for example of "search-200x16"."""
         return self.evaluation / f"{job}.jsonl"
 
+    def of_family(self, name: str) -> "RunDirectory":
+        """The folder of the evaluation on one family of a mixture, with a configuration of that family alone."""
+        return RunDirectory(self.path / "families" / name)
+
     def target_file(self, role: str) -> Path:
         """The Prometheus target file of the "learner" or the "fleet"."""
         return self.path / f"metrics-{role}.json"

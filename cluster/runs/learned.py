@@ -36,6 +36,11 @@ def find(target: str, version: int | str | None = None) -> Pretrained:
 def check_start(learned: Pretrained, target: str, config: OptimizerConfig) -> None:
     """Raises UserError where a run with this [optimizer] cannot begin at theta."""
     theirs = learned.optimizer
+    if theirs.progress != config.progress:
+        raise UserError(
+            f"--from {target} is a theta whose time inputs are {'progress' if theirs.progress else 'steps'}: add "
+            f"--set optimizer.progress={str(theirs.progress).lower()}, or begin at another theta"
+        )
     if theirs.family != config.family:
         raise UserError(
             f"--from {target} is a theta of the family {theirs.family}, and the run trains {config.family}: "
@@ -54,7 +59,7 @@ def check_start(learned: Pretrained, target: str, config: OptimizerConfig) -> No
 def _settings(optimizer: OptimizerConfig) -> str:
     """The options that give a run this [optimizer]."""
     default = OptimizerConfig()
-    keys = ("family", "hidden", "momentum_features", "time_features", "layers")
+    keys = ("family", "hidden", "momentum_features", "time_features", "layers", "progress")
     changed = {key: getattr(optimizer, key) for key in keys if getattr(optimizer, key) != getattr(default, key)}
     changed |= {"family": optimizer.family} if not changed else {}
     texts = (str(list(value) if isinstance(value, tuple) else value).replace(" ", "") for value in changed.values())

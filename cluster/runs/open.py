@@ -9,7 +9,7 @@ from cluster.runs import directory
 from cluster.runs.directory import RunDirectory
 from cluster.runs.learned import check_start, find
 from common import configfile, files, pretrained, runtime
-from common.config import DIGESTED, Config
+from common.config import DIGESTED, Config, DatasetConfig, deciding
 from common.errors import UserError
 from common.pretrained import Pretrained
 from learner import checkpoints
@@ -102,9 +102,9 @@ def resume(request: Request) -> Opened:
     before = run.config()
     config = absolute(configfile.load(str(run.config_file), request.overrides))
     note = "" if request.source is None else differences(request, config, run.name)
-    compared = unmoved(config, before)
-    for section in DIGESTED:
-        if getattr(compared, section) != getattr(before, section):
+    wanted, trained = deciding(config), deciding(before)
+    for section in (*DIGESTED, "mixture"):
+        if wanted.get(section) != trained.get(section):
             raise UserError(
                 f"the run {run.name!r} was trained with another [{section}], so its samples would not be comparable: "
                 "leave that section unchanged, or start a new run"
@@ -151,12 +151,10 @@ def stem(source: str) -> str:
 
 def absolute(config: Config) -> Config:
     """The configuration with absolute paths of its data, valid in every process of the run."""
-    path, text = (
-        place and str(Path(place).expanduser().absolute()) for place in (config.dataset.path, config.dataset.text)
-    )
-    return replace(config, dataset=replace(config.dataset, path=path, text=text))
+    mixture = tuple(replace(one, dataset=_absolute(one.dataset)) for one in config.mixture)
+    return replace(config, dataset=_absolute(config.dataset), mixture=mixture)
 
 
-def unmoved(config: Config, before: Config) -> Config:
-    """The configuration with the places of the data of the one before, for comparison."""
-    return replace(config, dataset=replace(config.dataset, path=before.dataset.path, text=before.dataset.text))
+def _absolute(dataset: DatasetConfig) -> DatasetConfig:
+    path, text = (place and str(Path(place).expanduser().absolute()) for place in (dataset.path, dataset.text))
+    return replace(dataset, path=path, text=text)

@@ -63,5 +63,6 @@ def scalars(record: UpdateRecord) -> dict[str, float]:
         "clipped": record.clipped,
         "seconds": record.seconds,
         "core_seconds": record.core_seconds,
+        **{f"loss_{name}": family.loss for name, family in record.families.items()},
     }
     return {name: float(value) for name, value in found.items() if value is not None and math.isfinite(value)}

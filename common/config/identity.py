@@ -27,16 +27,22 @@ DIGESTED = ("task", "dataset", "optimizer", "estimator", "curriculum")
 
 
 def digest(config: Config, dataset_fingerprint: str) -> str:
-    """Sha256 (hex) of the digested sections and the content of the dataset. A worker with another digest is rejected.
+    """Sha256 (hex) of the digested sections, the mixture and the content of the datasets. A worker with another digest is rejected.
 
     `dataset.path` and `dataset.text` are left out: nodes may mount a class store or a text elsewhere.
     """
-    tree = stable_tree(config)
-    sections = {name: tree[name] for name in DIGESTED}
-    del sections["dataset"]["path"]
-    sections["dataset"].pop("text", None)
-    text = json.dumps([sections, dataset_fingerprint], sort_keys=True)
+    text = json.dumps([deciding(config), dataset_fingerprint], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def deciding(config: Config) -> dict[str, Any]:
+    """The sections that decide the meaning of a sample, as nested dictionaries, without the places of data."""
+    tree = stable_tree(config)
+    sections = {name: tree[name] for name in (*DIGESTED, "mixture") if name in tree}
+    for dataset in (sections["dataset"], *(member.get("dataset", {}) for member in sections.get("mixture", ()))):
+        for place in ("path", "text"):
+            dataset.pop(place, None)
+    return sections
 
 
 def stable_tree(config: Config) -> dict[str, Any]:
@@ -54,6 +60,8 @@ def _stable(section: Any, known: Collection[str]) -> dict[str, Any]:
             value = _stable(part, FORMAT.get(field.name, "").split())
             if value or field.name in FORMAT:
                 tree[field.name] = value
+        elif isinstance(part, tuple) and any(map(is_dataclass, part)):
+            tree[field.name] = [_stable(one, ()) for one in part]
         elif field.name in known or part != _default(field):
             tree[field.name] = value
     return tree

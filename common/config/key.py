@@ -74,6 +74,12 @@ def alternatives(kind: Any) -> tuple[Any, ...]:
     return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
 
 
+def section_of(kind: Any) -> type[Section] | None:
+    """Of a key that is a list of tables, such as the mixture, the section that each of them is; None for the others."""
+    each = get_args(kind)[0] if get_origin(kind) is tuple else None
+    return each if isinstance(each, type) and issubclass(each, Section) else None
+
+
 def _literals(kind: Any) -> tuple[str, ...]:
     each = get_args(kind)[0] if get_origin(kind) is tuple else kind
     return get_args(each) if get_origin(each) is Literal else ()

@@ -8,6 +8,8 @@ from common.config.key import Key, Section, require
 # Families of learned rules that see the shape of a tensor.
 PER_TENSOR = ("mlp_lopt", "adafactor_mlp", "celo2", "mlp_muon")
 
+WITH_PROGRESS = ("mlp_lopt", "adafactor_mlp", "mlp_muon")  # those of them that have time inputs
+
 
 @dataclass(frozen=True)
 class OptimizerConfig(Section):
@@ -69,8 +71,22 @@ class OptimizerConfig(Section):
         ),
     ] = False
 
+    progress: Annotated[
+        bool,
+        Key(
+            "mlp_lopt, adafactor_mlp, mlp_muon: the time inputs see how much of the training is done, as if it had 1,000 steps, "
+            "instead of the step.",
+            "Whoever uses the optimizer must know how many steps a training has.",
+        ),
+    ] = False
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        require(
+            not self.progress or self.family in WITH_PROGRESS,
+            f"optimizer.progress is for {', '.join(WITH_PROGRESS)}: remove it, or set optimizer.family to one of these "
+            f"instead of {self.family}",
+        )
         require(
             not self.layers or self.family in PER_TENSOR,
             f"optimizer.layers is for {', '.join(PER_TENSOR)}: {self.family} "

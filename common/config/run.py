@@ -1,15 +1,25 @@
 """The configuration of a run: all sections, and the checks that need two of them."""
 
-from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Annotated, ClassVar, NamedTuple
 
 from common.config.inner import DatasetConfig, TaskConfig
 from common.config.key import Key, Section, require
+from common.config.mixture import MixtureConfig
 from common.config.optimizer import OptimizerConfig
 from common.config.outer import CurriculumConfig, EstimatorConfig, OuterConfig
 from common.config.system import EvaluationConfig, MetricsConfig, WorkersConfig
 from common.config.tracking import TrackingConfig
 from common.wire_checks import MAX_PAIRS
+
+
+class Member(NamedTuple):
+    """One family of inner problems of a run."""
+
+    name: str  # "" where the run has one only
+    weight: float  # fraction of the samples
+    config: "Config"  # of a run on this family alone
 
 
 @dataclass(frozen=True)
@@ -21,6 +31,10 @@ class Config(Section):
     seed: Annotated[int, Key("Seed of the initial theta and of every worker.", low=0)] = 0
     task: TaskConfig = field(default_factory=TaskConfig)
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    mixture: Annotated[
+        tuple[MixtureConfig, ...],
+        Key("Families of inner problems, instead of the one of [task] and [dataset].", "Compilation of each family."),
+    ] = ()
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     estimator: EstimatorConfig = field(default_factory=EstimatorConfig)
     curriculum: CurriculumConfig = field(default_factory=CurriculumConfig)
@@ -32,10 +46,10 @@ class Config(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        longest = max(self.curriculum.start, self.curriculum.end)
+        window, longest = max(self.curriculum.start, self.curriculum.end), max(task.longest for task in self.tasks)
         require(
-            longest <= self.task.longest,
-            f"the window grows to {longest} steps, longer than the inner problem (task.inner_steps = {self.task.longest}): "
+            window <= longest,
+            f"the window grows to {window} steps, longer than the inner problem (task.inner_steps = {longest}): "
             "lower curriculum.start / end, or raise task.inner_steps",
         )
         together = min(self.workers.aggregate, self.outer.batch_samples) * self.estimator.pairs
@@ -43,3 +57,38 @@ class Config(Section):
             together <= MAX_PAIRS,
             f"an aggregate has {together} pairs, and a message holds {MAX_PAIRS} pairs at most: lower workers.aggregate",
         )
+        names = [one.label for one in self.mixture]
+        for name in names:
+            require(
+                names.count(name) == 1, f"two families of the mixture are called {name!r}: give each a mixture.name"
+            )
+        require(
+            not self.mixture or self.estimator.pairs >= 2,
+            "estimator.pairs = 1: a mixture needs 2 or more pairs, because its variances are those within the families",
+        )
+        require(
+            not self.mixture or self.evaluation.every == 0,
+            f"evaluation.every = {self.evaluation.every} chooses a best version by the loss on one family of tasks: set it to 0 "
+            "with a mixture, and evaluate the versions that you keep",
+        )
+
+    @property
+    def tasks(self) -> tuple[TaskConfig, ...]:
+        """Of all families of the run."""
+        return tuple(one.task for one in self.mixture) or (self.task,)
+
+    @cached_property
+    def members(self) -> tuple[Member, ...]:
+        """The families of the run, with the configuration of each.
+
+        The windows of a family grow no longer than its own longest inner problem.
+        """
+        total = sum(one.weight for one in self.mixture)
+        return tuple(Member(one.label, one.weight / total, self._of_one(one)) for one in self.mixture) or (
+            Member("", 1.0, self),
+        )
+
+    def _of_one(self, one: MixtureConfig) -> "Config":
+        start, end = (min(steps, one.task.longest) for steps in (self.curriculum.start, self.curriculum.end))
+        curriculum = replace(self.curriculum, start=start, end=end)
+        return replace(self, task=one.task, dataset=one.dataset, mixture=(), curriculum=curriculum)

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from common.config import Config, OptimizerConfig
+from common.errors import UserError
 from common.optimizer import adafactor_mlp, celo2, hand_designed, mlp, mlp_lopt, mlp_muon
 from common.optimizer.drop_in import drop_in
 from common.optimizer.tensor_rule import configured
@@ -31,6 +32,9 @@ class Family(NamedTuple):
     transform: Callable[[jax.Array], optax.GradientTransformation]  # theta -> optimizer
     layout: tuple[tuple[int, ...], ...]  # shapes of theta's tensors, in order
     evaluated: Callable[[Any, Any], Any] | None = None  # (state, w) -> weights whose losses are reported; None: w
+    horizon: Callable[[Any, jax.Array], Any] | None = (
+        None  # (state, steps of a training) -> state; None: it sees no progress
+    )
 
     @property
     def size(self) -> int:
@@ -57,8 +61,10 @@ def make_family(config: OptimizerConfig) -> Family:
         module, options = PER_TENSOR[config.family], per_tensor_options(config)
         rate = {"rate": config.learning_rate} if config.family == "celo2" else {}
         hidden = config.layers or module.HIDDEN
-        made = partial(module.transform, **options, **rate)
-        return Family(partial(module.init, hidden=hidden), made, module.segments(hidden))
+        total = {"total_steps": 1} if config.progress else {}  # until `horizon` replaces it
+        made = partial(module.transform, **options, **rate, **total)
+        horizon = _with_total if config.progress else None
+        return Family(partial(module.init, hidden=hidden), made, module.segments(hidden), horizon=horizon)
     start = {
         "adam": [log(config.learning_rate)],
         "rmsprop": [log(config.learning_rate)],
@@ -75,14 +81,34 @@ def per_tensor_options(config: OptimizerConfig) -> dict[str, Any]:
     return {"hidden": hidden, **({"orthogonalize": config.orthogonalize} if config.family == "celo2" else {})}
 
 
-def usable(config: OptimizerConfig, theta: jax.Array) -> optax.GradientTransformationExtraArgs:
-    """The optimizer with parameters theta [P] as `outertrain export` writes it: it accepts what those of optax do."""
+def _with_total(state: Any, steps: jax.Array) -> Any:
+    return state._replace(total=jnp.asarray(steps, jnp.int32))
+
+
+def usable(
+    config: OptimizerConfig, theta: jax.Array, total_steps: int | None = None
+) -> optax.GradientTransformationExtraArgs:
+    """The optimizer with parameters theta [P] as `outertrain export` writes it: it accepts what those of optax do.
+
+    Args:
+      total_steps: of a training, for an optimizer that sees how much of it is done (`optimizer.progress`).
+
+    Raises:
+      UserError: it is missing, or the optimizer sees no progress.
+    """
+    if config.progress != (total_steps is not None):
+        raise UserError(
+            "this optimizer sees how much of a training is done: give total_steps, the number of steps it will have"
+            if config.progress
+            else "this optimizer does not see how much of a training is done: leave out total_steps"
+        )
     if config.family == "mlp":
         return drop_in(theta, config.hidden, config.momentum_features, config.time_features)
     if config.family not in PER_TENSOR:
         return optax.with_extra_args_support(getattr(hand_designed, config.family)(theta))
-    unit = {"rate": 1.0} if config.family == "celo2" else {}
-    made = PER_TENSOR[config.family].transform(theta, **per_tensor_options(config), **unit)
+    unit: dict[str, Any] = {"rate": 1.0} if config.family == "celo2" else {}
+    total = {} if total_steps is None else {"total_steps": total_steps}
+    made = PER_TENSOR[config.family].transform(theta, **per_tensor_options(config), **unit, **total)
     return configured(made, config.learning_rate if unit else 1.0)
 
 

@@ -49,8 +49,10 @@ def init(key: jax.Array, hidden: tuple[int, ...] = HIDDEN) -> jax.Array:
     return jnp.concatenate([jnp.zeros(7, jnp.float32), random(key, segments(hidden)[3:])])
 
 
-def transform(theta: jax.Array, hidden: tuple[int, ...] = HIDDEN) -> optax.GradientTransformationExtraArgs:
-    """The optimizer with parameters theta [P]."""
+def transform(
+    theta: jax.Array, hidden: tuple[int, ...] = HIDDEN, total_steps: int | None = None
+) -> optax.GradientTransformationExtraArgs:
+    """The optimizer with parameters theta [P]. `total_steps` as in `per_tensor`."""
 
     def update(g: jax.Array, w: jax.Array, averages: Averages, step: jax.Array) -> tuple[jax.Array, Averages]:
         tensors = split(theta.astype(g.dtype), segments(hidden))
@@ -61,7 +63,7 @@ def transform(theta: jax.Array, hidden: tuple[int, ...] = HIDDEN) -> optax.Gradi
         direction, magnitude = outputs(tensors[3:], groups, time)
         return -SCALE * direction * jnp.exp(SCALE * magnitude), averages
 
-    return per_tensor(Rule(start, update, LARGEST))
+    return per_tensor(Rule(start, update, LARGEST), total_steps)
 
 
 def decays(momentum: jax.Array, rms: jax.Array, factored: jax.Array) -> Decays:

@@ -37,8 +37,10 @@ def init(key: jax.Array, hidden: tuple[int, ...] = HIDDEN) -> jax.Array:
     return random(key, segments(hidden))
 
 
-def transform(theta: jax.Array, hidden: tuple[int, ...] = HIDDEN) -> optax.GradientTransformationExtraArgs:
-    """The optimizer with parameters theta [P]; for a leaf of shape [...] the state has one leaf [6, ...]."""
+def transform(
+    theta: jax.Array, hidden: tuple[int, ...] = HIDDEN, total_steps: int | None = None
+) -> optax.GradientTransformationExtraArgs:
+    """The optimizer with parameters theta [P]; for a leaf of shape [...] the state has one leaf [6, ...]. `total_steps` as in `per_tensor`."""
 
     def start(zeros: jax.Array) -> jax.Array:
         return jnp.broadcast_to(zeros[None], (len(MOMENTUM_DECAYS), *zeros.shape))
@@ -50,4 +52,4 @@ def transform(theta: jax.Array, hidden: tuple[int, ...] = HIDDEN) -> optax.Gradi
         direction, magnitude = outputs(split(theta.astype(g.dtype), segments(hidden)), [inputs], time)
         return -SCALE * direction * jnp.exp(SCALE * magnitude), momentum
 
-    return per_tensor(Rule(start, update, LARGEST))
+    return per_tensor(Rule(start, update, LARGEST), total_steps)

@@ -45,8 +45,10 @@ def init(key: jax.Array, hidden: tuple[int, ...] = HIDDEN) -> jax.Array:
     return random(key, segments(hidden))
 
 
-def transform(theta: jax.Array, hidden: tuple[int, ...] = HIDDEN) -> optax.GradientTransformationExtraArgs:
-    """The optimizer with parameters theta [P]; for a leaf of shape [...] the state has two leaves [3, ...]."""
+def transform(
+    theta: jax.Array, hidden: tuple[int, ...] = HIDDEN, total_steps: int | None = None
+) -> optax.GradientTransformationExtraArgs:
+    """The optimizer with parameters theta [P]; for a leaf of shape [...] the state has two leaves [3, ...]. `total_steps` as in `per_tensor`."""
 
     def start(zeros: jax.Array) -> tuple[jax.Array, jax.Array]:
         def of_each() -> jax.Array:  # called twice: leaves that are one array could not be donated
@@ -68,7 +70,7 @@ def transform(theta: jax.Array, hidden: tuple[int, ...] = HIDDEN) -> optax.Gradi
         direction, magnitude = outputs([kernel, *others], [inputs], time)
         return -SCALE * direction * jnp.exp(SCALE * magnitude), (momentum, rms)
 
-    return per_tensor(Rule(start, update, LARGEST))
+    return per_tensor(Rule(start, update, LARGEST), total_steps)
 
 
 def features(g: jax.Array, w: jax.Array, momentum: jax.Array, rms: jax.Array) -> jax.Array:

@@ -12,12 +12,15 @@ import optax
 
 from common.optimizer.leaves import _bounded, _check, _is_none, _wide
 
+PROGRESS = 1000.0  # steps that a whole training counts as, where a rule sees how much of it is done
+
 
 class RuleState(NamedTuple):
     """The optimizer's state."""
 
     step: jax.Array  # [] int32, updates so far
     tensors: Any  # for each leaf of the parameters its moving averages, in float32 or wider
+    total: Any = ()  # [] int32, steps of the whole training, of a rule that sees how much of it is done; () else
 
 
 class Rule(NamedTuple):
@@ -28,8 +31,12 @@ class Rule(NamedTuple):
     largest: float  # absolute value that finite gradients are clipped to
 
 
-def per_tensor(rule: Rule) -> optax.GradientTransformationExtraArgs:
+def per_tensor(rule: Rule, total_steps: int | None = None) -> optax.GradientTransformationExtraArgs:
     """The transformation that applies a rule to each leaf.
+
+    Args:
+      total_steps: of a training. With it, the rule's time is the fraction of the training that is done, in thousandths;
+        None: the step.
 
     `update` raises ValueError without `params`, or where the shapes of a gradient and its parameter differ; `init` and
     `update` raise TypeError at leaves that are not real floating-point numbers.
@@ -39,7 +46,8 @@ def per_tensor(rule: Rule) -> optax.GradientTransformationExtraArgs:
         def start(w: Any) -> Any:
             return rule.start(jnp.zeros_like(w, dtype=_wide(w)))
 
-        return RuleState(jnp.zeros((), jnp.int32), jax.tree.map(start, params))
+        total = () if total_steps is None else jnp.asarray(total_steps, jnp.int32)
+        return RuleState(jnp.zeros((), jnp.int32), jax.tree.map(start, params), total)
 
     def leaf_update(gradient: Any, w: Any, averages: Any, step: jax.Array) -> tuple[Any, Any]:
         gradient, w = jnp.asarray(gradient), jnp.asarray(w)
@@ -57,9 +65,11 @@ def per_tensor(rule: Rule) -> optax.GradientTransformationExtraArgs:
         gradients, tree = jax.tree.flatten(updates, is_leaf=_is_none)
         rows = zip(gradients, *(tree.flatten_up_to(x) for x in (params, state.tensors)), strict=True)
         step = jnp.asarray(state.step, jnp.int32)
-        new = [(g, averages) if g is None else leaf_update(g, w, averages, step) for g, w, averages in rows]
+        time = step if total_steps is None else step.astype(jnp.float32) * (PROGRESS / state.total)
+        new = [(g, averages) if g is None else leaf_update(g, w, averages, time) for g, w, averages in rows]
         changes, tensors = (tree.unflatten([row[k] for row in new]) for k in range(2))
-        return changes, RuleState(jnp.where(step < jnp.iinfo(jnp.int32).max, step + 1, step), tensors)
+        after = jnp.where(step < jnp.iinfo(jnp.int32).max, step + 1, step)
+        return changes, RuleState(after, tensors, state.total)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 

@@ -118,6 +118,8 @@ class Evaluator:
         random = streams.generator(streams.EVALUATION_START, job.task, SPLIT_SEEDS[job.outer_split], job.initialisation)
         batches, w, measured = (jax.random.key(int(seed)) for seed in random.integers(2**32, size=3))
         problem = self._normalizer.problem(self.data(job.task, job.outer_split), batches, w)
+        if self._family(job.optimizer, job.family).horizon is not None:
+            problem = problem._replace(length=jnp.int32(self.config.task.longest))
         return problem, self.unroll(job.optimizer, job.family).start(problem, w), measured
 
     def data(self, task: int, outer_split: str) -> Any:

@@ -51,11 +51,11 @@ def engine_of(settings: Settings) -> Engine:
 
 def sampler_of(settings: Settings, uid: str, window: int, **estimator: Any) -> Sampler:
     """A sampler with windows of `window` steps; its problems and draws depend on `uid`."""
-    task, unroll = engine_of(settings)
+    tasks, [unroll] = engine_of(settings)
     config = configfile.load(settings[0], settings[1:])
     curriculum = replace(config.curriculum, start=window, end=window, jitter=0.0, stagger=False)
     config = replace(config, curriculum=curriculum, estimator=replace(config.estimator, **estimator))
-    return Sampler(config, task.family, unroll, uid, make_family(config.optimizer).size)
+    return Sampler(config, tasks.members[0].family, unroll, uid, make_family(config.optimizer).size)
 
 
 def problem(sampler: Sampler, theta: np.ndarray, number: int, *, with_rp: bool) -> list[Advance]:
