@@ -82,8 +82,9 @@ def merge(
       rule: how to merge.
       past_rp: [P] variance of rp of one pair from earlier batches. It replaces the batch's own where only some samples
         carry rp (`learner.rp_skipping`): a few observations of a heavy tail look calm exactly when they are not.
-      past: moments of both estimators over earlier batches, within the families. Replaces both variances. Weights that do not depend on the batch leave a merge of unbiased estimators unbiased;
-        like those of `cross_fit` they do not see an outlier.
+      past: moments of both estimators over earlier batches, within the families. Replaces both variances. Weights that
+        do not depend on the batch leave a merge of unbiased estimators unbiased; like those of `cross_fit` they do
+        not see an outlier.
 
     Example:
       Two samples, one coordinate. The mean of rp is 2 with sample variance 2, the mean of es is 5 with variance 18, so

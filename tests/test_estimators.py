@@ -5,6 +5,8 @@ the seeds are fixed, so that the outcome is reproducible, and a correct program 
 (about 40 coordinates) with probability 0.3 %.
 """
 
+from collections import namedtuple
+
 import numpy as np
 import pytest
 from helpers import closed_forms, tasks
@@ -13,7 +15,7 @@ from common import streams
 from common.config import CurriculumConfig, EstimatorConfig, TaskConfig
 from common.moments import combine, empty, of, variance
 from common.optimizer import make_family
-from learner.merge import Past, Rule, inverse_variance, merge
+from learner.merge import Both, Rule, inverse_variance, merge
 from workers.estimators import Perturbation, Truncation, antithetic_pair
 from workers.trajectory import Sampler
 from workers.unroll import OuterLoss, Unroll
@@ -21,6 +23,7 @@ from workers.unroll import OuterLoss, Unroll
 THETA, SIGMA = np.array([0.15, 0.5]), 0.1
 STEPS, TRUNCATIONS = 2, 3  # T, and truncations of one whole problem
 LENGTH = STEPS * TRUNCATIONS
+Sample = namedtuple("Sample", "rp es family")
 
 
 def config(**estimator):
@@ -211,7 +214,7 @@ def test_persistent_rp_and_its_merge_are_unbiased(unroll, reach):
 def test_persistent_merge_by_earlier_batches_is_unbiased(unroll):
     """As the learner does it: two trajectories, a batch of both's next truncations, weights of the batches before it."""
     draw, rule = sampler(unroll, es="persistent"), Rule(EstimatorConfig(es="persistent"), np.zeros(2, int))
-    past, rows = Past(empty(2), empty(2)), []
+    past, rows = Both(empty(2), empty(2)), []
     first = draw.begin(0, 1)
     for i in range(150):
         trajectories, gradients = [first, first], []
@@ -220,10 +223,10 @@ def test_persistent_merge_by_earlier_batches_is_unbiased(unroll):
             for j in (0, 1):
                 sequence = (2 * i + j) * TRUNCATIONS + k
                 advance, trajectories[j] = draw.advance(trajectories[j], THETA, 0, sequence, with_rp=True)
-                batch.append(Past(of(advance.rp[None]), of(advance.es[None])))
+                batch.append(Sample(of(advance.rp[None]), of(advance.es[None]), ""))
             merged = merge(batch, rule, past=past)
             gradients.append(merged.gradient)
-            past = Past(combine(past.rp, merged.rp), combine(past.es, merged.es))
+            past = Both(combine(past.rp, merged.rp), combine(past.es, merged.es))
         rows.append(sum(gradients))
     start = closed_forms.of(first.problem, first.plus)
     noise, losses, weight = closed_forms.truncated_path(start, THETA, SIGMA, STEPS, TRUNCATIONS)

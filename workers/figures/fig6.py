@@ -90,7 +90,7 @@ class Scale(NamedTuple):
 
 
 SCALES = {
-    "mini": Scale(("mini",), tasks=20, starts=3, plan=search.MINI),
+    "mini": Scale(("mini",), tasks=100, starts=3, plan=search.MINI),
     "paper": Scale(("paper",), tasks=100, starts=5, plan=search.PAPER),
 }
 

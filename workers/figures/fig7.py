@@ -89,8 +89,8 @@ SCALES = {
     "mini": Scale(
         ("mini",),
         digits=("task.units=[16, 16, 16, 16, 16, 16]", STRIDES),
-        problems=4,
-        starts=3,
+        problems=10,
+        starts=10,
         elsewhere={
             "same tasks": (),
             "3 x wider": ("task.units=[24, 24, 24]",),
