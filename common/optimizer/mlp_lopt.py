@@ -40,7 +40,10 @@ def init(key: jax.Array, hidden: tuple[int, ...] = HIDDEN) -> jax.Array:
 def transform(
     theta: jax.Array, hidden: tuple[int, ...] = HIDDEN, total_steps: int | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    """The optimizer with parameters theta [P]; for a leaf of shape [...] the state has one leaf [6, ...]. `total_steps` as in `per_tensor`."""
+    """The optimizer with parameters theta [P]; for a leaf of shape [...] the state has one leaf [6, ...].
+
+    `total_steps` is as in `per_tensor`.
+    """
 
     def start(zeros: jax.Array) -> jax.Array:
         return jnp.broadcast_to(zeros[None], (len(MOMENTUM_DECAYS), *zeros.shape))

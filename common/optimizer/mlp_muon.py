@@ -48,7 +48,10 @@ def init(key: jax.Array, hidden: tuple[int, ...] = HIDDEN) -> jax.Array:
 def transform(
     theta: jax.Array, hidden: tuple[int, ...] = HIDDEN, total_steps: int | None = None
 ) -> optax.GradientTransformationExtraArgs:
-    """The optimizer with parameters theta [P]; for a leaf of shape [...] the state has two leaves [3, ...]. `total_steps` as in `per_tensor`."""
+    """The optimizer with parameters theta [P]; for a leaf of shape [...] the state has two leaves [3, ...].
+
+    `total_steps` is as in `per_tensor`.
+    """
 
     def start(zeros: jax.Array) -> tuple[jax.Array, jax.Array]:
         def of_each() -> jax.Array:  # called twice: leaves that are one array could not be donated
