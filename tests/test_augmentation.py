@@ -127,8 +127,8 @@ def test_sgd_with_a_global_scale_is_sgd_at_the_squared_rate():
 @pytest.mark.heavy
 def test_engine_augments_what_workers_train():
     config = tasks.config(task=replace(tasks.TASKS["quadratic"], augment=("tensor",)))
-    assert make_engine(config).unroll.task.fitted is not None
-    assert make_engine(tasks.config()).unroll.task.fitted is None
+    assert make_engine(config).unrolls[0].task.fitted is not None
+    assert make_engine(tasks.config()).unrolls[0].task.fitted is None
 
 
 @pytest.mark.parametrize(
