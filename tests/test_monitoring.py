@@ -30,15 +30,29 @@ from cluster.monitoring.scrape import DIRECT
 pytestmark = pytest.mark.cluster
 
 RUN = "watched"
-SETTINGS = (
-    "task.family=quadratic",
-    "task.inner_steps=40",
-    "curriculum.start=5",
-    "curriculum.end=12",
-    "outer.batch_samples=4",
-    "outer.keep_checkpoints=2",
-    "evaluation.tasks=0",
-)
+# A mixture, so that the panels of families have series too.
+CONFIG = """
+[task]
+family = "quadratic"
+inner_steps = 40
+[[mixture]]
+name = "small"
+task = { options = { dimension = 2 } }
+[[mixture]]
+name = "large"
+task = { options = { dimension = 5 } }
+[estimator]
+pairs = 2
+[curriculum]
+start = 5
+end = 12
+[outer]
+updates = 1000000
+batch_samples = 4
+keep_checkpoints = 2
+[evaluation]
+tasks = 0
+"""
 RAY = """
 import os, sys, ray
 ray.init(address="local", num_cpus=1, include_dashboard=True, dashboard_port=0, _temp_dir=sys.argv[1],
@@ -141,22 +155,20 @@ def watched(disk: Path, rays_own: Path, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("prometheus") / "monitoring"
     quicken(folder, rays_own)
     environment = {**os.environ, "OUTERTRAIN_RUNS": str(disk), "OUTERTRAIN_TARGETS": str(folder / "targets")}
-    options = [word for setting in SETTINGS for word in ("--set", setting)]
+    (folder / "run.toml").write_text(CONFIG)
     log = (folder / "train.log").open("wb")
     command = [
         sys.executable,
         "-m",
         "cluster.cli.main",
         "train",
-        "quickstart",
+        str(folder / "run.toml"),
         "--name",
         RUN,
         "--workers",
         "2",
-        "--updates",
-        "1000000",
     ]
-    train = subprocess.Popen([*command, *options], env=environment, stdout=log, stderr=log)
+    train = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
     port = free_port()
     arguments = [
         f"--config.file={folder}/prometheus.yml",
