@@ -16,7 +16,7 @@ from workers.figures.landscape import Grid
 COMMITTED = Path(__file__).parent.parent / "docs" / "figures"
 FOLDERS = {"mini": COMMITTED, "long": COMMITTED / "long"}
 COMPUTED = tuple(name for name in catalogue.NAMES if (COMMITTED / f"{name}.jsonl").exists())
-LONG = tuple(name for name in catalogue.chosen(("all",), "long") if (FOLDERS["long"] / f"{name}.jsonl").exists())
+LONG = tuple(name for name in catalogue.chosen(("all",), "long") if (FOLDERS["long"] / f"{name}.json").exists())
 ALL = [*(("mini", name) for name in COMPUTED), *(("long", name) for name in LONG)]
 
 

@@ -7,6 +7,7 @@ import pytest
 from helpers.figures import result
 
 from common.configfile import load
+from common.errors import UserError
 from workers.figures import ablations, fig8
 from workers.figures.ablations import Training
 
@@ -120,3 +121,8 @@ def test_variants_are_listed_in_one_order_whatever_the_rows():
     assert {name for name in ablations.variants(fig8.SCALES["long"])} == set(
         ablations.by_variant([ended(name, 0, 1.0) for name in ablations.variants(fig8.SCALES["long"])])
     )
+
+
+def test_outcome_of_trials_alone_is_a_user_error():
+    with pytest.raises(UserError, match="no merged training has ended yet"):
+        fig8.outcome([one for one in results() if one.variant != "merged"])

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from common.errors import UserError
 from workers.figures.ablations import ESTIMATORS, KINDS, MERGED, SCALES, Training, by_variant, jobs, perform, score
 from workers.figures.figure import Outcome, Results, config_of
 from workers.figures.statistics import Decision, Interval, every, mean, paired, steadier, word
@@ -70,6 +71,10 @@ class Gaps:
 def outcome(results: Results) -> Outcome:
     """Student's tests of paired differences over seeds; Pitman and Morgan's of their variances."""
     table = scores(results)
+    if MERGED not in table:
+        raise UserError(
+            "fig8: no merged training has ended yet, only trials of the rates: compute more without --so-far"
+        )
     gaps, merged = Gaps(table, bar(results)), table[MERGED]
     alone = [name for name in ESTIMATORS if name != MERGED]
     windows = [name for name in table if name.startswith("window")]
