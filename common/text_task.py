@@ -9,6 +9,7 @@ import numpy as np
 from common.config import Config, TaskConfig
 from common.data import text
 from common.networks import recurrent, transformer
+from common.networks.layers import cross_entropy
 from common.task_family import TaskFamily
 
 
@@ -45,9 +46,3 @@ def make_network(task: TaskConfig) -> tuple[Any, Any]:
     if task.family == "recurrent":
         return recurrent, recurrent.RecurrentSpec(text.VOCABULARY, task.width, task.depth)
     return transformer, transformer.TransformerSpec(text.VOCABULARY, task.width, task.depth, task.heads, task.context)
-
-
-def cross_entropy(scores: jax.Array, following: jax.Array) -> jax.Array:
-    """Mean softmax cross-entropy [] of scores [B, T, vocabulary] for the characters [B, T], in nats per character."""
-    hot = jnp.arange(scores.shape[-1])[None, None] == following[:, :, None]
-    return -jnp.sum(jnp.where(hot, jax.nn.log_softmax(scores), 0)) / following.size

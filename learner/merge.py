@@ -19,9 +19,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from common.config import EstimatorConfig
+from common.inverse_variance import FLOOR, blend, inverse_variance, totals
 from common.moments import Moments, combine_all, pooled, variance
 
-FLOOR = 1e-8  # of a sample variance (the authors' release)
 EXPLODED = 1e15  # |rp| from which it counts as infinite; a variance 20 orders above that of es is still below
 
 
@@ -110,7 +110,7 @@ def merge(
             gradient, weight = _cross_fitted(pairs, rule, past_rp)
         else:
             weight = _weights(batch.whole, past or batch.within, rule, None if past else past_rp)
-            gradient = _blend(weight, batch.whole)
+            gradient = blend(weight, rp.mean, es.mean)
     return Merged(gradient, weight, rp, es, batch.within, batch.families, int(np.isnan(rp.mean).sum()))
 
 
@@ -167,7 +167,7 @@ def _cross_fitted(
         fraction = max(own.whole.rp.count, own.whole.es.count) / pairs
         weights = _weights(own.whole, other.within, rule, past_rp)
         weight += fraction * weights
-        gradient += fraction * _blend(weights, own.whole)
+        gradient += fraction * blend(weights, own.whole.rp.mean, own.whole.es.mean)
     return gradient, weight
 
 
@@ -180,33 +180,6 @@ def _weights(means: Both, spread: Both, rule: Rule, past_rp: np.ndarray | None) 
         return np.where(np.isfinite(rp.mean), float(es.count == 0 and rp.count > 0), 0.0)
     per_pair_rp = variance(spread.rp, FLOOR) if past_rp is None else np.maximum(past_rp, FLOOR)
     per_pair_rp = np.where(np.isfinite(rp.mean), per_pair_rp, np.inf)
-    of_rp = _pool(per_pair_rp, rule) / rp.count
-    of_es = _pool(variance(spread.es, FLOOR), rule) / es.count
+    of_rp = totals(per_pair_rp, rule.segments, rule.estimator.merge) / rp.count
+    of_es = totals(variance(spread.es, FLOOR), rule.segments, rule.estimator.merge) / es.count
     return inverse_variance(of_rp, of_es)
-
-
-def inverse_variance(var_rp: np.ndarray, var_es: np.ndarray) -> np.ndarray:
-    """Equation 1 for variances in 0 .. inf: an infinite one has weight 0; if both are infinite, es has weight 1."""
-    with np.errstate(over="ignore"):
-        total = np.where(np.isinf(var_rp) | np.isinf(var_es), 1.0, var_rp + var_es)
-    weight = np.where(np.isinf(var_es), 1.0, var_es / total)
-    return np.where(np.isinf(var_rp), 0.0, weight)
-
-
-def _pool(variances: np.ndarray, rule: Rule) -> np.ndarray:
-    """Total variance of each tensor, or of all coordinates, assigned to each of its coordinates.
-
-    One infinite variance makes that of its whole tensor infinite: if rp explodes in one coordinate, its neighbours are
-    not trusted either.
-    """
-    if rule.estimator.merge == "coordinate":
-        return variances
-    groups = rule.segments if rule.estimator.merge == "tensor" else np.zeros(len(variances), int)
-    totals: np.ndarray = np.bincount(groups, variances)[groups]
-    return totals
-
-
-def _blend(weight: np.ndarray, means: Both) -> np.ndarray:
-    """weight * rp + (1 - weight) * es, where a weight of 0 removes even inf and NaN."""
-    blended: np.ndarray = np.where(weight > 0, weight * means.rp.mean, 0.0) + (1 - weight) * means.es.mean
-    return blended

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from common.inverse_variance import inverse_variance
 from common.messages import GradientSample
 from common.moments import Moments, variance
 from learner import running
-from learner.merge import inverse_variance
 
 NEGLIGIBLE = 1e-3  # mean weight of rp below which its backward pass is not worth computing
 WINDOW = 8  # batches that must agree before workers skip; one that disagrees ends it

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from common.config import Config, OuterConfig
+from common.inverse_variance import FLOOR
 from common.messages import GradientSample
 from learner import rp_skipping, running
 from learner.deduplication import Deduplicator
-from learner.merge import FLOOR, Both, Merged, Rule, merge
+from learner.merge import Both, Merged, Rule, merge
 from learner.outer_optimizer import OuterOptimizer, Step, from_leaves, leaves
 from learner.running import Running
 

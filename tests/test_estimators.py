@@ -13,9 +13,10 @@ from helpers import closed_forms, tasks
 
 from common import streams
 from common.config import CurriculumConfig, EstimatorConfig, TaskConfig
+from common.inverse_variance import inverse_variance
 from common.moments import combine, empty, of, variance
 from common.optimizer import make_family
-from learner.merge import Both, Rule, inverse_variance, merge
+from learner.merge import Both, Rule, merge
 from workers.estimators import Perturbation, Truncation, antithetic_pair
 from workers.trajectory import Sampler
 from workers.unroll import OuterLoss, Unroll

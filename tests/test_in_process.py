@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.in_process import train
 
 from cluster.cli import console
 from cluster.cli.interrupt import Interrupt
@@ -44,21 +45,6 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def config(**sections: dict) -> Config:
     return from_dict({name: {**TREE.get(name, {}), **sections.get(name, {})} for name in {*TREE, *sections}})
-
-
-def train(name: str, wanted: Config, steps: int | None = None) -> directory.RunDirectory:
-    """Runs to the end, or for some samples and then stops like a killed process, without closing anything."""
-    run = directory.find(name) if name in directory.names() else directory.create(name, wanted)
-    host = InProcessRun(run, wanted)
-    taken = 0
-    while taken != steps and host.advance():
-        taken += 1
-    if steps is None:
-        host.__exit__()
-    else:
-        host._service._endpoint.close()
-        host._log.close()
-    return run
 
 
 @pytest.mark.heavy
@@ -259,3 +245,8 @@ def test_stale_workers_resumed_give_the_same(tmp_path: Path) -> None:
     resumed = train_for_figure(STALE, [], folder=tmp_path / "cut", stale=True)
     assert [line.loss for line in resumed.history] == [line.loss for line in uninterrupted.history]
     np.testing.assert_array_equal(resumed.theta, uninterrupted.theta)
+
+
+def test_steps_that_a_run_does_not_reach_have_its_last_theta(tmp_path: Path) -> None:
+    trained = train_for_figure(SMALL, [], folder=tmp_path, at_steps=[10**9])
+    np.testing.assert_array_equal(trained.reached[10**9], trained.theta)

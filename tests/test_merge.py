@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from common import moments
 from common.config import EstimatorConfig
+from common.inverse_variance import FLOOR, inverse_variance
 from learner import merge as merge_module
-from learner.merge import EXPLODED, FLOOR, Rule, calm, exploded, inverse_variance, merge
+from learner.merge import EXPLODED, Rule, calm, exploded, merge
 
 SCALAR, TENSOR, COORDINATE = "scalar", "tensor", "coordinate"
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from helpers import learner as learning
 from helpers import records
+from helpers.in_process import train
 from helpers.learner import SEGMENTS, SIZE, sample
 
 from cluster.cli.main import main
 from cluster.jobs.families import FamilyPool
 from cluster.jobs.job import InProcessPool, Job
-from cluster.launchers.in_process import InProcessRun
 from cluster.monitoring.metrics import LearnerMetrics
 from cluster.planning.plan import durations
 from cluster.report.family_plots import FAMILY_PLOTS
@@ -84,21 +84,6 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def mixed(*overrides: str) -> Config:
     return from_dict(configfile.merge(TREE, overrides))
-
-
-def train(name: str, wanted: Config, steps: int | None = None) -> directory.RunDirectory:
-    """Runs to the end, or for some samples and then stops like a killed process, without closing anything."""
-    run = directory.find(name) if name in directory.names() else directory.create(name, wanted)
-    host = InProcessRun(run, wanted)
-    taken = 0
-    while taken != steps and host.advance():
-        taken += 1
-    if steps is None:
-        host.__exit__()
-    else:
-        host._service._endpoint.close()
-        host._log.close()
-    return run
 
 
 def theta(run: directory.RunDirectory) -> bytes:
@@ -560,3 +545,10 @@ def test_family_pool_tags_jobs_and_keeps_to_its_own() -> None:
     one.submit(Job("a", {"item": "a"}))
     [ended] = one.collect()
     assert ended.result == {"item": "a", "member": "bowl"}
+
+
+@pytest.mark.parametrize("name", [".", "..", "../other", "-x", "a" * 65])
+def test_family_name_that_is_no_folder_name_is_refused(name):
+    """The results of a family are in a folder of its name: ".." would be the run's own, whose configuration it would replace."""
+    with pytest.raises(UserError, match=r"mixture\.name = .*: up to 64 letters"):
+        MixtureConfig(name=name)

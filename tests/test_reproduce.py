@@ -91,6 +91,7 @@ def test_reproduce_ignores_results_of_other_settings(toys, tmp_path):
 
 
 def test_so_far_concludes_the_results_there_are(toys, tmp_path):
+    sys.modules["workers.figures.figA"].FROM_PARTS = True
     with pytest.raises(Interrupted):
         run(["figA"], tmp_path, [], stop_after=2)
     assert figures.conclude_so_far(["figA"], Setting("mini", tmp_path)) == {"figA": (2, 3)}
@@ -104,3 +105,13 @@ def test_so_far_of_a_figure_without_results_is_refused(toys, tmp_path):
     with pytest.raises(UserError, match=r"figA has no result in .* yet: compute some without --so-far"):
         figures.conclude_so_far(["figB"], Setting("mini", tmp_path))
     assert not list(tmp_path.iterdir())
+
+
+def test_so_far_of_a_figure_that_needs_all_is_refused(toys, tmp_path):
+    with pytest.raises(Interrupted):
+        run(["figA"], tmp_path, [], stop_after=2)
+    with pytest.raises(
+        UserError, match="figA concludes from all of its results, and has 2 of 3: compute without --so-far"
+    ):
+        figures.conclude_so_far(["figA"], Setting("mini", tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["figA.jsonl"]

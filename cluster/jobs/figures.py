@@ -38,25 +38,28 @@ def conclude_so_far(names: Sequence[str], setting: Setting) -> dict[str, tuple[i
     """Computes nothing: pictures and outcomes of the results that there are. Returns (results, jobs known) by figure.
 
     Raises:
-      UserError: a figure has no result yet.
+      UserError: a figure has no result yet, or not all of them and needs all.
     """
     found: dict[str, list[Json]] = {}
     counts: dict[str, tuple[int, int]] = {}
     for name in catalogue.order(names, setting.scale):
         before = [result for other in catalogue.needs(name, setting.scale) for result in found[other]]
-        stored = job.read(setting.folder / f"{name}.jsonl")
-        found[name], known = [], list[Json]()
-        while True:
-            known = catalogue.jobs(name, setting.scale, [*before, *found[name]])
-            ended = [stored[one[job.NAME]] for one in known if one[job.NAME] in stored]
-            if len(ended) == len(found[name]):
-                break
-            found[name] = ended
-        if not found[name]:
+        found[name], of = stages(name, before, setting, kept(setting.folder / f"{name}.jsonl"))
+        counts[name] = done, _ = len(found[name]), of
+        if not done:
             raise UserError(f"{name} has no result in {setting.folder} yet: compute some without --so-far")
+        if done < of and not catalogue.concludes_from_parts(name):
+            raise UserError(
+                f"{name} concludes from all of its results, and has {done} of {of}: compute without --so-far"
+            )
         conclude(name, [*before, *found[name]], setting.folder)
-        counts[name] = len(found[name]), len(known)
     return counts
+
+
+def kept(path: Path) -> Callable[[list[Job]], list[Json]]:
+    """For `stages`: the results in a file, of the jobs that have one."""
+    stored = job.read(path)
+    return lambda jobs: [stored[one.name] for one in jobs if one.name in stored]
 
 
 def results_of(name: str, before: list[Json], setting: Setting, pool: Pool, progress: FigureProgress) -> list[Json]:
@@ -66,20 +69,37 @@ def results_of(name: str, before: list[Json], setting: Setting, pool: Pool, prog
       before: the results of the figures it depends on.
     """
     stored = Results(setting.folder / f"{name}.jsonl")
+
+    def computed(jobs: list[Job]) -> list[Json]:
+        job.run(jobs, stored, pool, lambda done, total: progress(name, done, total))
+        return stored.of(jobs)
+
+    return stages(name, before, setting, computed)[0]
+
+
+def stages(
+    name: str, before: list[Json], setting: Setting, results_of_jobs: Callable[[list[Job]], list[Json]]
+) -> tuple[list[Json], int]:
+    """The results of a figure, and how many jobs it has. Results may name further jobs: asked until there are no new ones.
+
+    Args:
+      results_of_jobs: the results of jobs, of all or of those that have one, in their order.
+    """
     results: list[Json] = []
     while True:
         specs = catalogue.jobs(name, setting.scale, [*before, *results])
         if setting.data is not None:
             specs = [catalogue.placed(spec, setting.data) for spec in specs]
         jobs = [Job.from_json(spec) for spec in specs]
-        if [one.name for one in jobs] == [result[job.NAME] for result in results]:
-            return results
-        job.run(jobs, stored, pool, lambda done, total: progress(name, done, total))
-        results = stored.of(jobs)
+        known = [one[job.NAME] for one in results]
+        found = results if [one.name for one in jobs] == known else results_of_jobs(jobs)
+        if [one[job.NAME] for one in found] == known:
+            return results, len(jobs)
+        results = found
 
 
 def conclude(name: str, results: Sequence[Json], folder: Path) -> dict[str, Any]:
-    """Writes the picture and the outcome of a complete figure; returns the outcome."""
+    """Writes the picture and the outcome of a figure; returns the outcome."""
     outcome = catalogue.outcome(name, results)
     record = {"figure": name, "claim": catalogue.claim(name), **outcome._asdict()}
     files.replace(folder / f"{name}.json", json.dumps(record, indent=1) + "\n")

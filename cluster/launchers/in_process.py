@@ -181,7 +181,8 @@ def train_for_figure(
             break
         training.advance()
     kept = {version: np.load(folder / f"kept-{version}.npy") for version in keep}
-    reached = {steps: np.load(folder / f"reached-{steps}.npy") for steps in at_steps}
+    paths = {steps: folder / f"reached-{steps}.npy" for steps in at_steps}
+    reached = {steps: np.load(path) if path.exists() else training.theta for steps, path in paths.items()}
     return Trained(training.theta, kept, read_history(folder), reached)
 
 

@@ -7,7 +7,8 @@ from typing import Annotated, ClassVar
 from common.config.inner import DatasetConfig, TaskConfig
 from common.config.key import Key, Section, require
 
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")  # it is a label of metrics, and part of a message and of folder names
+# It is a label of metrics, a part of a message, and the name of a folder, so it may be neither "." nor "..".
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class MixtureConfig(Section):
         super().__post_init__()
         require(
             _NAME.fullmatch(self.label) is not None,
-            f"mixture.name = {self.label!r}: up to 64 letters, digits, dots, underscores and dashes are expected",
+            f"mixture.name = {self.label!r}: up to 64 letters, digits, dots, underscores and dashes are expected, "
+            "of which the first is no dot or dash",
         )
 
     @property

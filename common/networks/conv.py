@@ -19,6 +19,7 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
 from common.networks import winograd
+from common.networks.initial import TRUNCATED_NORMAL_STD
 
 Weights = dict[str, jax.Array]
 
@@ -28,7 +29,6 @@ Weights = dict[str, jax.Array]
 PIECE_BYTES = 3 * 2**18
 MIN_PIECE = 4
 KEPT = "activation"  # name of what the derivative of the gradient reads: each layer's output and its cotangent
-TRUNCATED_NORMAL_STD = 0.87962566  # of a standard normal truncated at two standard deviations
 
 
 class ConvSpec(NamedTuple):

@@ -8,6 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 TRUNCATED_NORMAL_STD = 0.87962566  # of a standard normal truncated at two standard deviations
+OUTPUT_SCALE = (
+    0.1  # of a classifier's last kernel, so that training starts at the loss of a uniform guess, log(classes)
+)
 
 
 class Drawn(NamedTuple):

@@ -23,6 +23,13 @@ def normalized(w: Weights, name: str, x: jax.Array) -> jax.Array:
     return x * jnp.broadcast_to(w[f"{name}/scale"], x.shape) + jnp.broadcast_to(w[f"{name}/shift"], x.shape)
 
 
+def cross_entropy(scores: jax.Array, labels: jax.Array) -> jax.Array:
+    """Mean softmax cross-entropy [] of scores [..., classes] for integer labels [...], in nats."""
+    classes = jnp.expand_dims(jnp.arange(scores.shape[-1]), tuple(range(labels.ndim)))
+    hot = classes == labels[..., None]
+    return -jnp.sum(jnp.where(hot, jax.nn.log_softmax(scores), 0.0)) / labels.size
+
+
 def precision(w: Weights) -> jnp.dtype:
     """The floating-point type of the weights, in which a network computes."""
     return next(iter(w.values())).dtype

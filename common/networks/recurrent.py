@@ -10,10 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from common.networks import initial, layers
-from common.networks.initial import of_fan_in
+from common.networks.initial import OUTPUT_SCALE, of_fan_in
 from common.networks.layers import Weights, linear, precision
-
-OUTPUT_SCALE = 0.1  # of the output kernel, so that training starts at the loss of a uniform guess, log(vocabulary)
 
 
 class RecurrentSpec(NamedTuple):

@@ -8,13 +8,10 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from common.networks import conv, initial, layers
-from common.networks.initial import of_fan_in
-from common.networks.layers import Weights, linear, precision
-
-OUTPUT_SCALE = 0.1  # of the last kernel, so that training starts at the loss of a uniform guess, log(classes)
+from common.networks.initial import OUTPUT_SCALE, of_fan_in
+from common.networks.layers import Weights, cross_entropy, linear, precision
 
 
 class ResidualSpec(NamedTuple):
@@ -56,9 +53,7 @@ def logits(spec: ResidualSpec, w: Weights, images: jax.Array) -> jax.Array:
 
 def loss(spec: ResidualSpec, w: Weights, images: jax.Array, labels: jax.Array) -> jax.Array:
     """Mean softmax cross-entropy over the batch; `images` as for `logits`, `labels` integers [B]."""
-    scores = jax.nn.log_softmax(logits(spec, w, images), axis=1)
-    hot = jnp.arange(spec.classes)[None, :] == labels[:, None]
-    return -jnp.sum(jnp.where(hot, scores, 0.0)) / labels.shape[0]
+    return cross_entropy(logits(spec, w, images), labels)
 
 
 def _block(spec: ResidualSpec, w: Weights, i: int, x: jax.Array) -> jax.Array:

@@ -12,12 +12,11 @@ import jax
 import jax.numpy as jnp
 
 from common.networks import initial, layers
-from common.networks.initial import Drawn, of_fan_in
+from common.networks.initial import OUTPUT_SCALE, Drawn, of_fan_in
 from common.networks.layers import Weights, linear, normalized, precision
 
 CHARACTERS, POSITIONS = "characters", "positions"  # names of the embeddings
 HIDDEN = 4  # width of a hidden layer over the width of the model
-OUTPUT_SCALE = 0.1  # of the output kernel, so that training starts at the loss of a uniform guess, log(vocabulary)
 
 
 class TransformerSpec(NamedTuple):

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from common.inverse_variance import FLOOR, blend, inverse_variance
+from common.moments import of, variance
 from workers.figures.figure import Job, input_only, rounded
 from workers.figures.statistics import bootstrap, every, word
 
-FLOOR = 1e-30  # of a variance whose logarithm is taken
+SMALLEST = 1e-30  # variance whose logarithm is taken
 MARGIN = 0.3  # of the decimal logarithm: a factor of 2, since the weights are estimated from the batch itself
 
 
@@ -39,15 +41,14 @@ def perform(job: MergesJob, pairs: np.ndarray) -> Merges:
 def weight_rp(batch: np.ndarray) -> float:
     """Equation 1 for a batch [n, 2, P]: weight of rp by inverse variance, both averaged over the coordinates."""
     with np.errstate(invalid="ignore", over="ignore"):
-        rp, es = batch.var(axis=0, ddof=1).mean(axis=1)
-    return float(es / (rp + es)) if np.isfinite(rp) and rp + es > 0 else 0.0
+        var_rp, var_es = (variance(of(batch[:, kind]), FLOOR).mean() for kind in (0, 1))
+    return float(inverse_variance(var_rp, var_es))
 
 
 def merge(batch: np.ndarray) -> np.ndarray:
     """[3, P] gradients of a batch [n, 2, P]: merged, rp and es. An rp without weight takes no part, finite or not."""
     rp, es = batch.mean(axis=0)
-    weight = weight_rp(batch)
-    return np.stack([weight * rp + (1 - weight) * es if weight > 0 else es, rp, es])
+    return np.stack([blend(np.asarray(weight_rp(batch)), rp, es), rp, es])
 
 
 def log_ratio(batches: np.ndarray) -> float:
@@ -59,7 +60,7 @@ def log_ratio(batches: np.ndarray) -> float:
     with np.errstate(invalid="ignore", over="ignore"):
         merged, rp, es = gradients.var(axis=0, ddof=1).mean(axis=1)
     lower = min(rp if np.isfinite(rp) else np.inf, es)
-    return float(np.log10(max(merged, FLOOR) / max(lower, FLOOR)))
+    return float(np.log10(max(merged, SMALLEST) / max(lower, SMALLEST)))
 
 
 def said(found: Sequence[Merges]) -> str:

@@ -24,6 +24,11 @@ def chosen(figures: Sequence[str], scale: str) -> tuple[str, ...]:
     return tuple(figures)
 
 
+def concludes_from_parts(name: str) -> bool:
+    """Whether the figure has an outcome and a picture while some of its jobs have no result."""
+    return bool(getattr(module(name), "FROM_PARTS", False))
+
+
 def scales(name: str) -> tuple[str, ...]:
     """The scales of a figure."""
     return tuple(module(name).SCALES)

@@ -10,13 +10,14 @@ from workers.figures.ablations import ESTIMATORS, KINDS, MERGED, SCALES, Trainin
 from workers.figures.figure import Outcome, Results, config_of
 from workers.figures.statistics import Decision, Interval, every, mean, paired, steadier, word
 
-__all__ = ["CLAIM", "KINDS", "NEEDS", "SCALES", "jobs", "outcome", "perform"]
+__all__ = ["CLAIM", "FROM_PARTS", "KINDS", "NEEDS", "SCALES", "jobs", "outcome", "perform"]
 
 CLAIM = (
     "Merged is better and steadier than rp or es alone; the growing window beats fixed ones; momentum features are "
     "needed, time features hardly."
 )
 NEEDS = ()
+FROM_PARTS = True  # variants without a training are left out
 HARDLY = 0.1  # of what momentum features are worth: an effect below it counts as hardly any
 GUESSING = 0.95  # of the loss of guessing: a variant above it has not begun to learn, which is not the same as worse
 

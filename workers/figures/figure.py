@@ -9,6 +9,7 @@ A figure's module has
                               again names no new one, the figure is complete
     perform(job, train)       the result of one job
     outcome(results)          whether the claim holds
+    FROM_PARTS                true: it has an outcome while some jobs have no result (default: it has not)
 
 and its picture is drawn by the module of the same name in `workers.figures.pictures`.
 
@@ -59,7 +60,8 @@ class Train(Protocol):
     ) -> Trained:
         """Args:
         keep: versions whose theta is returned.
-        at_steps: numbers of inner steps; theta of the first version that has so many is returned too.
+        at_steps: numbers of inner steps; theta of the first version that has so many is returned too, or the last one
+          where the run ends before.
         stale: workers compute with the parameters of their own last replies, as on a cluster, instead of the newest.
         """
         ...

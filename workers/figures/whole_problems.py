@@ -13,13 +13,13 @@ import numpy as np
 
 from common import configfile
 from common.config import Config
+from common.inverse_variance import FLOOR, blend, inverse_variance, totals
 from common.moments import of, variance
 from common.optimizer import make_family
 from workers.figures.figure import Settings
 from workers.trajectory import Advance, Sampler
 from workers.worker import Engine, make_engine
 
-FLOOR = 1e-8  # of a sample variance, as in the learner's merge
 BATCH = 4  # problems that are merged with one weight
 REACHES = (1, 4)
 SHORT = 0.05  # of the problem: with shorter windows calls decide the cost, and reaching back is not tried
@@ -89,19 +89,9 @@ def units(sampler: Sampler, theta: np.ndarray, count: int, *, with_rp: bool = Tr
 
 def weight_rp(found: Units, which: slice, merge: str, segments: np.ndarray) -> np.ndarray:
     """Equation 1 for the truncations of some problems: weight of rp [P]. Where rp is not finite its weight is 0."""
-    var_rp, var_es = (np.maximum(variance(of(np.concatenate(each[which]))), FLOOR) for each in found.each)
-    if merge != "coordinate":
-        groups = segments if merge == "tensor" else np.zeros_like(segments)
-        var_rp, var_es = np.bincount(groups, var_rp)[groups], np.bincount(groups, var_es)[groups]
-    weight: np.ndarray = np.where(np.isfinite(var_rp), 1 / (1 + var_rp / var_es), 0.0)
-    return weight
-
-
-def blend(weight: np.ndarray, rp: np.ndarray, es: np.ndarray) -> np.ndarray:
-    """weight * rp + (1 - weight) * es, where a weight of 0 removes even inf and NaN."""
-    with np.errstate(invalid="ignore"):
-        blended: np.ndarray = np.where(weight > 0, weight * rp, 0.0) + (1 - weight) * es
-    return blended
+    of_each = (variance(of(np.concatenate(each[which])), FLOOR) for each in found.each)
+    var_rp, var_es = (totals(variances, segments, merge) for variances in of_each)
+    return inverse_variance(var_rp, var_es)
 
 
 def merged(found: Units, segments: np.ndarray) -> dict[str, Estimates]:
