@@ -49,6 +49,7 @@ def test_several_on_a_cluster_are_computed_by_the_run(targets: list[str]) -> Non
         (["small-conv-train"], "--cluster computes with the workers of a launched run, and small-conv-train is none"),
         (["small-conv-train", "small-conv-valid"], "none of these is a run: add one, or leave --cluster out"),
         (["a", "small-conv-train", "--config", "small.toml"], "workers of a know the tasks of its own configuration"),
+        (["a", "--config", "small.toml"], "workers of a know the tasks of its own configuration only: leave out"),
         (["a", "small-conv-train", "--set", "task.batch_size=3"], r"\[task\] of a run cannot change"),
     ],
 )
@@ -56,6 +57,13 @@ def test_cluster_says_what_it_cannot_compare(targets: list[str], sentence: str, 
     assert main(["evaluate", *targets, "--cluster"]) == 2
     assert re.search(sentence, capsys.readouterr().err)
     assert directory.names() == ["a"]
+
+
+def test_run_with_config_is_evaluated_on_its_tasks() -> None:
+    Path("other.toml").write_text('[task]\nfamily = "quadratic"\ninner_steps = 700\n[evaluation]\ntasks = 2\n')
+    subject = find_all(["a"], Request("a", (), Place(in_process=True, cluster=False), "other.toml"))
+    assert (subject.run.name, subject.version, subject.theta) == ("a-on-other", 0, np.full(1, -3.0, np.float32))
+    assert (subject.config.task.inner_steps, subject.config.optimizer.family) == (700, "adam")
 
 
 def test_target_that_is_nothing_is_named() -> None:

@@ -39,7 +39,11 @@ class Manner(NamedTuple):
 
 @click.command(cls=options.ListCommand)
 @click.argument("targets", metavar="RUN|THETA|NAME...", nargs=-1, required=True)
-@click.option("--config", metavar="CONFIG", help="The tasks for a theta file: a TOML file or a preset.")
+@click.option(
+    "--config",
+    metavar="CONFIG",
+    help="The tasks: a TOML file or a preset (default: a run's own; of a theta file: quickstart).",
+)
 @options.overrides("tasks", "baselines", "workers")
 @options.place
 @click.option("--family", metavar="FAMILY", help="Of a mixture: only the tasks of this family (default: each in turn).")

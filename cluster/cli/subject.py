@@ -25,7 +25,7 @@ class Request(NamedTuple):
     target: str  # a run, a theta file or a configuration
     overrides: tuple[str, ...]
     place: Place
-    tasks: str | None = None  # the configuration whose tasks a theta file is evaluated on
+    tasks: str | None = None  # the configuration whose tasks a learned optimizer is evaluated on
 
 
 class Contender(NamedTuple):
@@ -101,10 +101,12 @@ def _config_of_workers(first: str | None, request: Request) -> Config:
             "--cluster computes with the workers of a launched run, and none of these is a run: add one, or leave --cluster out"
         )
     if request.tasks is not None:
-        raise UserError(
-            f"the workers of {first} know the tasks of its own configuration only: leave out --config, or --cluster"
-        )
+        raise UserError(_knows_its_own(first))
     return _evaluation_config(directory.find(first), request)
+
+
+def _knows_its_own(run: str) -> str:
+    return f"the workers of {run} know the tasks of its own configuration only: leave out --config, or --cluster"
 
 
 def _contender(target: str) -> Contender:
@@ -120,7 +122,7 @@ def _contender(target: str) -> Contender:
 def find_learned(request: Request) -> Subject:
     """The learned optimizer of a run or of a theta file. Raises UserError when the target is neither."""
     if is_run(request.target):
-        return of_run(request, learned=True)
+        return of_run(request, learned=True) if request.tasks is None else on_other_tasks(request)
     if (path := pretrained.find(request.target)) is not None:
         return of_file(path, request)
     raise UserError(
@@ -156,10 +158,22 @@ def of_file(path: Path, request: Request) -> Subject:
             "it is compared with, or leave --cluster out"
         )
     theta, optimizer, _ = pretrained.load(path)
+    return _on_tasks(Contender(pretrained.title(path), theta, None, optimizer), request)
+
+
+def on_other_tasks(request: Request) -> Subject:
+    """The learned optimizer of a run, on the tasks of --config instead of its own."""
+    run = directory.find(request.target)
+    if request.place.cluster:
+        raise UserError(_knows_its_own(run.name))
+    return _on_tasks(_contender(request.target)._replace(name=run.name), request)
+
+
+def _on_tasks(one: Contender, request: Request) -> Subject:
     tasks = request.tasks or DEFAULT
     config = absolute(configfile.load(tasks, request.overrides))
-    config = replace(config, optimizer=as_asked(optimizer, config, request.overrides))
-    return Subject(results_directory(f"{pretrained.title(path)}-on-{stem(tasks)}", config), config, theta, None)
+    config = replace(config, optimizer=as_asked(one.optimizer, config, request.overrides))
+    return Subject(results_directory(f"{one.name}-on-{stem(tasks)}", config), config, one.theta, one.version)
 
 
 def as_asked(optimizer: OptimizerConfig, config: Config, overrides: Sequence[str]) -> OptimizerConfig:
@@ -195,7 +209,7 @@ def _evaluation_config(run: RunDirectory, request: Request) -> Config:
         if asked.get(section) != trained.get(section):
             raise UserError(
                 f"[{section}] of a run cannot change in its evaluation, its rows would not be comparable: "
-                "export theta, and evaluate the file with --config"
+                "evaluate it on other tasks with --config"
             )
     return config
 
