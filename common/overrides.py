@@ -32,8 +32,23 @@ def merge(tree: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
                 raise UserError(f"--set {override!r}: {parent} is a value, not a section")
         if isinstance(table, list):
             raise UserError(f"--set {override!r}: name a family and its key, such as mixture.conv.weight=2")
+        _check_effect(merged, override, parents, key)
         table[key] = _value(text.strip(), _kind(Config, (*parents, key)))
     return merged
+
+
+def _check_effect(tree: Mapping[str, Any], override: str, parents: list[str], key: str) -> None:
+    """Raises UserError for a key of [task] or [dataset] that each family of the mixture sets itself."""
+    mixture = tree.get("mixture")
+    if parents not in (["task"], ["dataset"]) or not isinstance(mixture, list) or not mixture:
+        return
+    own = (one.get(parents[0]) if isinstance(one, Mapping) else None for one in mixture)
+    if all(isinstance(section, Mapping) and key in section for section in own):
+        section, label = parents[0], mixture_label(mixture[0])
+        raise UserError(
+            f"--set {override!r} has no effect: each family of the mixture sets {section}.{key} itself; write "
+            f"mixture.{label}.{section}.{key}={override.partition('=')[2]} and the same for others"
+        )
 
 
 def _named(tables: list[Any], name: str) -> Any:

@@ -129,6 +129,7 @@ def test_windows_of_a_family_end_with_its_inner_problem() -> None:
         ("mixture.mlp.name=a b", "mixture.name = 'a b': up to 64 letters"),
         ("mixture.net.weight=1", "the mixture has no family 'net': it has bowl, mlp"),
         ("mixture.mlp=1", "name a family and its key"),
+        ("task.family=conv", "each family of the mixture sets task.family itself; write mixture.bowl.task.family=conv"),
         ("mixture=x", "mixture.conv = 'x' is a value, but a section is expected"),
         ("estimator.pairs=1", "estimator.pairs = 1: a mixture needs 2 or more pairs"),
     ],
