@@ -76,10 +76,18 @@ def test_variant_not_run_leaves_its_part_undecided():
     assert outcome.holds is None and "momentum needed: undecided" in outcome.sentence
 
 
+def listed(scale, ended_at=lambda job: 1.0):
+    """All jobs, where each of them ends at the loss `ended_at(job)`."""
+    jobs, count = fig8.jobs(scale, []), 0
+    while len(jobs) > count:
+        count = len(jobs)
+        jobs = fig8.jobs(scale, [Training.of(job, **{**NOTHING, "judged": [[ended_at(job)]]}) for job in jobs])
+    return jobs
+
+
 def trainings(scale, *, trial):
-    """The trainings once all trials have ended at the same loss, or the trials."""
-    trials = [Training.of(job, **NOTHING) for job in fig8.jobs(scale, []) if job.trial]
-    return [job for job in fig8.jobs(scale, trials) if job.trial is trial]
+    """The trainings, or the trials, where all trials end at the same loss."""
+    return [job for job in listed(scale) if job.trial is trial]
 
 
 @pytest.mark.parametrize("scale", ["mini", "long", "paper"])
@@ -98,14 +106,19 @@ def test_trials_share_no_seed_and_no_task_with_the_result():
 
 
 def test_each_variant_is_trained_at_the_rate_of_its_best_trial():
-    jobs = [job for job in fig8.jobs("mini", []) if job.trial]
     best = {"merged": 0.01, "rp only": 0.001}
-    ended = [
-        Training.of(job, **{**NOTHING, "judged": [[abs(job.rate - best.get(job.variant, 0.003))]]}) for job in jobs
-    ]
-    for job in fig8.jobs("mini", ended):
+    for job in listed("mini", ended_at=lambda job: abs(job.rate - best.get(job.variant, 0.003))):
         if not job.trial:
             assert job.rate == best.get(job.variant, 0.003)
+
+
+def test_ablations_begin_after_the_estimators_have_ended():
+    jobs, known = fig8.jobs("long", []), []
+    while {job.variant for job in jobs} <= set(ablations.ESTIMATORS):
+        assert len(known) < len(jobs)
+        known.append(Training.of(jobs[len(known)], **NOTHING))
+        jobs = fig8.jobs("long", known)
+    assert len(known) == 3 * (3 + fig8.SCALES["long"].seeds)  # trials of three rates, and the seeds
 
 
 def test_trial_that_diverges_is_never_the_best():

@@ -138,20 +138,23 @@ def variants(chosen: Scale) -> Mapping[str, Variant]:
 
 
 def jobs(scale: str, results: Results) -> list[Job]:
-    """The trials of all rates, then the trainings of each variant at its best rate; the estimators come first."""
-    chosen = SCALES[scale]
-    trials = {
-        name: [training(chosen, name, rate, TRIAL_SEED, trial=True) for rate in chosen.rates]
-        for name in variants(chosen)
-    }
-    rates = {name: best_rate(listed, results) for name, listed in trials.items()}
-    listed: list[Job] = []
+    """The trials of all rates, then the trainings of each variant at its best rate; the estimators come first.
+
+    No job of the other variants is listed before all of the estimators have their results.
+    """
+    chosen, known, listed = SCALES[scale], {one.name for one in results}, list[Job]()
     for names in (ESTIMATORS, [name for name in variants(chosen) if name not in ESTIMATORS]):
-        listed += [trial for name in names for trial in trials[name]]
+        trials = {
+            name: [training(chosen, name, rate, TRIAL_SEED, trial=True) for rate in chosen.rates] for name in names
+        }
+        rates = {name: best_rate(tried, results) for name, tried in trials.items()}
+        listed += [trial for tried in trials.values() for trial in tried]
         seeds = chosen.seeds if names is ESTIMATORS or chosen.ablation_seeds is None else chosen.ablation_seeds
         for seed in range(seeds):
-            known = ((name, rate) for name in names if (rate := rates[name]) is not None)
-            listed += [training(chosen, name, rate, seed, trial=False) for name, rate in known]
+            found = ((name, rate) for name in names if (rate := rates[name]) is not None)
+            listed += [training(chosen, name, rate, seed, trial=False) for name, rate in found]
+        if None in rates.values() or any(job.name not in known for job in listed):
+            break
     return listed
 
 
