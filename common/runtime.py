@@ -23,6 +23,8 @@ CACHE_BYTES = 2 * 2**30  # of compiled functions; a run compiles about 10 MB
 
 
 FLAGS = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
+QUICK = "JAX_DISABLE_MOST_OPTIMIZATIONS"  # JAX's variable: compile faster what runs slower
+QUICK_FLAGS = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"  # halve what it leaves
 KEPT_FLAGS = re.compile(r"--(xla_dump|xla_hlo_profile|xla_force_host_platform_device_count|xla_gpu)\w*(=.*)?")
 OPTIONS = re.compile(
     r"(JAX|JAX2TF)_\w+|CHECK_VMA|EAGER_CONSTANT_FOLDING"
@@ -64,23 +66,28 @@ def prepare(*, pin: bool = True) -> int | None:
         if not KEPT_OPTIONS.fullmatch(name):
             del os.environ[name]
     os.environ["JAX_PLATFORMS"] = "cpu"
-    os.environ["XLA_FLAGS"] = xla_flags(os.environ.get("XLA_FLAGS", ""))
+    quick = os.environ.get(QUICK, "").lower() in ("y", "yes", "t", "true", "on", "1")  # as JAX reads it
+    os.environ["XLA_FLAGS"] = xla_flags(os.environ.get("XLA_FLAGS", ""), quick=quick)
     if "JAX_COMPILATION_CACHE_MAX_SIZE" not in os.environ:  # else JAX keeps the bound
         prune_cache(cache_directory() / "xla", CACHE_BYTES)
     return cores.pin_to_free_core() if pin else None
 
 
-def xla_flags(users: str) -> str:
+def xla_flags(users: str, *, quick: bool = False) -> str:
     """Returns those of the user's flags for XLA that cannot change numbers, and ours.
 
     Like XLA, takes what does not begin with a dash for the name of a file of flags.
+
+    Args:
+      quick: compile faster what runs slower.
     """
     if users.strip() and not users.lstrip().startswith("-"):
         try:
             users = Path(users).read_text()
         except (OSError, ValueError):
             users = ""  # XLA ignores it, too
-    return " ".join((*filter(KEPT_FLAGS.fullmatch, users.split()), FLAGS))
+    ours = f"{QUICK_FLAGS} {FLAGS}" if quick else FLAGS
+    return " ".join((*filter(KEPT_FLAGS.fullmatch, users.split()), ours))
 
 
 def prune_cache(folder: Path, most: int) -> None:

@@ -54,6 +54,19 @@ def test_xla_flags_keeps_the_users_other_flags_before_ours() -> None:
     assert runtime.xla_flags(given) == f"--xla_dump_to=/a --xla_gpu_autotune_level=0 {runtime.FLAGS}"
 
 
+@pytest.mark.parametrize("value, quick", [("1", True), ("On", True), ("0", False), ("", False), (None, False)])
+def test_prepare_compiles_faster_only_where_asked(
+    value: str | None, quick: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {} if value is None else {"JAX_DISABLE_MOST_OPTIMIZATIONS": value}
+    users = {"XLA_FLAGS": f"{runtime.QUICK_FLAGS} --xla_dump_to=/a", "OUTERTRAIN_CACHE": "/somewhere"}
+    monkeypatch.setattr(os, "environ", {**users, **asked})
+    for _ in range(2):
+        runtime.prepare(pin=False)
+        ours = f"{runtime.QUICK_FLAGS} {runtime.FLAGS}" if quick else runtime.FLAGS
+        assert os.environ["XLA_FLAGS"] == f"--xla_dump_to=/a {ours}"
+
+
 def test_xla_flags_reads_the_file_that_is_named(tmp_path: Path) -> None:
     (tmp_path / "flags").write_text("--xla_dump_to=/a\n--xla_cpu_enable_fast_math=true\n")
     assert runtime.xla_flags(str(tmp_path / "flags")) == f"--xla_dump_to=/a {runtime.FLAGS}"
