@@ -336,13 +336,12 @@ def test_option_of_another_family_is_named(options: dict, sentence: str) -> None
 
 def test_orthogonal_input_is_that_of_muon_in_float32() -> None:
     """Kernels as matrices [9 C, O], tall and wide, of tiny and large numbers; zero for zero, with finite derivatives."""
+    orthogonal = jax.jit(mlp_muon_family.orthogonal)
     for shape, size in (((3, 3, 4, 6), 1e-9), ((3, 3, 1, 16), 1e6), ((2, 7), 1.0)):
         x = tensor(shape, 5) * size
         rows = x.reshape(-1, shape[-1])
         want = newton_schulz(rows / np.linalg.norm(rows)).reshape(shape)
-        np.testing.assert_allclose(
-            mlp_muon_family.orthogonal(jnp.asarray(x, jnp.float32)), want, atol=2e-4 if size < 1e-6 else 5e-6
-        )
+        np.testing.assert_allclose(orthogonal(jnp.asarray(x, jnp.float32)), want, atol=2e-4 if size < 1e-6 else 5e-6)
     zero = jnp.zeros((3, 2))
-    value, slope = jax.value_and_grad(lambda x: mlp_muon_family.orthogonal(x).sum())(zero)
+    value, slope = jax.jit(jax.value_and_grad(lambda x: orthogonal(x).sum()))(zero)
     assert value == 0 and np.isfinite(slope).all()

@@ -35,9 +35,9 @@ def test_standard_library_is_always_there_and_in_order():
     corpus = open_corpus("", 0)
     lengths = {split: len(blocks) for split, blocks in corpus.blocks.items()}
     assert min(lengths.values()) > TASK_BLOCKS and lengths["outer_train"] * 15 == lengths["outer_test"] * 35
-    again = open_corpus(sysconfig.get_path("stdlib") + "/asyncio", 0)
-    assert corpus.fingerprint == open_corpus("", 1).fingerprint != again.fingerprint
-    assert "import " in decode(corpus.blocks["outer_train"].ravel())
+    part = sysconfig.get_path("stdlib") + "/asyncio"
+    assert open_corpus(part, 0).fingerprint == open_corpus(part, 1).fingerprint != corpus.fingerprint
+    assert "import " in decode(corpus.blocks["outer_train"][:200].ravel())
 
 
 def test_outer_splits_share_no_text(tmp_path):

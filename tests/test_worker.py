@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from functools import cache
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,7 +17,7 @@ from common.messages import Reply, Verdict, encode_theta, pack_reply, pack_sampl
 from common.optimizer import initial_theta, make_family
 from workers.estimators import antithetic_pair, usable_rp
 from workers.trajectory import Sampler
-from workers.worker import Worker
+from workers.worker import Worker, make_engine
 
 THETA = np.array([0.15, 0.5], np.float32)
 
@@ -45,10 +46,16 @@ class Script:
         return pack_reply(Reply(verdict=verdict, epoch=1, version=now, theta=theta, stop=stop, **fields))
 
 
+@cache
+def engine():
+    """Of all configurations of `config`, which differ in their estimators only: compiled once."""
+    return make_engine(config())
+
+
 def worker_and_script(run=None, uid="w0", **script):
     run = run or config()
     learner = Script(run, **script)
-    return Worker(run, uid, learner.exchange), learner
+    return Worker(run, uid, learner.exchange, engine()), learner
 
 
 def without_durations(sample):
@@ -180,7 +187,7 @@ def test_restore_resumes_bit_for_bit(before, es, more):
     worker, learner = worker_and_script(run)
     for _ in range(before):
         worker.step()
-    resumed = Worker(run, "w0", learner.exchange)
+    resumed = Worker(run, "w0", learner.exchange, engine())
     resumed.restore(worker.snapshot())
     resumed.fetch()
     left = [without_durations(worker.sample()) for _ in range(4)]
