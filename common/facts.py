@@ -12,6 +12,7 @@ class Facts(NamedTuple):
     diverged: float | None = None  # inner problems that were abandoned
     task_seconds: float | None = None  # creating new tasks
     exchange_seconds: float | None = None  # of the exchange before this one
+    cpu_seconds: float | None = None  # of the worker's process, computing the sample
     rp_clipped: float | None = None  # pairs whose rp was not finite and was clipped; reported only if there are any
 
 
@@ -23,6 +24,7 @@ def merge(parts: Sequence[Facts]) -> Facts:
         diverged=_sum(p.diverged for p in parts),
         task_seconds=_sum((p.task_seconds for p in parts), len(parts)),
         exchange_seconds=_sum((p.exchange_seconds for p in parts), len(parts)),
+        cpu_seconds=_sum(p.cpu_seconds for p in parts),
         rp_clipped=_sum(p.rp_clipped for p in parts),
     )
 

@@ -14,6 +14,18 @@ from common.config import OuterConfig
 
 Json = dict[str, Any]
 
+SUMS = ("core_seconds", "inner_steps_total", "cpu_seconds")  # later fields that are written unless they are 0
+CHANGED = [
+    "norms",
+    "clipped",
+    "refused",
+    "rp_dropped",
+    "var_rp_nonfinite",
+    "rp_clipped",
+    "families",
+    "allocation",
+]  # in their JSON
+
 
 class Quantiles(NamedTuple):
     """Quantiles over the coordinates of a vector [P], infinite where that many are not finite; None where unknown."""
@@ -57,6 +69,14 @@ class Norms(NamedTuple):
     gradient: float  # of the merged gradient, before clipping
     update: float  # of the step of theta
     theta: float  # after the step
+
+
+class Allocation(NamedTuple):
+    """What `estimator.allocate` has decided after an update."""
+
+    probe_rate: float  # fraction of samples that compute rp from now on
+    worth: float  # fraction of the variance of es that rp removes, mean over the last batches
+    least: float  # the fraction from which on rp is worth its CPU time
 
 
 class FamilyRecord(NamedTuple):
@@ -119,7 +139,9 @@ class UpdateRecord(NamedTuple):
     rp_clipped: int = 0  # pairs that were clipped instead (`estimator.rp_nonfinite = "clip"`), with zero for nan
     core_seconds: float = 0.0  # computing of the batch's samples, summed over workers; 0: not recorded
     inner_steps_total: int = 0  # of all updates so far; 0: not recorded
+    cpu_seconds: float = 0.0  # as core_seconds, but CPU time of the workers' processes; 0: not recorded
     families: Mapping[str, FamilyRecord] = MappingProxyType({})  # of the batch, in a run with a mixture
+    allocation: Allocation | None = None  # None: `estimator.allocate` is off
 
     @property
     def empty(self) -> bool:
@@ -129,15 +151,16 @@ class UpdateRecord(NamedTuple):
     def to_json(self) -> Json:
         """A line of history.jsonl. Later fields are written only where they say something."""
         fields = self._asdict()
-        for name in ("norms", "clipped", "refused", "rp_dropped", "var_rp_nonfinite", "rp_clipped"):
+        for name in CHANGED:
             del fields[name]
-        sums = {name: value for name in ("core_seconds", "inner_steps_total") if (value := fields.pop(name))}
-        del fields["families"]
+        sums = {name: value for name in SUMS if (value := fields.pop(name))}
         later: Json = {"rp_dropped": self.rp_dropped, "empty": self.empty} if self.rp_dropped else {}
         if self.var_rp_nonfinite:
             later["var_rp_nonfinite"] = self.var_rp_nonfinite
         if self.rp_clipped:
             later["rp_clipped"] = self.rp_clipped
+        if self.allocation:
+            later |= {"allocation": self.allocation._asdict()}
         if self.families:
             later["families"] = {name: family.to_json() for name, family in self.families.items()}
         return fields | {
@@ -167,6 +190,7 @@ class UpdateRecord(NamedTuple):
             _mapping(line, key) for key in ("windows", "staleness", "weight_rp", "verdicts")
         )
         families = _mapping(line, "families") if "families" in line else {}
+        allocation = _mapping(line, "allocation") if "allocation" in line else {}
         return cls(
             epoch=_integer(line, "epoch"),
             version=_integer(line, "version"),
@@ -198,7 +222,9 @@ class UpdateRecord(NamedTuple):
             rp_clipped=_integer(line, "rp_clipped") if "rp_clipped" in line else 0,
             core_seconds=_number(line, "core_seconds") if "core_seconds" in line else 0.0,
             inner_steps_total=_integer(line, "inner_steps_total") if "inner_steps_total" in line else 0,
+            cpu_seconds=_number(line, "cpu_seconds") if "cpu_seconds" in line else 0.0,
             families={name: FamilyRecord.from_json(_mapping(families, name)) for name in families},
+            allocation=Allocation(*(_number(allocation, k) for k in Allocation._fields)) if allocation else None,
         )
 
 

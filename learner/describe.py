@@ -11,6 +11,7 @@ from common.moments import Moments, quantiles, variance
 from common.update_record import (
     LEVELS,
     UNKNOWN,
+    Allocation,
     FamilyRecord,
     Norms,
     Quantiles,
@@ -34,6 +35,7 @@ class Stamp(NamedTuple):
     seconds: float  # since the learner started
     verdicts: Mapping[str, int]  # samples received since then, by verdict
     inner_steps_total: int = 0  # of all updates so far
+    allocation: Allocation | None = None  # after the update
 
 
 def describe(stamp: Stamp, samples: Sequence[GradientSample], rule: Rule, merged: Merged, step: Step) -> UpdateRecord:
@@ -75,6 +77,7 @@ def describe(stamp: Stamp, samples: Sequence[GradientSample], rule: Rule, merged
         rp_dropped=len(windows) - merged.rp.count if estimator.use == "rp" else 0,
         rp_clipped=_count(s.facts.rp_clipped for s in samples),
         core_seconds=float(sum(s.seconds * len(s.windows) / estimator.pairs for s in samples)),
+        cpu_seconds=float(sum(s.facts.cpu_seconds or 0.0 for s in samples)),
         families={
             name: _of_family([s for s in samples if s.family == name], rule, both)
             for name, both in merged.families.items()

@@ -177,8 +177,9 @@ class Learner:
 
     def _stamp(self) -> Stamp:
         now = self._hooks.clock()
-        verdicts, steps = dict(self._admission.verdicts), self._state.inner_steps
-        return Stamp(self._store.epoch, self._state.version, now, now - self._began, verdicts, steps)
+        verdicts, state = dict(self._admission.verdicts), self._state
+        allocation = states.allocation(state, self._config)
+        return Stamp(self._store.epoch, state.version, now, now - self._began, verdicts, state.inner_steps, allocation)
 
     def _publish(self) -> None:
         parameters = Parameters(self._store.epoch, self._state.version, encode_theta(self._state.theta))

@@ -5,6 +5,12 @@ samples only, the probes. Its variance is then a running estimate over past prob
 batch never depends on its own probes, because a few observations of a heavy tail look calm exactly when they are not.
 Costs four vectors [P] of state, with a mixture of families of tasks for each of them. Decides from past batches alone. Do not use it where rp matters: with
 `estimator.probe_rate = 1` nothing here runs.
+
+With `estimator.allocate` the bound is where the variance of the merge, times the CPU time of its pairs, is least. With a
+weight w of rp, the variance of the merge is 1 - w of that of es, and a pair takes 1 + c times the time of one without
+rp, where c is `estimator.rp_cost`. Rp pays while (1 - w)(1 + c) < 1, which is w > c / (1 + c). In a batch that has rp
+in all samples, w is the weight that the merge has given it: where rp explodes in some batches only, the others keep its worth
+up. No clock takes part, so a run in one process repeats bit for bit.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +25,7 @@ from learner import running
 
 NEGLIGIBLE = 1e-3  # mean weight of rp below which its backward pass is not worth computing
 WINDOW = 8  # batches that must agree before workers skip; one that disagrees ends it
+PATIENCE = 4  # batches before the first decision of `estimator.allocate`, which averages over WINDOW
 
 
 class SkippingState(NamedTuple):
@@ -26,12 +33,13 @@ class SkippingState(NamedTuple):
 
     older: Mapping[str, Moments]  # of probes, as in `running.Running`
     newer: Mapping[str, Moments]
-    recent: tuple[float, ...]  # mean weight that rp would have had, latest last, at most WINDOW
+    recent: tuple[float, ...]  # of batches, latest last, at most WINDOW: mean weight that rp would have had, or `worth`
+    allocates: bool = False  # `estimator.allocate`
 
 
-def start(size: int, families: Iterable[str] = ("",)) -> SkippingState:
+def start(size: int, families: Iterable[str] = ("",), *, allocate: bool = False) -> SkippingState:
     """The state before the first batch; `size` is P."""
-    return SkippingState(*running.start(size, families), ())
+    return SkippingState(*running.start(size, families), (), allocate)
 
 
 def is_sparse(samples: Sequence[GradientSample]) -> bool:
@@ -44,13 +52,33 @@ def past_variance(state: SkippingState) -> np.ndarray:
     return variance(running.moments(running.Running(state.older, state.newer)))
 
 
-def rate(state: SkippingState, probe_rate: float) -> float:
-    """Fraction of samples that compute rp now."""
-    agreed = len(state.recent) == WINDOW and max(state.recent) < NEGLIGIBLE
-    return probe_rate if agreed else 1.0
+def rate(state: SkippingState, probe_rate: float, least: float = 0.0) -> float:
+    """Fraction of samples that compute rp now.
+
+    Args:
+      probe_rate: the fraction while rp is not worth it.
+      least: of `least_worth`, for allocation.
+    """
+    if state.allocates:
+        skips = len(state.recent) >= PATIENCE and worth(state) < least
+    else:
+        skips = len(state.recent) == WINDOW and max(state.recent) < NEGLIGIBLE
+    return probe_rate if skips else 1.0
 
 
-def observe(state: SkippingState, rp: Mapping[str, Moments], es: Moments, floor: float) -> SkippingState:
+def worth(state: SkippingState) -> float:
+    """Fraction of the variance of es that rp removes, mean over the last batches; before the first one 1."""
+    return sum(state.recent) / len(state.recent) if state.recent else 1.0
+
+
+def least_worth(rp_cost: float) -> float:
+    """Fraction of the variance of es that rp has to remove to be worth its CPU time."""
+    return rp_cost / (1 + rp_cost)
+
+
+def observe(
+    state: SkippingState, rp: Mapping[str, Moments], es: Moments, floor: float, weight: np.ndarray | None = None
+) -> SkippingState:
     """The state after a batch with these moments.
 
     Args:
@@ -58,9 +86,14 @@ def observe(state: SkippingState, rp: Mapping[str, Moments], es: Moments, floor:
       rp: of the batch by family, from `merge`, which bounds it.
       es: of the batch, within the families.
       floor: of a sample variance.
+      weight: [P] of rp in the merge, if all samples had it; None: what its past variance would give.
     """
-    state = SkippingState(*running.observe(running.Running(state.older, state.newer), rp), state.recent)
+    state = state._replace(**running.observe(running.Running(state.older, state.newer), rp)._asdict())
     if es.count < 2:
         return state
-    weight = inverse_variance(np.maximum(past_variance(state), floor), variance(es, floor))
-    return state._replace(recent=(*state.recent, float(weight.mean()))[-WINDOW:])
+    var_es = variance(es, floor)
+    expected = inverse_variance(np.maximum(past_variance(state), floor), var_es)
+    found = expected.mean()
+    if state.allocates:
+        found = np.average(expected if weight is None else weight, weights=var_es)
+    return state._replace(recent=(*state.recent, float(found))[-WINDOW:])

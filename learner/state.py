@@ -8,6 +8,7 @@ import numpy as np
 from common.config import Config, OuterConfig
 from common.inverse_variance import FLOOR
 from common.messages import GradientSample
+from common.update_record import Allocation
 from learner import rp_skipping, running
 from learner.deduplication import Deduplicator
 from learner.merge import Both, Merged, Rule, merge
@@ -33,7 +34,8 @@ def initial(config: Config, theta: np.ndarray, optimizer: OuterOptimizer) -> Sta
     unbiased = config.estimator.use == "merged" and config.estimator.es == "persistent"
     size, families = len(theta), [member.name for member in config.members]
     past = (running.start(size, families),) * 2 if unbiased else None
-    return State(0, theta, optimizer.init(theta), rp_skipping.start(size, families) if skips else None, past)
+    skipping = rp_skipping.start(size, families, allocate=config.estimator.allocate) if skips else None
+    return State(0, theta, optimizer.init(theta), skipping, past)
 
 
 def merge_batch(state: State, samples: Sequence[GradientSample], rule: Rule) -> Merged:
@@ -56,7 +58,8 @@ def advance(state: State, merged: Merged, optimizer: OuterOptimizer, inner_steps
     skipping, past = state.skipping, state.past
     rp, es = ({name: family[k] for name, family in merged.families.items()} for k in range(2))
     if skipping is not None:
-        skipping = rp_skipping.observe(skipping, rp, merged.within.es, FLOOR)
+        dense = merged.rp.count == merged.es.count and past is None
+        skipping = rp_skipping.observe(skipping, rp, merged.within.es, FLOOR, merged.weight_rp if dense else None)
     if past is not None:
         past = running.observe(past[0], rp), running.observe(past[1], es)
     steps = state.inner_steps + inner_steps
@@ -75,7 +78,18 @@ def finished(state: State, config: OuterConfig) -> bool:
 
 def probe_rate(state: State, config: Config) -> float:
     """Fraction of samples that compute rp now."""
-    return 1.0 if state.skipping is None else rp_skipping.rate(state.skipping, config.estimator.probe_rate)
+    if state.skipping is None:
+        return 1.0
+    least = rp_skipping.least_worth(config.estimator.rp_cost)
+    return rp_skipping.rate(state.skipping, config.estimator.probe_rate, least)
+
+
+def allocation(state: State, config: Config) -> Allocation | None:
+    """What allocation has decided; None where it is off."""
+    if state.skipping is None or not state.skipping.allocates:
+        return None
+    least = rp_skipping.least_worth(config.estimator.rp_cost)
+    return Allocation(probe_rate(state, config), rp_skipping.worth(state.skipping), least)
 
 
 def to_record(
@@ -118,7 +132,7 @@ def from_record(record: Mapping[str, Any], fresh: State) -> tuple[State, bool]:
     skipping, past = fresh.skipping, fresh.past
     if skipping is not None and record["probing"] is not None:
         *parts, recent = record["probing"]
-        skipping = rp_skipping.SkippingState(*running.from_record(parts), tuple(recent))
+        skipping = rp_skipping.SkippingState(*running.from_record(parts), tuple(recent), skipping.allocates)
     if past is not None and "past" in record:
         parts = record["past"]
         half = len(parts) // 2

@@ -77,6 +77,9 @@ IMPOSSIBLE = [
     (EstimatorConfig, {"pairs": 0}, "estimator.pairs = 0"),
     (EstimatorConfig, {"probe_rate": 0.0}, "more than 0 and at most 1"),
     (EstimatorConfig, {"probe_rate": 1.5}, "more than 0 and at most 1"),
+    (EstimatorConfig, {"allocate": True}, "a probe_rate below 1"),
+    (EstimatorConfig, {"allocate": True, "probe_rate": 0.1, "use": "es"}, "estimator.use = 'merged'"),
+    (EstimatorConfig, {"rp_cost": 0.0}, "estimator.rp_cost = 0.0: must be more than 0 and at most 100"),
     (EstimatorConfig, {"clamp": 0.0}, "must be more than 0"),
     (EstimatorConfig, {"outer_batches": -1}, "at least 0"),
     (CurriculumConfig, {"start": 0}, "at least 1"),
@@ -114,7 +117,7 @@ EDGES = [
     (EstimatorConfig, {"objective": "valid", "outer_batches": 1}),
     (EstimatorConfig, {"es": "persistent", "use": "es"}),
     (EstimatorConfig, {"es": "persistent", "reach": 3}),
-    (EstimatorConfig, {"probe_rate": 1e-3}),
+    (EstimatorConfig, {"probe_rate": 1e-3, "allocate": True, "rp_cost": 100.0}),
     (CurriculumConfig, {"start": 1, "end": 1, "updates": 0, "jitter": 0.0}),
     (OuterConfig, {"clip": "none", "clip_value": 0.0}),
     (OuterConfig, {"max_staleness": 0}),
@@ -249,7 +252,7 @@ def of_the_format():
     """The defaults of the keys that existed when the format was defined."""
     tree = asdict(Config())
     later = {
-        "estimator": ("outer_loss", "reach", "rp_nonfinite"),
+        "estimator": ("allocate", "outer_loss", "reach", "rp_cost", "rp_nonfinite"),
         "evaluation": ("weight_decays", "rejection"),
         "optimizer": ("layers", "orthogonalize", "progress"),
         "task": ("normalizer", "width", "depth", "heads", "context", "augment", "augment_range"),

@@ -20,7 +20,7 @@ from cluster.monitoring.metrics import STEPS, FleetMetrics, LearnerMetrics, wind
 from common.config import Config
 from common.facts import Facts
 from common.messages import Verdict
-from common.update_record import UNKNOWN, Quantiles, Weight
+from common.update_record import UNKNOWN, Allocation, Quantiles, Weight
 
 SAMPLE = make_sample(
     worker="node-7/worker-123",
@@ -120,6 +120,11 @@ def test_update_without_rp_is_nan_and_counts_skipped_pairs(
     assert value(learner, "outertrain_rp_nonfinite_pairs_total") == 2
     assert value(learner, "outertrain_pairs_total", estimator="rp") == 3
     assert value(learner, "outertrain_pairs_total", estimator="es") == 8
+
+
+def test_update_publishes_what_allocation_has_decided(learner: LearnerMetrics) -> None:
+    learner.observe_update(run_files.history(1)[0]._replace(allocation=Allocation(0.05, 0.6, 0.72)), "train", 0.1)
+    assert value(learner, "outertrain_rp_worth_ratio") == 0.6
 
 
 def test_start_publishes_configuration_and_position(learner: LearnerMetrics) -> None:

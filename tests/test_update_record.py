@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from common.update_record import UpdateRecord
+from common.update_record import Allocation, UpdateRecord
 
 LATER = (
     "rp_dropped",
     "var_rp_nonfinite",
     "rp_clipped",
     "core_seconds",
+    "cpu_seconds",
+    "allocation",
 )  # of a later release, written only where it says something
 GOLDEN = (Path(__file__).parent / "helpers" / "golden_history.jsonl").read_text()
 
@@ -45,6 +47,13 @@ def test_from_json_later_key_is_optional_and_checked() -> None:
             UpdateRecord.from_json(line | {key: "text"})
     earlier = UpdateRecord.from_json({key: value for key, value in line.items() if key not in LATER})
     assert (earlier.rp_dropped, earlier.var_rp_nonfinite, earlier.rp_clipped, earlier.core_seconds) == (0, 0.0, 0, 0.0)
+
+
+def test_json_of_an_allocation_is_written_only_with_it() -> None:
+    record = UpdateRecord.from_json(json.loads(GOLDEN))
+    allocated = record._replace(allocation=Allocation(0.05, 0.7, 0.72), cpu_seconds=1.5)
+    assert UpdateRecord.from_json(json.loads(json.dumps(allocated.to_json()))) == allocated
+    assert not {"allocation", "cpu_seconds"} & record.to_json().keys()
 
 
 def test_from_json_unknown_key_is_ignored() -> None:

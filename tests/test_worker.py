@@ -60,7 +60,7 @@ def worker_and_script(run=None, uid="w0", **script):
 
 def without_durations(sample):
     """The packed sample with durations removed: what equal samples have in common."""
-    kept = sample.facts._replace(task_seconds=None, exchange_seconds=None)
+    kept = sample.facts._replace(task_seconds=None, exchange_seconds=None, cpu_seconds=None)
     return pack_sample(sample._replace(seconds=0.0, facts=kept))
 
 
@@ -116,13 +116,15 @@ def test_sample_holds_statistics_of_one_pair_per_trajectory():
 
 
 def test_durations_are_those_of_tasks_unroll_and_exchange(monkeypatch):
-    """On a clock that has advanced by n seconds when it is read for the n-th time; an exchange is told by the next."""
+    """On clocks that have advanced by n seconds when they are read for the n-th time; an exchange is told by the next."""
     worker, learner = worker_and_script()
-    clock = itertools.accumulate(itertools.count(1.0))
-    monkeypatch.setattr("workers.worker.time", SimpleNamespace(perf_counter=clock.__next__))
+    clock, cpu = (itertools.accumulate(itertools.count(1.0)) for _ in range(2))
+    clocks = SimpleNamespace(perf_counter=clock.__next__, process_time=cpu.__next__)
+    monkeypatch.setattr("workers.worker.time", clocks)
     worker.step(), worker.step(), worker.step()
     found = [(s.seconds, s.facts.task_seconds, s.facts.exchange_seconds) for s in learner.samples]
     assert found == [(5.0, 4.0, 2.0), (10.0, 9.0, 7.0)]  # the first step only fetches
+    assert [s.facts.cpu_seconds for s in learner.samples] == [2.0, 4.0]
 
 
 def test_diverged_trajectories_are_counted_in_facts():

@@ -123,7 +123,7 @@ class Worker:
     def sample(self) -> GradientSample:
         """One truncation of every trajectory at the newest parameters."""
         assert self.theta is not None
-        began = time.perf_counter()
+        began, began_cpu = time.perf_counter(), time.process_time()
         family = self._family()
         trajectories = self.trajectories.of(family)
         after_tasks = time.perf_counter()
@@ -141,7 +141,11 @@ class Worker:
                 "the task family's loss is negative, but the bounds of the estimators assume 0 <= loss <= "
                 "estimator.clamp: declare its lower_bound"
             )
-        facts = facts_of(advances)._replace(task_seconds=after_tasks - began, exchange_seconds=self._exchange_seconds)
+        facts = facts_of(advances)._replace(
+            task_seconds=after_tasks - began,
+            exchange_seconds=self._exchange_seconds,
+            cpu_seconds=time.process_time() - began_cpu,
+        )
         made = self._pack(advances, time.perf_counter() - after_tasks, facts)
         return made._replace(family=self.config.members[family].name)
 

@@ -103,6 +103,24 @@ class EstimatorConfig(Section):
             high=1,
         ),
     ] = 1.0
+    allocate: Annotated[
+        bool,
+        Key(
+            "Computes rp in all samples only while it removes more variance than es could in the CPU time that rp costs; "
+            "otherwise in a fraction probe_rate.",
+            "An update without rp is noisier where rp had some weight, and cheaper by more than that.",
+        ),
+    ] = False
+    rp_cost: Annotated[
+        float,
+        Key(
+            "For allocate: CPU time of a pair's reverse passes over that of its forward passes; `outertrain bench pair` "
+            "measures 2 + 2 rp_cost.",
+            "Larger values give rp up at a higher weight.",
+            above=0,
+            high=100,
+        ),
+    ] = 2.6
     rp_nonfinite: Annotated[
         Literal["drop", "clip"],
         Key(
@@ -132,6 +150,11 @@ class EstimatorConfig(Section):
         require(
             persistent or not self.reach,
             "estimator.reach needs estimator.es = 'persistent' and estimator.use = 'merged': set these, or leave it 0",
+        )
+        require(
+            not self.allocate or (self.use == "merged" and self.probe_rate < 1),
+            "estimator.allocate chooses how many samples compute rp, between estimator.probe_rate and all of them: set "
+            "estimator.use = 'merged' and a probe_rate below 1, such as 0.05, or leave allocate false",
         )
         require(
             self.outer_loss == "mean" or self.es == "truncated",
