@@ -3,7 +3,8 @@
 import hashlib
 import json
 from collections.abc import Collection
-from dataclasses import MISSING, Field, asdict, fields, is_dataclass
+from copy import deepcopy
+from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any
 
 from common.config.run import Config
@@ -55,15 +56,16 @@ def stable_tree(config: Config) -> dict[str, Any]:
 
 def _stable(section: Any, known: Collection[str]) -> dict[str, Any]:
     tree: dict[str, Any] = {}
-    for field, value in zip(fields(section), asdict(section).values()):
-        if is_dataclass(part := getattr(section, field.name)):
-            value = _stable(part, FORMAT.get(field.name, "").split())
-            if value or field.name in FORMAT:
-                tree[field.name] = value
+    for field in fields(section):
+        part = getattr(section, field.name)
+        if is_dataclass(part):
+            keys = _stable(part, FORMAT.get(field.name, "").split())
+            if keys or field.name in FORMAT:
+                tree[field.name] = keys
         elif isinstance(part, tuple) and any(map(is_dataclass, part)):
             tree[field.name] = [_stable(one, ()) for one in part]
         elif field.name in known or part != _default(field):
-            tree[field.name] = value
+            tree[field.name] = deepcopy(part)
     return tree
 
 
