@@ -57,19 +57,16 @@ def test_read_newest_equals_the_end_of_read_history(tmp_path):
     """Whatever else the file holds: lines of a superseded epoch, torn ones, or none at all."""
     assert read_newest(tmp_path, 3) == []
     claim(tmp_path / "epochs", None, 0.0)
-    log = Writer(tmp_path / "history.jsonl")
+    claim(tmp_path / "epochs", Position(1, 390), 0.0)
     first, second = (1, range(1, 400)), (2, range(391, 395))
-    late = (1, range(400, 3000))  # by the first epoch, which does not know that it was superseded
-    for epoch, versions in (first, second, late):
-        if epoch == 2:
-            claim(tmp_path / "epochs", Position(1, 390), 0.0)
-        for version in versions:
-            append(log, line(epoch, version))
-    with open(tmp_path / "history.jsonl", "ab") as file:
-        file.write(b'{"epoch": 2, "ver')
+    late = (1, range(400, 1000))  # by the first epoch, which does not know that it was superseded
+    known = line(1, 1)
+    lines = [json.dumps(known | {"epoch": e, "version": v}) for e, versions in (first, second, late) for v in versions]
+    (tmp_path / "history.jsonl").write_text("\n".join([*lines, '{"epoch": 2, "ver']))
+    whole = read_history(tmp_path)
     for count in (1, 3, 20, 394, 1000):
-        assert read_newest(tmp_path, count) == read_history(tmp_path)[-count:]
-    assert len(read_history(tmp_path)) == 394 and (tmp_path / "history.jsonl").stat().st_size > 2**16
+        assert read_newest(tmp_path, count) == whole[-count:]
+    assert len(whole) == 394 and (tmp_path / "history.jsonl").stat().st_size > 2**16
 
 
 def test_writer_full_disk_loses_no_line(tmp_path, monkeypatch):

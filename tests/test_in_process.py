@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.in_process import train
+from helpers.in_process import compile_once, train
 
 from cluster.cli import console
 from cluster.cli.interrupt import Interrupt
@@ -26,6 +26,7 @@ from common.config import Config
 from common.configfile import from_dict
 from learner import checkpoints
 from learner.history import read_history
+from workers.worker import make_engine
 
 UPDATES = 12
 TREE = {
@@ -41,6 +42,7 @@ TREE = {
 @pytest.fixture(autouse=True)
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OUTERTRAIN_RUNS", str(tmp_path / "runs"))
+    compile_once(monkeypatch)
 
 
 def config(**sections: dict) -> Config:
@@ -142,8 +144,9 @@ def test_best_evaluated_version_is_kept_and_exported(tmp_path: Path) -> None:
     assert f"best: version {least}, mean train loss" in text(status_of(run))
 
 
-def test_workers_of_one_process_share_an_unroll(tmp_path: Path) -> None:
+def test_workers_of_one_process_share_an_unroll(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its tapes take the most memory of all that a worker has."""
+    monkeypatch.setattr("cluster.launchers.in_process.make_engine", make_engine)
     training = open_training(SMALL, tmp_path)
     assert len(training._workers) == 2 and len({id(worker.samplers[0].unroll) for worker in training._workers}) == 1
 

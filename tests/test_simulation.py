@@ -20,7 +20,7 @@ def steady(seconds: float):
     return draw
 
 
-def simulate(scenario: Scenario, samples: int = 20_000, seed: int = 1) -> Outcome:
+def simulate(scenario: Scenario, samples: int = 8_000, seed: int = 1) -> Outcome:
     return Simulation(scenario, seed).run(samples, 3 * scenario.workers + scenario.batch)
 
 
@@ -78,7 +78,7 @@ def test_waits_of_random_arrivals_follow_erlangs_formula() -> None:
             yield source.expovariate(1 / 10.0)
 
     # 7,000 independent workers are nearly a Poisson stream, and an exchange without an update has a constant service.
-    found = simulate(Scenario(7000, 70, memoryless, COSTS), samples=150_000)
+    found = simulate(Scenario(7000, 70, memoryless, COSTS), samples=60_000)
     rho = 0.001 * found.samples_per_second
     assert rho == pytest.approx(0.7, rel=0.02)
     assert found.exchange_50 == pytest.approx(0.001 * (1 + md1_wait(rho, 0.50)), rel=0.05)
@@ -109,7 +109,7 @@ def test_goodput_with_failing_workers_matches_the_renewal_formula() -> None:
 def test_failing_learner_loses_the_batch_and_the_time_to_restart() -> None:
     failures = Failures(learner_mtbf=100.0, learner_restart=20.0)
     whole = simulate(Scenario(50, 50, steady(1.0), COSTS))
-    failing = simulate(Scenario(50, 50, steady(1.0), COSTS, failures), samples=100_000)
+    failing = simulate(Scenario(50, 50, steady(1.0), COSTS, failures), samples=40_000)
     kept = failing.samples_per_second / whole.samples_per_second
     # Up 100 s of every 120 s, less the pause of up to 15 s after the restart and half a batch.
     assert 0.68 < kept < 100 / 120

@@ -37,7 +37,8 @@ def test_torn_history_train_summary_is_written(torn: RunDirectory) -> None:
     assert first_update(torn, UPDATES[20].time - 1.0) == 1.0
 
 
-def test_torn_history_report_is_drawn(torn: RunDirectory) -> None:
+def test_torn_history_report_is_written(torn: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_files.draw_nothing(monkeypatch)
     assert gather(torn.path, Config()).history == UPDATES
     assert "30" in write_report(torn.path).read_text()
 

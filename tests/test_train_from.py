@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import run_files
 from helpers.tasks import TINY
 
 from cluster.cli.main import main
@@ -29,6 +30,7 @@ QUADRATIC = (
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OUTERTRAIN_RUNS", str(tmp_path / "runs"))
     monkeypatch.chdir(tmp_path)
+    run_files.draw_nothing(monkeypatch)
 
 
 def theta_file(name: str, config: OptimizerConfig, value: float | None = None) -> np.ndarray:
