@@ -3,13 +3,14 @@
 import dataclasses
 import json
 import random
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers import learner as learning
-from helpers import records
-from helpers.in_process import train
+from helpers import records, run_files
+from helpers.in_process import compile_once, train
 from helpers.learner import SEGMENTS, SIZE, sample
 
 from cluster.cli.main import main
@@ -36,7 +37,7 @@ from learner.deduplication import Deduplicator
 from learner.history import read_history
 from learner.merge import FLOOR, Rule, merge
 from learner.outer_optimizer import OuterOptimizer
-from workers.worker import Worker
+from workers.worker import Engine, Worker, make_engine
 
 TOML = """
 [task]
@@ -80,6 +81,7 @@ TREE = parse(TOML, "the test's configuration")
 @pytest.fixture(autouse=True)
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OUTERTRAIN_RUNS", str(tmp_path / "runs"))
+    compile_once(monkeypatch)
 
 
 def mixed(*overrides: str) -> Config:
@@ -193,9 +195,15 @@ class Script:
         return pack_reply(Reply(Verdict.accepted, 1, 0, self.digest, values, False, 1.0))
 
 
-def worked(run: Config, steps: int) -> tuple[Worker, Script]:
+@cache
+def engine() -> Engine:
+    """Of `mixed()`."""
+    return make_engine(mixed())
+
+
+def worked(run: Config, steps: int, shared: Engine | None = None) -> tuple[Worker, Script]:
     script = Script(run)
-    worker = Worker(run, "w0", script.exchange)
+    worker = Worker(run, "w0", script.exchange, shared)
     for _ in range(steps + 1):
         worker.step()
     return worker, script
@@ -203,7 +211,7 @@ def worked(run: Config, steps: int) -> tuple[Worker, Script]:
 
 @pytest.mark.heavy
 def test_worker_draws_families_by_their_weights() -> None:
-    _worker, script = worked(mixed(), 120)
+    _worker, script = worked(mixed(), 120, engine())
     made = [unpack_sample(payload) for payload in script.samples]
     bowls = sum(one.family == "bowl" for one in made)
     assert {one.family for one in made} == {"bowl", "mlp"}
@@ -228,8 +236,8 @@ def test_worker_compiles_nothing_after_the_first_of_each_family() -> None:
 @pytest.mark.heavy
 def test_worker_restored_with_a_mixture_resumes_bit_for_bit() -> None:
     run = mixed()
-    worker, script = worked(run, 7)
-    resumed = Worker(run, "w0", script.exchange)
+    worker, script = worked(run, 7, engine())
+    resumed = Worker(run, "w0", script.exchange, engine())
     resumed.restore(worker.snapshot())
     resumed.fetch()
     for _ in range(6):
@@ -241,7 +249,7 @@ def test_worker_restored_with_a_mixture_resumes_bit_for_bit() -> None:
 
 @pytest.mark.heavy
 def test_compilations_are_those_of_every_family() -> None:
-    worker, _ = worked(mixed(), 0)
+    worker, _ = worked(mixed(), 0, engine())
     assert {"reverse", "start", "1-reverse", "1-start"} <= worker.compilations().keys()
 
 
@@ -504,7 +512,10 @@ def shown(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
 
 
 @pytest.mark.heavy
-def test_train_evaluates_each_family_in_a_folder_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_evaluates_each_family_in_a_folder_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_files.draw_nothing(monkeypatch)
     (tmp_path / "mix.toml").write_text(TOML)
     assert main(["train", str(tmp_path / "mix.toml"), "--in-process", "--updates", "2", "--json"]) == 0
     facts = shown(capsys)

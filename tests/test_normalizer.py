@@ -45,8 +45,9 @@ def unrolled(normalizer, name="quadratic", outer=HIGH, theta=THETA):
 
 
 @pytest.mark.heavy
-@pytest.mark.parametrize("name", ["quadratic", "mlp"])
-@pytest.mark.parametrize("outer", [OuterLoss("train", 0, 1e6), OuterLoss("valid", 2, 1e6)])
+@pytest.mark.parametrize(
+    "name, outer", [("quadratic", OuterLoss("train", 0, 1e6)), ("mlp", OuterLoss("valid", 2, 1e6))]
+)
 def test_normalizer_divides_losses_and_gradient_only(name, outer):
     losses, gradient, state = unrolled("none", name, outer)
     divided, slope, same = unrolled(4.0, name, outer)
