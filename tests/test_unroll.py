@@ -217,11 +217,11 @@ def test_dropped_tapes_are_recomputed_to_the_same_bits(subject, x64, monkeypatch
 
 @pytest.mark.parametrize("task", [pytest.param("conv", marks=pytest.mark.heavy), "mlp"])
 def test_kept_activations_give_the_gradient_of_recomputed(task, monkeypatch):
-    gradients = {}
+    gradients, (family, scale) = {}, (family_of("mlp"), 5) if task == "conv" else (family_of("sgd"), 1)
     for most in (engine.ACTIVATION_BYTES, 0):
         monkeypatch.setattr(engine, "ACTIVATION_BYTES", most)
-        unroll, problem = Unroll(tasks.task(task), family_of("mlp"), OuterLoss(), SEGMENT), tasks.problem(task)
-        state, theta = unroll.start(problem, jax.random.key(0)), 5 * family_of("mlp").init(jax.random.key(5))
+        unroll, problem = Unroll(tasks.task(task), family, OuterLoss(), SEGMENT), tasks.problem(task)
+        state, theta = unroll.start(problem, jax.random.key(0)), scale * family.init(jax.random.key(5))
         _, gradients[most], _ = unroll.losses_and_grad(theta, problem, state, LONGEST)
         assert bool(unroll._blank[0].activations) == bool(most)
     kept, recomputed = gradients.values()
