@@ -23,6 +23,7 @@ from common.wire_checks import MAX_PAIRS, Malformed, check
 
 SCHEMA = 1
 MIXTURE_SCHEMA = 2  # of a sample that names its family; every other sample is still one of schema 1
+RAMP_SCHEMA = 2  # of a reply that has a ramp; every other reply is still one of schema 1
 LENGTHS = {SCHEMA: 16, MIXTURE_SCHEMA: 17}  # fields of a sample
 SAMPLE = "outertrain/sample"
 REPLY = "outertrain/reply"
@@ -93,6 +94,7 @@ class Reply(NamedTuple):
     theta: bytes | None  # little-endian float32; None: the worker already holds this version
     stop: bool  # the worker is to shut down
     probe_rate: float  # fraction of samples that compute rp now
+    ramp: int | None = None  # the update that the curriculum is at, under `curriculum.hold`; None: the version
 
 
 def encode_theta(theta: np.ndarray) -> bytes:
@@ -178,13 +180,15 @@ def unpack_sample(payload: bytes, limit: int = 1 << 24) -> GradientSample:
 def pack_reply(reply: Reply) -> bytes:
     """The bytes of a reply."""
     verdict = None if reply.verdict is None else reply.verdict.value
-    packed: bytes = msgpack.packb([REPLY, SCHEMA, verdict, *reply[1:]])
+    schema, fields = (SCHEMA, reply[1:-1]) if reply.ramp is None else (RAMP_SCHEMA, reply[1:])
+    packed: bytes = msgpack.packb([REPLY, schema, verdict, *fields])
     return packed
 
 
 def unpack_reply(payload: bytes, limit: int = 1 << 28) -> Reply:
     """The reply in `payload`. Raises Malformed."""
-    verdict, epoch, version, digest, theta, stop, probe_rate = _parse(payload, limit, REPLY, {SCHEMA: 9})
+    fields = _parse(payload, limit, REPLY, {SCHEMA: 9, RAMP_SCHEMA: 10})
+    verdict, epoch, version, digest, theta, stop, probe_rate = fields[:7]
     check(verdict is None or verdict in Verdict.__members__, "unknown verdict")
     check(theta is None or (type(theta) is bytes and len(theta) % 4 == 0), "theta is not an array of float32")
     check(type(stop) is bool, "stop is not a boolean")
@@ -197,6 +201,7 @@ def unpack_reply(payload: bytes, limit: int = 1 << 28) -> Reply:
         theta=theta,
         stop=stop,
         probe_rate=probe_rate,
+        ramp=wire_checks.integer(fields[7], "ramp") if len(fields) > 7 else None,
     )
 
 

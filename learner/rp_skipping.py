@@ -11,6 +11,9 @@ weight w of rp, the variance of the merge is 1 - w of that of es, and a pair tak
 rp, where c is `estimator.rp_cost`. Rp pays while (1 - w)(1 + c) < 1, which is w > c / (1 + c). In a batch that has rp
 in all samples, w is the weight that the merge has given it: where rp explodes in some batches only, the others keep its worth
 up. No clock takes part, so a run in one process repeats bit for bit.
+
+With `curriculum.hold` the window's ramp takes a step in each update in which rp is worth it, and goes back by BACK steps in
+each other one; rp is skipped only where the window cannot become shorter.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from common.config import Config
 from common.inverse_variance import inverse_variance
 from common.messages import GradientSample
 from common.moments import Moments, variance
@@ -25,7 +29,15 @@ from learner import running
 
 NEGLIGIBLE = 1e-3  # mean weight of rp below which its backward pass is not worth computing
 WINDOW = 8  # batches that must agree before workers skip; one that disagrees ends it
+BACK = 4  # steps of the ramp: rp explodes in at most about a fifth of the updates
 PATIENCE = 4  # batches before the first decision of `estimator.allocate`, which averages over WINDOW
+
+
+class Ramp(NamedTuple):
+    """The position of the curriculum, in the place of the version."""
+
+    at: int  # steps, 0 .. steps
+    steps: int  # of the whole ramp, `curriculum.updates`
 
 
 class SkippingState(NamedTuple):
@@ -34,12 +46,23 @@ class SkippingState(NamedTuple):
     older: Mapping[str, Moments]  # of probes, as in `running.Running`
     newer: Mapping[str, Moments]
     recent: tuple[float, ...]  # of batches, latest last, at most WINDOW: mean weight that rp would have had, or `worth`
-    allocates: bool = False  # `estimator.allocate`
+    least: float | None = None  # of `least_worth`; None: `estimator.allocate` is off
+    ramp: Ramp | None = None  # None: it follows the version
 
 
-def start(size: int, families: Iterable[str] = ("",), *, allocate: bool = False) -> SkippingState:
+def start(size: int, families: Iterable[str] = ("",)) -> SkippingState:
     """The state before the first batch; `size` is P."""
-    return SkippingState(*running.start(size, families), (), allocate)
+    return SkippingState(*running.start(size, families), ())
+
+
+def of(config: Config, size: int) -> SkippingState | None:
+    """The state before the first batch of a run; None where each sample computes rp, or none does."""
+    estimator, curriculum = config.estimator, config.curriculum
+    if estimator.use != "merged" or estimator.probe_rate == 1:
+        return None
+    least = least_worth(estimator.rp_cost) if estimator.allocate else None
+    ramp = Ramp(0, curriculum.updates) if curriculum.hold else None
+    return start(size, [member.name for member in config.members])._replace(least=least, ramp=ramp)
 
 
 def is_sparse(samples: Sequence[GradientSample]) -> bool:
@@ -52,17 +75,13 @@ def past_variance(state: SkippingState) -> np.ndarray:
     return variance(running.moments(running.Running(state.older, state.newer)))
 
 
-def rate(state: SkippingState, probe_rate: float, least: float = 0.0) -> float:
-    """Fraction of samples that compute rp now.
-
-    Args:
-      probe_rate: the fraction while rp is not worth it.
-      least: of `least_worth`, for allocation.
-    """
-    if state.allocates:
-        skips = len(state.recent) >= PATIENCE and worth(state) < least
-    else:
+def rate(state: SkippingState, probe_rate: float) -> float:
+    """Fraction of samples that compute rp now; `probe_rate` while rp is not worth it."""
+    if state.least is None:
         skips = len(state.recent) == WINDOW and max(state.recent) < NEGLIGIBLE
+    else:
+        shortest = state.ramp is None or state.ramp.at == 0
+        skips = shortest and len(state.recent) >= PATIENCE and worth(state) < state.least
     return probe_rate if skips else 1.0
 
 
@@ -93,7 +112,13 @@ def observe(
         return state
     var_es = variance(es, floor)
     expected = inverse_variance(np.maximum(past_variance(state), floor), var_es)
-    found = expected.mean()
-    if state.allocates:
-        found = np.average(expected if weight is None else weight, weights=var_es)
-    return state._replace(recent=(*state.recent, float(found))[-WINDOW:])
+    if state.least is None:
+        return state._replace(recent=(*state.recent, float(expected.mean()))[-WINDOW:])
+    found = float(np.average(expected if weight is None else weight, weights=var_es))
+    recent = (*state.recent, found)[-WINDOW:]
+    return state._replace(recent=recent, ramp=state.ramp and moved(state.ramp, up=found >= state.least))
+
+
+def moved(ramp: Ramp, *, up: bool) -> Ramp:
+    """The ramp after an update; `up`: rp was worth its CPU time."""
+    return ramp._replace(at=min(ramp.at + 1, ramp.steps) if up else max(ramp.at - BACK, 0))

@@ -30,12 +30,10 @@ class State(NamedTuple):
 def initial(config: Config, theta: np.ndarray, optimizer: OuterOptimizer) -> State:
     """The state of version 0, with theta [P]."""
     theta = np.asarray(theta, np.float32)
-    skips = config.estimator.use == "merged" and config.estimator.probe_rate < 1
     unbiased = config.estimator.use == "merged" and config.estimator.es == "persistent"
     size, families = len(theta), [member.name for member in config.members]
     past = (running.start(size, families),) * 2 if unbiased else None
-    skipping = rp_skipping.start(size, families, allocate=config.estimator.allocate) if skips else None
-    return State(0, theta, optimizer.init(theta), skipping, past)
+    return State(0, theta, optimizer.init(theta), rp_skipping.of(config, size), past)
 
 
 def merge_batch(state: State, samples: Sequence[GradientSample], rule: Rule) -> Merged:
@@ -78,18 +76,19 @@ def finished(state: State, config: OuterConfig) -> bool:
 
 def probe_rate(state: State, config: Config) -> float:
     """Fraction of samples that compute rp now."""
-    if state.skipping is None:
-        return 1.0
-    least = rp_skipping.least_worth(config.estimator.rp_cost)
-    return rp_skipping.rate(state.skipping, config.estimator.probe_rate, least)
+    return 1.0 if state.skipping is None else rp_skipping.rate(state.skipping, config.estimator.probe_rate)
+
+
+def ramp(state: State) -> int | None:
+    """The update that the curriculum is at; None: as many as there were."""
+    return None if state.skipping is None or state.skipping.ramp is None else state.skipping.ramp.at
 
 
 def allocation(state: State, config: Config) -> Allocation | None:
     """What allocation has decided; None where it is off."""
-    if state.skipping is None or not state.skipping.allocates:
+    if state.skipping is None or state.skipping.least is None:
         return None
-    least = rp_skipping.least_worth(config.estimator.rp_cost)
-    return Allocation(probe_rate(state, config), rp_skipping.worth(state.skipping), least)
+    return Allocation(probe_rate(state, config), rp_skipping.worth(state.skipping), state.skipping.least)
 
 
 def to_record(
@@ -115,6 +114,8 @@ def to_record(
         "ledger": taken.dump(),
         "beside": dict(auxiliary),
     }
+    if (at := ramp(state)) is not None:
+        record |= {"ramp": at}
     if past is not None:
         record["past"] = [part for one in past for part in running.to_record(one)]
     return record
@@ -132,7 +133,10 @@ def from_record(record: Mapping[str, Any], fresh: State) -> tuple[State, bool]:
     skipping, past = fresh.skipping, fresh.past
     if skipping is not None and record["probing"] is not None:
         *parts, recent = record["probing"]
-        skipping = rp_skipping.SkippingState(*running.from_record(parts), tuple(recent), skipping.allocates)
+        older, newer = running.from_record(parts)
+        skipping = skipping._replace(older=older, newer=newer, recent=tuple(recent))
+    if skipping is not None and skipping.ramp is not None:
+        skipping = skipping._replace(ramp=skipping.ramp._replace(at=record.get("ramp", 0)))
     if past is not None and "past" in record:
         parts = record["past"]
         half = len(parts) // 2

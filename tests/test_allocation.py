@@ -1,22 +1,24 @@
 """Allocation: rp is computed while it removes more variance than es could in the same CPU time, and decided without a clock."""
 
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pytest
 from helpers.in_process import train
-from helpers.learner import SEGMENTS, SIZE, THETA, config, sample
+from helpers.learner import SEGMENTS, SIZE, THETA, ask, config, sample, send, start
 
 from cluster.runs.directory import load_theta
 from common import checkpoint, moments
+from common.config import CurriculumConfig
 from common.configfile import from_dict
 from learner import rp_skipping
 from learner.deduplication import Deduplicator
 from learner.history import read_history
 from learner.merge import FLOOR, Rule
 from learner.outer_optimizer import OuterOptimizer
-from learner.rp_skipping import PATIENCE, WINDOW, least_worth
-from learner.state import advance, allocation, from_record, initial, merge_batch, probe_rate, to_record
+from learner.rp_skipping import BACK, PATIENCE, WINDOW, least_worth
+from learner.state import advance, allocation, from_record, initial, merge_batch, probe_rate, ramp, to_record
 
 ON = {"probe_rate": 0.1, "allocate": True}
 
@@ -102,7 +104,7 @@ def test_batches_without_probes_keep_the_rate():
 
 def test_worth_of_a_sparse_batch_is_by_past_probes():
     """A lone calm probe does not hide the explosions before it."""
-    state = rp_skipping.start(SIZE, allocate=True)
+    state = rp_skipping.start(SIZE)._replace(least=least_worth(2.6))
     es = moments.of(np.random.default_rng(0).normal(size=(8, SIZE)))
     wild, calm = (moments.of(np.random.default_rng(1).normal(0, scale, (8, SIZE))) for scale in (1e6, 1e-3))
     state = rp_skipping.observe(state, {"": wild}, es, FLOOR)
@@ -130,6 +132,54 @@ def test_allocation_is_none_unless_it_is_on():
     assert allocation(state, settings) is None
 
 
+def held(steps=6, **estimator):
+    settings = config({**ON, **estimator}, clip="global_norm", learning_rate=0.01)
+    settings = replace(settings, curriculum=CurriculumConfig(start=10, end=50, updates=steps, hold=True))
+    made = OuterOptimizer(settings.outer)
+    return settings, made, initial(settings, THETA, made), Rule(settings.estimator, SEGMENTS)
+
+
+def ramps(scales, setting):
+    """Where the ramp is, and the probe rate, after each batch."""
+    settings, made, state, rule = setting
+    found = [(ramp(state), probe_rate(state, settings))]
+    for scale in scales:
+        rates, state = trained([scale], (settings, made, state, rule))
+        found.append((ramp(state), *rates))
+    return [at for at, _ in found], [rate for _, rate in found]
+
+
+def test_ramp_rises_while_rp_is_worth_it_and_goes_back():
+    at, rates = ramps([0.1] * 8 + [1e6, 0.1], held())
+    assert at == [0, 1, 2, 3, 4, 5, 6, 6, 6, 6 - BACK, 7 - BACK]
+    assert set(rates) == {1.0}
+
+
+def test_ramp_stays_within_bounds_and_rp_is_skipped_at_its_start():
+    at, rates = ramps([1e6] * 6, held())
+    assert set(at) == {0} and rates[-1] == 0.1
+    assert set(ramps([0.1] * 3, held(steps=0))[0]) == {0}
+
+
+def test_ramp_is_that_of_the_version_unless_it_is_held():
+    assert ramp(setting()[2]) is None and ramp(setting(allocate=False)[2]) is None
+
+
+def test_record_restores_the_ramp():
+    settings, made, _, _ = made_here = held()
+    state = trained([0.1] * 3, made_here)[1]
+    stored = checkpoint.unpack(checkpoint.pack(to_record(1, "d", state, Deduplicator(), {})))
+    assert ramp(from_record(stored, initial(settings, THETA, made))[0]) == 3
+
+
+def test_learner_tells_workers_where_the_ramp_is(tmp_path):
+    settings = held()[0]
+    learner = start(tmp_path, settings)
+    for k in range(3):  # four pairs fill a batch
+        assert ask(learner).ramp == k
+        send(learner, drawn(k, 0.1))
+
+
 TREE = {
     "task": {"family": "quadratic", "inner_steps": 12, "options": {"dimension": 2}},
     "optimizer": {"family": "sgd", "learning_rate": 1.5},
@@ -141,10 +191,11 @@ TREE = {
 
 
 @pytest.mark.heavy
-def test_run_with_allocation_repeats_and_resumes_bit_for_bit(tmp_path, monkeypatch):
-    """The rate falls on the way, as the inner problems diverge; two kills are before and after that."""
+@pytest.mark.parametrize("curriculum", [{}, {"start": 2, "updates": 6, "hold": True}], ids=["rate", "window"])
+def test_run_with_allocation_repeats_and_resumes_bit_for_bit(tmp_path, monkeypatch, curriculum):
+    """The rate falls on the way, as the inner problems diverge, or the window rises; kills are before and after that."""
     monkeypatch.setenv("OUTERTRAIN_RUNS", str(tmp_path))
-    wanted = from_dict(TREE)
+    wanted = from_dict({**TREE, "curriculum": {**TREE["curriculum"], **curriculum}})
     first, again = (train(name, wanted) for name in ("first", "again"))
     for steps in (8, 17):
         train("killed", wanted, steps)
@@ -152,5 +203,7 @@ def test_run_with_allocation_repeats_and_resumes_bit_for_bit(tmp_path, monkeypat
     decided = [[line.allocation for line in read_history(run.path)] for run in (first, again, killed)]
     assert decided[0] == decided[1] == decided[2]
     assert {one.probe_rate for one in decided[0]} == {0.25, 1.0}
+    windows = [[line.windows.max for line in read_history(run.path)] for run in (first, again, killed)]
+    assert windows[0] == windows[1] == windows[2] and (not curriculum or len(set(windows[0])) > 1)
     thetas = [load_theta(run)[0].tobytes() for run in (first, again, killed)]
     assert thetas[0] == thetas[1] == thetas[2]

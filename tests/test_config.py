@@ -152,6 +152,14 @@ def test_config_window_longer_than_problem_is_rejected(curriculum):
     Config(task=TaskConfig(inner_steps=11), curriculum=curriculum)
 
 
+def test_config_that_holds_windows_without_allocation_is_rejected():
+    with pytest.raises(
+        UserError, match=r"curriculum.hold needs to know what rp is worth: set estimator.allocate = true"
+    ):
+        Config(curriculum=CurriculumConfig(hold=True))
+    Config(curriculum=CurriculumConfig(hold=True), estimator=EstimatorConfig(allocate=True, probe_rate=0.1))
+
+
 CHANGED = {
     "mixture": (MixtureConfig(name="alone"),),
     "task": TaskConfig(classes=4),
@@ -184,11 +192,12 @@ def test_digest_covers_dataset_content_and_not_its_place(key):
 
 
 def test_digest_covers_every_digested_key_but_the_places():
+    base = Config(estimator=EstimatorConfig(allocate=True, probe_rate=0.5))  # what curriculum.hold needs
     for name in (name for name in DIGESTED if name != "mixture"):
-        section = getattr(Config(), name)
+        section = getattr(base, name)
         for key in (entry.field for entry in entries(type(section)) if entry.field not in ("path", "text")):
             other = _other(section, key)
-            assert digest(replace(Config(), **{name: other}), "f") != digest(Config(), "f"), f"{name}.{key}"
+            assert digest(replace(base, **{name: other}), "f") != digest(base, "f"), f"{name}.{key}"
 
 
 def _other(section, key):
@@ -253,6 +262,7 @@ def of_the_format():
     tree = asdict(Config())
     later = {
         "estimator": ("allocate", "outer_loss", "reach", "rp_cost", "rp_nonfinite"),
+        "curriculum": ("hold",),
         "evaluation": ("weight_decays", "rejection"),
         "optimizer": ("layers", "orthogonalize", "progress"),
         "task": ("normalizer", "width", "depth", "heads", "context", "augment", "augment_range"),

@@ -7,7 +7,7 @@ def window(config: CurriculumConfig, version: int, uniform: float, steps_left: i
     """Inner steps of the next truncation, in 1 .. steps_left.
 
     Args:
-      version: outer updates of theta so far.
+      version: outer updates of theta so far, or where `curriculum.hold` has the ramp.
       uniform: a draw from U(0, 1), for the jitter.
       steps_left: inner steps until the inner problem ends, at least 1.
     """

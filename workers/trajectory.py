@@ -94,18 +94,18 @@ class Sampler:
         return problem, w
 
     def advance(
-        self, trajectory: Trajectory, theta: np.ndarray, version: int, sequence: int, *, with_rp: bool
+        self, trajectory: Trajectory, theta: np.ndarray, ramp: int, sequence: int, *, with_rp: bool
     ) -> tuple[Advance, Trajectory]:
         """One truncation at theta [P], and the trajectory after it.
 
         Args:
-          version: outer updates of theta so far, for the curriculum.
+          ramp: the update that the curriculum is at.
           sequence: number of the sample, for its random numbers.
         """
         estimator, length = self.config.estimator, trajectory.length
         random = self.random(trajectory.slot, sequence, streams.TRUNCATIONS)
         draw = random.standard_normal(self.theta_size)
-        steps = window(self.config.curriculum, version, random.uniform(), length - trajectory.step)
+        steps = window(self.config.curriculum, ramp, random.uniform(), length - trajectory.step)
         noise = truncation_noise(estimator.es, draw, trajectory.noise, first=trajectory.step == 0)
         truncation = Truncation(trajectory.problem, trajectory.plus, trajectory.minus, steps)
         perturbation = Perturbation(theta, noise.current, estimator.sigma)

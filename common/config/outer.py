@@ -190,6 +190,14 @@ class CurriculumConfig(Section):
     jitter: Annotated[
         float, Key("Each window is multiplied by a number uniform in 1 - jitter .. 1 + jitter.", low=0, below=1)
     ] = 0.2
+    hold: Annotated[
+        bool,
+        Key(
+            "With estimator.allocate: the window grows only in updates in which rp is worth its CPU time; in others it shrinks, "
+            "not below curriculum.start.",
+            "Windows stay as short as rp needs, so the bias of truncation stays.",
+        ),
+    ] = False
     stagger: Annotated[
         bool,
         Key(

@@ -57,6 +57,10 @@ class Config(Section):
             together <= MAX_PAIRS,
             f"an aggregate has {together} pairs, and a message holds {MAX_PAIRS} pairs at most: lower workers.aggregate",
         )
+        require(
+            not self.curriculum.hold or self.estimator.allocate,
+            "curriculum.hold needs to know what rp is worth: set estimator.allocate = true, or leave hold false",
+        )
         names = [one.label for one in self.mixture]
         for name in names:
             require(
