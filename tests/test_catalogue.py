@@ -10,7 +10,20 @@ from helpers.tasks import TINY
 
 from common.errors import UserError
 from workers.evaluation.search import Plan, Rung
-from workers.figures import catalogue, estimators, fig2, fig3, fig4, fig5, fig6, fig7, fig8, probing, staleness
+from workers.figures import (
+    allocation,
+    catalogue,
+    estimators,
+    fig2,
+    fig3,
+    fig4,
+    fig5,
+    fig6,
+    fig7,
+    fig8,
+    probing,
+    staleness,
+)
 from workers.figures.landscape import Grid
 
 COMMITTED = Path(__file__).parent.parent / "docs" / "figures"
@@ -82,6 +95,9 @@ def tiny(monkeypatch):
         probing: probing.Scale(TINY, seeds=2, points=2, tasks=2),
         staleness: staleness.Scale(TINY, (1, 4), {}, seeds=2, points=2, tasks=2),
         estimators: estimators.Scale({"tiny": estimators.Inner(TINY, 6, 20)}, (0.2, 1.0)),
+        allocation: allocation.Scale(
+            {"tiny": allocation.Regime(TINY, {"merged": (), "allocation": allocation.ALLOCATE}, explodes=True)}, 2, 2, 2
+        ),
     }
     for module, scale in scales.items():
         monkeypatch.setitem(module.SCALES, "mini", scale)
@@ -144,6 +160,7 @@ def test_figure_without_the_papers_scale_is_refused_at_once():
     assert set(catalogue.chosen(("all",), "mini")) - set(catalogue.chosen(("all",), "paper")) == {
         "staleness",
         "estimators",
+        "allocation",
     }
     assert catalogue.chosen(("fig5", "staleness"), "mini") == ("fig5", "staleness")
     with pytest.raises(UserError, match=r"fig5 has no scale 'long': choose --scale mini or paper"):
