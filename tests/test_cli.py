@@ -210,7 +210,6 @@ def test_evaluate_theta_files_of_one_name_are_told_apart(folder: Path, capsys: p
         (["train", "small.toml", "--name", "a/b"], "'a/b' cannot name a run"),
         (["train", "--resume"], "no run 'quickstart'"),
         (["train", "small.toml", "--set", "task.family=mine:tasks", *IN_PROCESS], "cannot be loaded"),
-        (["train", "small.toml", "--set", "task.family=common:x", *IN_PROCESS], "would shadow ours"),
         (["train", "small.toml", "--set", "outer.optimizer=adma", *IN_PROCESS], "outer.optimizer"),
         (["train", "quickstart", "--set", "dataset.classes=20", *IN_PROCESS], "too few for tasks of 10"),
         (["evaluate", "nothing"], "'nothing' is not a run, an exported theta file or an included one"),

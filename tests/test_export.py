@@ -61,7 +61,7 @@ HOSTILE = (
 
 
 def initial(config: OptimizerConfig) -> np.ndarray:
-    return np.asarray(make_family(config).init(jax.random.key(1)))
+    return np.asarray(jax.jit(make_family(config).init)(jax.random.key(1)))
 
 
 def trained_here(config: OptimizerConfig) -> np.ndarray:

@@ -16,7 +16,7 @@ from workers.trace_cache import TraceCache
 from workers.unroll import OuterLoss, Unroll, jitted
 from workers.worker import make_engine
 
-FAMILY = make_family(OptimizerConfig(hidden=3))
+FAMILY = make_family(OptimizerConfig(hidden=3, momentum_features=False, time_features=False))
 STEPS = 5  # two segments
 
 
