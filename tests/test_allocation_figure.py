@@ -7,7 +7,15 @@ from helpers.figures import result
 
 from common.configfile import load
 from workers.figures import allocation
-from workers.figures.allocation import ALLOCATED, MERGED, WITH_WINDOW, Training, cpu_seconds, seconds_to, speedless
+from workers.figures.allocation import (
+    ALLOCATED,
+    MERGED,
+    WITH_WINDOW,
+    Training,
+    cpu_seconds,
+    ratio_of_seconds,
+    seconds_to,
+)
 
 WOBBLE = (-0.002, -0.001, 0.0, 0.0, 0.001, 0.002)  # of the seeds
 
@@ -58,7 +66,13 @@ def test_seconds_to_a_loss_are_interpolated_on_the_least_so_far():
 def test_ratio_of_seconds_is_to_the_loss_that_both_reach():
     one = result(Training, losses=[2.0, 1.0], seconds=[0.0, 10.0])
     other = result(Training, losses=[2.0, 0.0], seconds=[0.0, 40.0])
-    assert speedless(one, other) == pytest.approx(0.5) == 1 / speedless(other, one)
+    assert ratio_of_seconds(one, other) == pytest.approx(0.5) == 1 / ratio_of_seconds(other, one)
+
+
+def test_ratio_of_seconds_is_1_where_nothing_is_learned():
+    one = result(Training, losses=[2.0, 2.5], seconds=[0.0, 10.0])
+    other = result(Training, losses=[2.0, 1.0], seconds=[0.0, 40.0])
+    assert ratio_of_seconds(one, other) == ratio_of_seconds(other, one) == 1.0
 
 
 def test_cpu_seconds_leave_compilation_out():

@@ -153,17 +153,17 @@ def seconds_to(one: Training, loss: float) -> float:
     return float(np.interp(loss, least, np.array(one.seconds)[first]))
 
 
-def speedless(one: Training, other: Training) -> float:
-    """CPU seconds of `one` over those of `other`, to the higher of the two losses that they reach."""
+def ratio_of_seconds(one: Training, other: Training) -> float:
+    """CPU seconds of `one` over those of `other`, to the higher of the two losses that they reach; 1 if one learns nothing."""
     loss = max(min(one.losses), min(other.losses))
-    return seconds_to(one, loss) / seconds_to(other, loss)
+    first, second = seconds_to(one, loss), seconds_to(other, loss)
+    return first / second if first and second else 1.0
 
 
 class Against(NamedTuple):
     """A variant against merged, over the same seeds."""
 
     seconds: Interval  # to the same loss, as a ratio
-    total: Interval  # CPU seconds of the training, as a ratio
     loss: Interval  # at the end, minus that of merged, over the mean of merged
     with_rp: float
 
@@ -172,8 +172,7 @@ def against(one: Sequence[Training], other: Sequence[Training]) -> Against:
     pairs = list(zip(one, other))
     ends = [np.array([training.losses[-1] for training in each]) for each in zip(*pairs)]
     return Against(
-        seconds=geometric(np.array([speedless(*pair) for pair in pairs])),
-        total=geometric(np.array([first.seconds[-1] / second.seconds[-1] for first, second in pairs])),
+        seconds=geometric(np.array([ratio_of_seconds(*pair) for pair in pairs])),
         loss=paired(ends[0] / ends[1].mean(), ends[1] / ends[1].mean()),
         with_rp=float(np.mean([first.with_rp for first in one])),
     )
