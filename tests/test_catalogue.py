@@ -9,7 +9,7 @@ from helpers.figures import train
 from helpers.tasks import TINY
 
 from common.errors import UserError
-from workers.evaluation.search import Plan, Rung
+from workers.evaluation.search import RANGES, Plan, Rung
 from workers.figures import (
     allocation,
     catalogue,
@@ -22,6 +22,7 @@ from workers.figures import (
     fig7,
     fig8,
     probing,
+    searches,
     staleness,
 )
 from workers.figures.landscape import Grid
@@ -92,6 +93,14 @@ def tiny(monkeypatch):
         fig6: fig6.Scale(TINY, tasks=2, starts=2, plan=Plan(3, (Rung(1, 1), Rung(1, 1)))),
         fig7: fig7.Scale(TINY, digits=("task.units=[3]",), problems=1, starts=2, elsewhere={"same": ()}),
         fig8: fig8.SCALES["mini"]._replace(base=TINY, windows=[2, 6], growing=(2, 4), budget=600, tasks=2),
+        searches: searches.SCALES["mini"]._replace(
+            base=TINY,
+            plans=tuple(Plan(3, (Rung(1, 1), Rung(1, 1)), family=name) for name in RANGES),
+            outer=("optimizer.family=adam8", "outer.updates=2"),
+            seeds=1,
+            tasks=2,
+            block=2,
+        ),
         probing: probing.Scale(TINY, seeds=2, points=2, tasks=2),
         staleness: staleness.Scale(TINY, (1, 4), {}, seeds=2, points=2, tasks=2),
         estimators: estimators.Scale({"tiny": estimators.Inner(TINY, 6, 20)}, (0.2, 1.0)),
@@ -158,6 +167,7 @@ def test_figure_without_the_papers_scale_is_refused_at_once():
     with pytest.raises(UserError, match=r"staleness has no scale 'paper': choose --scale mini"):
         catalogue.chosen(("fig5", "staleness"), "paper")
     assert set(catalogue.chosen(("all",), "mini")) - set(catalogue.chosen(("all",), "paper")) == {
+        "searches",
         "staleness",
         "estimators",
         "allocation",

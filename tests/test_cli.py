@@ -117,7 +117,9 @@ def test_search_writes_theta_files_that_evaluate_accepts(folder: Path, capsys: p
     assert len(rows.read_text().splitlines()) == 3
     before = rows.read_bytes()
     assert main(search) == 0 and json.loads(capsys.readouterr().out) == found and rows.read_bytes() == before
-    best = found["train"]["path"]
+    assert main([*search, "--optimizer", "momentum6"]) == 0  # beside that of Adam
+    best = json.loads(capsys.readouterr().out)["train"]["path"]
+    assert Path(best).name == "momentum6-train.theta"
     assert main(["evaluate", best, "--config", "small.toml", "--tasks", "1", "--in-process", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["tasks"] == 1
     assert main(["baselines", "small.toml", "--in-process"]) == 0  # beside the search's rows in the same directory

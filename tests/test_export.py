@@ -43,6 +43,7 @@ FAMILIES = {
     "rmsprop": OptimizerConfig(family="rmsprop"),
     "sgd": OptimizerConfig(family="sgd"),
     "adam8": OptimizerConfig(family="adam8"),
+    "momentum6": OptimizerConfig(family="momentum6"),
     "mlp_lopt": OptimizerConfig(family="mlp_lopt", layers=(5,)),
     "adafactor_mlp": OptimizerConfig(family="adafactor_mlp"),
     "celo2": OptimizerConfig(family="celo2", learning_rate=0.01, orthogonalize=True),

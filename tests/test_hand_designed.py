@@ -49,6 +49,8 @@ def path(transform, steps=6, gradient=gradient):
             hand_designed.adam8(jnp.array([*PLAIN8[:1], log(0.5), log(0.1), log(0.3), *PLAIN8[4:]])),
             optax.adam(0.05, 0.5, 0.9, 0.3),
         ),
+        (hand_designed.rmsprop7(jnp.array([log(0.05), log(0.2), log(0.3), *4 * [OFF]])), optax.rmsprop(0.05, 0.8, 0.3)),
+        (hand_designed.momentum6(jnp.array([log(0.05), log(0.3), *4 * [OFF]])), optax.sgd(0.05, momentum=0.7)),
     ],
 )
 def test_hand_designed_optimizers_equal_optax(transform, same):
@@ -77,15 +79,23 @@ def test_adam8_adds_penalties_to_the_loss():
     np.testing.assert_allclose(got, path(optax.adam(0.05), gradient=penalised), rtol=2e-5)
 
 
-@pytest.mark.parametrize("name", ["adam", "rmsprop", "sgd", "adam8"])
+@pytest.mark.parametrize("name", ["adam", "rmsprop", "sgd", "adam8", "rmsprop7", "momentum6"])
 def test_family_init_has_the_configured_values(name):
     family = make_family(OptimizerConfig(family=name, learning_rate=0.02, momentum=0.7))
     theta = family.init(jax.random.key(0))
     assert theta.dtype == jnp.float32 and theta.shape == (family.size,) == family.segments.shape
     values = np.asarray(theta) if name == "sgd" else np.exp(theta)
-    want = {"sgd": [0.02, 0.7], "adam8": [0.02, 0.1, 0.001, *5 * [1e-8]]}.get(name, [0.02])
+    searched = {
+        "adam8": [0.02, 0.1, 0.001, *5 * [1e-8]],
+        "rmsprop7": [0.02, 0.1, *5 * [1e-8]],
+        "momentum6": [0.02, 0.1, *4 * [1e-8]],
+    }
+    want = {"sgd": [0.02, 0.7], **searched}.get(name, [0.02])
     np.testing.assert_allclose(values, want, rtol=1e-5)
-    same = {"sgd": optax.sgd(0.02, 0.7), "rmsprop": optax.rmsprop(0.02)}.get(name, optax.adam(0.02))
+    momentum, rms = optax.sgd(0.02, 0.9), optax.rmsprop(0.02)
+    same = {"sgd": optax.sgd(0.02, 0.7), "momentum6": momentum, "rmsprop": rms, "rmsprop7": rms}.get(
+        name, optax.adam(0.02)
+    )
     alive = [0, 1, 3, 4]  # a weight decay of 1e-8 already moves a unit without gradient
     got, want = path(family.transform(theta)), path(same)
     np.testing.assert_allclose(got[:, alive], want[:, alive], rtol=2e-5, atol=1e-6)

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from common.configfile import from_dict
-from common.optimizer.hand_designed import ADAM8
+from common.optimizer.hand_designed import ADAM8, MOMENTUM6, RMSPROP7
 from workers.evaluation import search
 from workers.evaluation.evaluator import Evaluator
 from workers.evaluation.jobs import decode
 from workers.evaluation.perform import perform
 from workers.evaluation.search import Plan, Rung, SearchJob, SearchResult
 
+HYPER_PARAMETERS = {"adam8": ADAM8, "rmsprop7": RMSPROP7, "momentum6": MOMENTUM6}
 PLAN = Plan(12, (Rung(2, 2), Rung(3, 1)), seed=3)
 
 
@@ -22,17 +23,20 @@ def result(job, losses, test=None):
 
 
 def test_theta_has_the_order_of_the_optimizers_hyper_parameters():
-    assert tuple(search.RANGES) == ADAM8
+    assert {family: tuple(ranges) for family, ranges in search.RANGES.items()} == HYPER_PARAMETERS
 
 
-def test_draws_lie_in_their_ranges_and_follow_from_the_seed():
-    thetas = search.draws(Plan(500, (), seed=1), 100)
-    np.testing.assert_array_equal(thetas, search.draws(Plan(500, (), seed=1), 100))
-    assert not np.array_equal(thetas, search.draws(Plan(500, (), seed=2), 100))
-    logs = thetas / np.log(10)
-    for name, column in zip(ADAM8, logs.T):
-        low, high = search.RANGES[name]
-        shift = 2 if name.endswith("decay") else 0  # per step of 100
+@pytest.mark.parametrize("family", HYPER_PARAMETERS)
+def test_draws_lie_in_their_ranges_and_follow_from_the_seed(family):
+    def draws(seed):
+        return search.draws(Plan(500, (), seed=seed, family=family), 100)
+
+    thetas = draws(1)
+    np.testing.assert_array_equal(thetas, draws(1))
+    assert not np.array_equal(thetas, draws(2))
+    for name, column in zip(HYPER_PARAMETERS[family], thetas.T / np.log(10)):
+        low, high = search.RANGES[family][name]
+        shift = 2 if name.endswith("_decay") else 0  # per step of 100
         assert low - shift <= column.min() < low - shift + 0.1
         assert high - shift - 0.1 < column.max() <= high - shift + 1e-5
 
@@ -91,22 +95,25 @@ def test_job_names_are_idempotent_and_distinguish_draws():
     assert len(set(names)) == 12 and names == [job.name for job in search.jobs(PLAN, 100, [])]
 
 
-def test_perform_runs_a_draw_on_each_of_its_tasks():
+@pytest.mark.parametrize("family, size", [("adam8", 8), ("momentum6", 6)])
+def test_perform_runs_a_draw_on_each_of_its_tasks(family, size):
     config = from_dict({"task": {"family": "quadratic", "inner_steps": 20}, "curriculum": {"start": 5, "end": 20}})
-    job = search.jobs(PLAN, 20, [])[0]
+    job = search.jobs(PLAN._replace(family=family), 20, [])[0]
     done = json.loads(json.dumps(perform(Evaluator(config), json.loads(json.dumps(job.to_json())))))
     assert len(done["train"]) == len(done["valid"]) == 2 and done["train"][0] != done["train"][1]
-    assert decode(done["theta"]).shape == (8,)
+    assert decode(done["theta"]).shape == (size,)
     assert SearchResult.from_json(done).job == SearchJob.from_json(done) == job
 
 
 def test_rejecting_spends_most_runs_on_the_best_draws():
     assert search.rejecting(2000, 80).rungs == (Rung(5, 200), Rung(15, 50), Rung(60, 1))
     assert search.PAPER.inner_runs == 160_000 and search.PAPER_REJECTING.inner_runs == 22_000
-    plans = [search.PAPER, search.PAPER_REJECTING, search.MINI, search.rejecting(3, 1), search.keeping_all(3, 1)]
+    others = [search.rejecting(3, 1, family) for family in search.RANGES]
+    plans = [search.PAPER, search.PAPER_REJECTING, search.MINI, search.keeping_all(3, 1), *others]
     assert len({plan.name for plan in plans}) == len(plans)
 
 
 def test_describe_names_the_hyper_parameters():
     shown = search.describe(np.log(np.array([0.01, 0.1, 0.001, 1e-8, 1e-3, 1e-4, 1e-5, 1e-6])))
     assert shown.startswith("learning_rate 0.01, 1 - beta1 0.1, 1 - beta2 0.001, epsilon 1e-08")
+    assert "1 - momentum 0.1," in search.describe(np.log(np.array([0.01, 0.1, 1e-3, 1e-4, 1e-5, 1e-6])), "momentum6")

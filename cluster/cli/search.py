@@ -1,4 +1,4 @@
-"""`outertrain search`: random search over Adam's eight hyper-parameters."""
+"""`outertrain search`: random search over all hyper-parameters of Adam, RMSProp or momentum."""
 
 import json
 from typing import Any
@@ -18,6 +18,13 @@ from common.errors import UserError
 @click.command()
 @click.argument("target", metavar="RUN|CONFIG")
 @click.option(
+    "--optimizer",
+    type=click.Choice(["adam8", "rmsprop7", "momentum6"]),
+    default="adam8",
+    show_default=True,
+    help="Adam's eight, RMSProp's seven or momentum's six hyper-parameters.",
+)
+@click.option(
     "--draws", type=int, default=200, metavar="N", show_default=True, help="Hyper-parameter sets (paper: 2000)."
 )
 @click.option("--runs", type=int, default=16, metavar="N", show_default=True, help="Inner runs per set (paper: 80).")
@@ -26,7 +33,9 @@ from common.errors import UserError
 @options.place
 @options.as_json
 def command(target: str, overrides: tuple[str, ...], place: Place, as_json: bool, **size: Any) -> int:
-    """Search Adam's eight hyper-parameters at random (section 4.4 of the paper).
+    """Search the hyper-parameters of Adam, RMSProp or momentum at random (section 4.4 and appendix E of the paper).
+
+    Besides those of the rule itself, they are decays of the learning rate and penalties on the weights.
 
     RUN|CONFIG is a run, a TOML file or a preset, whose tasks are used.
     """

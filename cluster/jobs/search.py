@@ -10,7 +10,7 @@ from common import pretrained
 from common.config import Config, OptimizerConfig
 from workers.evaluation import search
 from workers.evaluation.jobs import decode
-from workers.evaluation.search import Plan, SearchResult, keeping_all, rejecting
+from workers.evaluation.search import Plan, Searched, SearchResult, keeping_all, rejecting
 
 
 class Size(NamedTuple):
@@ -19,9 +19,10 @@ class Size(NamedTuple):
     draws: int  # sets of hyper-parameters
     runs: int  # inner runs of a set that is not rejected
     keep_all: bool  # no early rejection
+    optimizer: Searched  # the family whose hyper-parameters are searched
 
     def plan(self) -> Plan:
-        return (keeping_all if self.keep_all else rejecting)(self.draws, self.runs)
+        return (keeping_all if self.keep_all else rejecting)(self.draws, self.runs, self.optimizer)
 
 
 class Best(NamedTuple):
@@ -49,7 +50,7 @@ def searched(run: RunDirectory, config: Config, size: Size, pool: Pool, progress
 def write(run: RunDirectory, plan: Plan, best: search.Best, loss: str) -> Best:
     """Writes the best set by one loss as a theta file."""
     theta = decode(best.theta)
-    path = run.evaluation / f"adam8-{loss}{pretrained.SUFFIX}"
+    path = run.evaluation / f"{plan.family}-{loss}{pretrained.SUFFIX}"
     origin = f"from {plan.name} in {run.name}, best by {loss} loss"
-    pretrained.save(path, pretrained.Pretrained(theta, OptimizerConfig(family="adam8"), origin))
-    return Best(path, sum(best.losses) / len(best.losses), len(best.losses), search.describe(theta))
+    pretrained.save(path, pretrained.Pretrained(theta, OptimizerConfig(family=plan.family), origin))
+    return Best(path, sum(best.losses) / len(best.losses), len(best.losses), search.describe(theta, plan.family))

@@ -18,10 +18,23 @@ class OptimizerConfig(Section):
     NAME: ClassVar[str] = "optimizer"
 
     family: Annotated[
-        Literal["mlp", "adam", "rmsprop", "sgd", "adam8", "mlp_lopt", "adafactor_mlp", "celo2", "mlp_muon"],
+        Literal[
+            "mlp",
+            "adam",
+            "rmsprop",
+            "sgd",
+            "adam8",
+            "rmsprop7",
+            "momentum6",
+            "mlp_lopt",
+            "adafactor_mlp",
+            "celo2",
+            "mlp_muon",
+        ],
         Key(
             "mlp: the paper's per-parameter network; mlp_muon: a smaller one that also sees the orthogonalized momentum; "
-            "mlp_lopt, adafactor_mlp, celo2: later ones (docs/options.md); the others learn hyper-parameters of hand-designed rules.",
+            "mlp_lopt, adafactor_mlp, celo2: later ones (docs/options.md); the others learn hyper-parameters of hand-designed rules, "
+            "adam8, rmsprop7 and momentum6 those of the paper's search: regularisation and decays of the rate as well.",
             "An inner step of mlp takes 1.2 to 5.5 times as long as one of adam (docs/costs.md), most on small networks.",
         ),
     ] = "mlp"
@@ -48,7 +61,7 @@ class OptimizerConfig(Section):
     learning_rate: Annotated[
         float,
         Key(
-            "adam, rmsprop, sgd: initial value of the learned rate (Figure 3). celo2: change of a tensor by a step, in root "
+            "adam, rmsprop, sgd, adam8, rmsprop7, momentum6: initial value of the learned rate (Figure 3). celo2: change of a tensor by a step, in root "
             "mean square, which is not learned.",
             above=0,
         ),

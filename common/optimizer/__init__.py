@@ -70,6 +70,8 @@ def make_family(config: OptimizerConfig) -> Family:
         "rmsprop": [log(config.learning_rate)],
         "sgd": [config.learning_rate, config.momentum],
         "adam8": [log(config.learning_rate), *map(log, (0.1, 0.001, 1e-8, 1e-8, 1e-8, 1e-8, 1e-8))],
+        "rmsprop7": [log(config.learning_rate), *map(log, (0.1, 1e-8, 1e-8, 1e-8, 1e-8, 1e-8))],
+        "momentum6": [log(config.learning_rate), *map(log, (0.1, 1e-8, 1e-8, 1e-8, 1e-8))],
     }[config.family]
     theta = jnp.asarray(start, jnp.float32)
     return Family(lambda key: theta, getattr(hand_designed, config.family), ((len(start),),))

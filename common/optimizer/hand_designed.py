@@ -4,7 +4,7 @@ A positive hyper-parameter is represented by its natural logarithm, so that it s
 or updated. Only `sgd` holds its two directly, because Figure 2 and the closed forms are written in them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
@@ -16,7 +16,10 @@ import optax
 # pass 0 * inf. Its root is a hundredth of Adam's own epsilon, too small to change an update in float32.
 EPSILON_ROOT = 1e-20
 
-ADAM8 = ("learning_rate", "beta1", "beta2", "epsilon", "exponential_decay", "linear_decay", "l1", "l2")
+DECAYS_AND_PENALTIES = ("exponential_decay", "linear_decay", "l1", "l2")
+ADAM8 = ("learning_rate", "beta1", "beta2", "epsilon", *DECAYS_AND_PENALTIES)
+RMSPROP7 = ("learning_rate", "decay", "epsilon", *DECAYS_AND_PENALTIES)
+MOMENTUM6 = ("learning_rate", "momentum", *DECAYS_AND_PENALTIES)
 
 
 def in_float32(make: Callable[[jax.Array], optax.GradientTransformation]) -> Callable:
@@ -65,10 +68,46 @@ def adam8(theta: jax.Array) -> optax.GradientTransformation:
     """Adam with regularisation and learning rate decay (section 4.4), theta [8] in the order of `ADAM8`.
 
     theta holds log learning rate, log(1 - beta1), log(1 - beta2), log epsilon, and the logarithms of the decay and
-    penalty coefficients. The rate at step t is rate * exp(-exponential_decay t) * max(0, 1 - linear_decay t); l1 and l2
-    are coefficients of |w| and w^2 / 2, added to the inner loss.
+    penalty coefficients.
     """
-    rate, miss1, miss2, epsilon, exponential, linear, l1, l2 = jnp.exp(theta)
+    rate, miss1, miss2, epsilon, *others = jnp.exp(theta)
+    rule = optax.scale_by_adam(b1=1.0 - miss1, b2=1.0 - miss2, eps=epsilon, eps_root=EPSILON_ROOT)
+    return regularised(rule, rate, others)
+
+
+@in_float32
+def rmsprop7(theta: jax.Array) -> optax.GradientTransformation:
+    """RMSProp with the same regularisation and decay (appendix E), theta [7] in the order of `RMSPROP7`.
+
+    theta holds log learning rate, log(1 - decay), log epsilon, which is added under the root, and the others as in
+    `adam8`.
+    """
+    rate, miss, epsilon, *others = jnp.exp(theta)
+    return regularised(optax.scale_by_rms(decay=1.0 - miss, eps=epsilon), rate, others)
+
+
+@in_float32
+def momentum6(theta: jax.Array) -> optax.GradientTransformation:
+    """SGD with momentum, with the same regularisation and decay (appendix E), theta [6] in the order of `MOMENTUM6`.
+
+    theta holds log learning rate, log(1 - momentum), and the others as in `adam8`.
+    """
+    rate, miss, *others = jnp.exp(theta)
+    return regularised(optax.trace(decay=1.0 - miss), rate, others)
+
+
+def regularised(
+    rule: optax.GradientTransformation, rate: jax.Array, others: Sequence[jax.Array]
+) -> optax.GradientTransformation:
+    """`rule` with penalties on the weights and a decaying rate.
+
+    The rate at step t is rate * exp(-exponential_decay t) * max(0, 1 - linear_decay t); l1 and l2 are coefficients of
+    |w| and w^2 / 2, added to the inner loss.
+
+    Args:
+      others: exponential_decay, linear_decay, l1 and l2.
+    """
+    exponential, linear, l1, l2 = others
 
     def schedule(step: jax.Array) -> jax.Array:
         return -rate * jnp.exp(-exponential * step) * jnp.maximum(0.0, 1.0 - linear * step)
@@ -76,8 +115,4 @@ def adam8(theta: jax.Array) -> optax.GradientTransformation:
     def penalty(updates: optax.Updates, params: optax.Params | None) -> optax.Updates:
         return jax.tree.map(lambda g, w: g + l1 * jnp.sign(w) + l2 * w, updates, params)
 
-    return optax.chain(
-        optax.stateless(penalty),
-        optax.scale_by_adam(b1=1.0 - miss1, b2=1.0 - miss2, eps=epsilon, eps_root=EPSILON_ROOT),
-        optax.scale_by_schedule(schedule),
-    )
+    return optax.chain(optax.stateless(penalty), rule, optax.scale_by_schedule(schedule))

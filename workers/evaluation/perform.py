@@ -19,6 +19,6 @@ def perform(evaluator: Evaluator, record: Mapping[str, Any]) -> dict[str, Any]:
 
 def run_draw(evaluator: Evaluator, job: SearchJob) -> SearchResult:
     """Runs one draw of the random search on each of its tasks."""
-    runs = [UnrollJob("adam8", task, theta=job.theta, outer_split="outer_train") for task in job.tasks]
+    runs = [UnrollJob(job.family, task, theta=job.theta, outer_split="outer_train") for task in job.tasks]
     done = [evaluator.run(run) for run in runs]
     return SearchResult(job, *(tuple(result.mean(loss) for result in done) for loss in LOSSES))

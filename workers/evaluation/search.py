@@ -1,4 +1,6 @@
-"""Random search over Adam's eight hyper-parameters: Adam + regularisation + decay (paper section 4.4).
+"""Random search over the hyper-parameters of Adam, RMSProp or momentum, each with regularisation and decay of the rate.
+
+Adam's eight are those of section 4.4; appendix E of the paper has the others, whose ranges it does not say.
 
 Draws are uniform in the logarithm, and compared on tasks of outer-train classes by the train loss and by the
 validation loss, never by test images (the paper: by train and by test loss). Successive halving rejects early, by
@@ -7,7 +9,7 @@ by either loss. With one rung nothing is rejected; the paper does not say that i
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 
@@ -16,16 +18,35 @@ from workers.evaluation.jobs import encode, sha256
 
 LOSSES = ("train", "valid")
 TASKS = 5000  # the first of the tasks that draws are compared on
-RANGES: dict[str, tuple[float, float]] = {  # of the decimal logarithm, in the order of theta; T: inner steps of a task
-    "learning_rate": (-5.0, 0.0),
-    "beta1": (-3.0, 0.0),  # of 1 - beta1
-    "beta2": (-5.0, -0.3),  # of 1 - beta2
-    "epsilon": (-10.0, -1.0),
+Searched = Literal["adam8", "rmsprop7", "momentum6"]  # families of optimizers
+Ranges = dict[str, tuple[float, float]]  # of the decimal logarithm, in the order of theta
+REST: Ranges = {  # T: inner steps of a task
     "exponential_decay": (-3.0, 1.0),  # times 1 / T
     "linear_decay": (-3.0, 0.0),  # times 1 / T
     "l1": (-8.0, -2.0),
     "l2": (-8.0, -1.0),
 }
+RANGES: dict[Searched, Ranges] = {
+    "adam8": {
+        "learning_rate": (-5.0, 0.0),
+        "beta1": (-3.0, 0.0),  # of 1 - beta1
+        "beta2": (-5.0, -0.3),  # of 1 - beta2
+        "epsilon": (-10.0, -1.0),
+        **REST,
+    },
+    "rmsprop7": {
+        "learning_rate": (-5.0, 0.0),
+        "decay": (-5.0, -0.3),  # of 1 - decay
+        "epsilon": (-20.0, -2.0),  # under the root
+        **REST,
+    },
+    "momentum6": {
+        "learning_rate": (-4.0, 1.0),
+        "momentum": (-3.0, 0.0),  # of 1 - momentum
+        **REST,
+    },
+}
+ADAM: Searched = "adam8"
 
 
 class Rung(NamedTuple):
@@ -41,6 +62,7 @@ class Plan(NamedTuple):
     draws: int
     rungs: tuple[Rung, ...]
     seed: int = 0
+    family: Searched = ADAM
 
     @property
     def inner_runs(self) -> int:
@@ -51,19 +73,22 @@ class Plan(NamedTuple):
     @property
     def name(self) -> str:
         rungs = "-".join(f"{rung.runs}x{rung.keep}" for rung in self.rungs[:-1])
-        return f"search-valid-{self.draws}-{rungs and rungs + '-'}{self.rungs[-1].runs}-seed{self.seed}"
+        of = "" if self.family == ADAM else f"{self.family}-"  # the names that searches had when they were Adam's only
+        return f"search-{of}valid-{self.draws}-{rungs and rungs + '-'}{self.rungs[-1].runs}-seed{self.seed}"
 
 
-def rejecting(count: int, runs: int) -> Plan:
+def rejecting(count: int, runs: int, family: Searched = ADAM) -> Plan:
     """`count` draws in three rungs: a sixteenth of the runs for all, three sixteenths for the best tenth, then the rest."""
     first, second = max(1, runs // 16), max(1, 3 * runs // 16)
     last = max(1, runs - first - second)
-    return Plan(count, (Rung(first, max(1, count // 10)), Rung(second, max(1, count // 40)), Rung(last, 1)))
+    return Plan(
+        count, (Rung(first, max(1, count // 10)), Rung(second, max(1, count // 40)), Rung(last, 1)), family=family
+    )
 
 
-def keeping_all(count: int, runs: int) -> Plan:
+def keeping_all(count: int, runs: int, family: Searched = ADAM) -> Plan:
     """`count` draws with `runs` inner runs each, as the paper's (2,000 and 80)."""
-    return Plan(count, (Rung(runs, 1),))
+    return Plan(count, (Rung(runs, 1),), family=family)
 
 
 MINI = Plan(200, (Rung(2, 25), Rung(6, 8), Rung(16, 1)))
@@ -78,6 +103,7 @@ class SearchJob(NamedTuple):
     rung: int
     theta: str  # of the draw, as in `UnrollJob`
     tasks: tuple[int, ...]
+    family: str = ADAM
 
     @property
     def name(self) -> str:
@@ -85,11 +111,14 @@ class SearchJob(NamedTuple):
 
     def to_json(self) -> dict[str, Any]:
         fields = {**self._asdict(), "tasks": list(self.tasks)}
+        if self.family == ADAM:
+            del fields["family"]  # as before there were others
         return {"item": self.name, "kind": "search", **fields}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
-        return cls(record["draw"], record["rung"], record["theta"], tuple(record["tasks"]))
+        tasks, family = tuple(record["tasks"]), record.get("family", ADAM)
+        return cls(record["draw"], record["rung"], record["theta"], tasks, family)
 
 
 class SearchResult(NamedTuple):
@@ -111,10 +140,11 @@ class SearchResult(NamedTuple):
 
 
 def draws(plan: Plan, inner_steps: int) -> np.ndarray:
-    """theta [draws, 8] of the family `adam8`, float32."""
-    low, high = np.array(list(RANGES.values())).T
-    logs = streams.generator(streams.SEARCH, plan.seed).uniform(low, high, (plan.draws, len(RANGES)))
-    logs[:, [name.endswith("_decay") for name in RANGES]] -= np.log10(inner_steps)
+    """theta [draws, P] of the plan's family, float32."""
+    ranges = RANGES[plan.family]
+    low, high = np.array(list(ranges.values())).T
+    logs = streams.generator(streams.SEARCH, plan.seed).uniform(low, high, (plan.draws, len(ranges)))
+    logs[:, [name.endswith("_decay") for name in ranges]] -= np.log10(inner_steps)
     return np.asarray(np.log(10) * logs, np.float32)
 
 
@@ -124,7 +154,7 @@ def jobs(plan: Plan, inner_steps: int, results: Sequence[SearchResult]) -> list[
     found = {result.job.name: result for result in results}
     for number, rung in enumerate(plan.rungs):
         tasks = tuple(range(first, first + rung.runs))
-        now = [SearchJob(draw, number, encode(thetas[draw]), tasks) for draw in alive]
+        now = [SearchJob(draw, number, encode(thetas[draw]), tasks, plan.family) for draw in alive]
         listed += now
         done = [found[job.name] for job in now if job.name in found]
         if len(done) < len(now) or number == len(plan.rungs) - 1:
@@ -171,8 +201,8 @@ def best(results: Sequence[SearchResult], loss: str) -> Best:
     return Best(last[draw], tuple(x for result in results if result.job.draw == draw for x in result.losses(loss)))
 
 
-def describe(theta: np.ndarray) -> str:
-    """The eight hyper-parameters of a theta [8], as text."""
-    shown = dict(zip(RANGES, np.exp(np.asarray(theta, np.float64))))
-    names = {"beta1": "1 - beta1", "beta2": "1 - beta2"}
+def describe(theta: np.ndarray, family: Searched = ADAM) -> str:
+    """The hyper-parameters of a theta [P], as text."""
+    shown = dict(zip(RANGES[family], np.exp(np.asarray(theta, np.float64))))
+    names = {name: f"1 - {name}" for name in ("beta1", "beta2", "decay", "momentum")}
     return ", ".join(f"{names.get(name, name)} {value:.3g}" for name, value in shown.items())

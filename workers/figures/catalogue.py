@@ -7,7 +7,20 @@ from typing import Any
 from common.errors import UserError
 from workers.figures.figure import Job, Json, Outcome, Train
 
-NAMES = ("fig2", "fig3", "fig4", "fig5", "fig6", "fig7", "fig8", "probing", "staleness", "estimators", "allocation")
+NAMES = (
+    "fig2",
+    "fig3",
+    "fig4",
+    "fig5",
+    "fig6",
+    "fig7",
+    "fig8",
+    "searches",
+    "probing",
+    "staleness",
+    "estimators",
+    "allocation",
+)
 SCALES = ("mini", "long", "paper")
 Records = Sequence[Mapping[str, Any]]
 

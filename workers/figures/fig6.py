@@ -106,7 +106,9 @@ def jobs(scale: str, results: Results) -> list[Job]:
     ]
     draws = [draw.result() for draw in of_kind(results, Draw)]
     listed += [
-        DrawJob(label=one.name, settings=base, name=one.name, **one._asdict())
+        DrawJob(
+            label=one.name, settings=base, name=one.name, draw=one.draw, rung=one.rung, theta=one.theta, tasks=one.tasks
+        )
         for one in search.jobs(plan, config.task.longest, draws)
     ]
     known = {result.name for result in results}
