@@ -6,6 +6,7 @@ tests/test_slurm.py runs them on a real Slurm.
 import os
 import shlex
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ class Place:
         (folder / "venv" / "bin").mkdir(parents=True)
         (folder / "deploy").symlink_to(DEPLOY)
         self.calls.touch()
+        (folder / "venv" / "bin" / "python").symlink_to(sys.executable)  # a system may have none, only python3
         for name in ("squeue", "srun", "scancel", "scontrol", "sbatch", "ray", "outertrain"):
             self.command(name)
 
