@@ -179,13 +179,12 @@ def test_empty_trees_and_leaves_have_empty_updates(tx: optax.GradientTransformat
 @pytest.mark.parametrize("family", FAMILIES)
 def test_leaf_without_gradient_is_left_alone(modules: dict[str, ModuleType], family: str) -> None:
     tx, w = modules[family].optimizer(), weights()
-    update = jax.jit(tx.update)
     if family != "mlp":
         w = {**w, "b": None}  # as in optax, where a missing gradient needs a missing parameter
-    updates, state = update({**w, "b": None}, tx.init(w), w)
+    updates, state = tx.update({**w, "b": None}, tx.init(w), w)
     assert updates["b"] is None
-    close(updates["a"], update({"a": w["a"]}, tx.init({"a": w["a"]}), {"a": w["a"]})[0]["a"])
-    update({**w, "b": None}, state, w)
+    equal(updates["a"], tx.update({"a": w["a"]}, tx.init({"a": w["a"]}), {"a": w["a"]})[0]["a"])
+    tx.update({**w, "b": None}, state, w)
 
 
 def test_masked_leaves_pass_and_the_others_are_updated(tx: optax.GradientTransformationExtraArgs) -> None:

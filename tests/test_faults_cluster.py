@@ -60,7 +60,7 @@ def cluster(surroundings: Path) -> Iterator[Cluster]:
 def test_cluster_killed_workers_are_replaced(surroundings: Path, cluster: Cluster) -> None:
     with launched(surroundings, "killed", 8) as scene:
         replaced = []
-        for k in range(12):
+        for k in range(20):
             present = sorted(scene.workers().items())
             uid, pid = present[k % len(present)]
             os.kill(pid, signal.SIGKILL)
@@ -70,8 +70,8 @@ def test_cluster_killed_workers_are_replaced(surroundings: Path, cluster: Cluste
         assert max(replaced) < 30
         print({"seconds_until_four_killed_workers_are_replaced": replaced})
         scene.advance()
-        assert scene.fleet().restarts == 12 and scene.learner().epoch == 1
-        assert outertrain("logs", "killed", "--lines", "10000").count(" exited: ") == 12
+        assert scene.fleet().restarts == 20 and scene.learner().epoch == 1
+        assert outertrain("logs", "killed", "--lines", "10000").count(" exited: ") == 20
     check_nothing_is_missing(scene.run)
 
 

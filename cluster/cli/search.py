@@ -1,7 +1,7 @@
 """`outertrain search`: random search over all hyper-parameters of Adam, RMSProp or momentum."""
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -13,13 +13,14 @@ from cluster.cli.subject import Request, Subject, find_tasks, make_pool
 from cluster.jobs.search import Best, Size, searched
 from cluster.runs.directory import SEARCH, exclusive
 from common.errors import UserError
+from workers.evaluation.search import Searched
 
 
 @click.command()
 @click.argument("target", metavar="RUN|CONFIG")
 @click.option(
     "--optimizer",
-    type=click.Choice(["adam8", "rmsprop7", "momentum6"]),
+    type=click.Choice(get_args(Searched)),
     default="adam8",
     show_default=True,
     help="Adam's eight, RMSProp's seven or momentum's six hyper-parameters.",

@@ -124,9 +124,11 @@ class LearnerMetrics:
         self._pairs = counter("outertrain_pairs", "Pairs in applied batches, by estimator.", ["estimator"])
         self._skipped = counter("outertrain_rp_skipped_pairs", "Pairs in applied batches that did not compute rp.")
         self._nonfinite = counter("outertrain_rp_nonfinite_pairs", "Samples of applied batches with exploded rp.")
-        self._infinite = gauge("outertrain_rp_infinite_variance_ratio", "Coordinates of infinite variance of rp.")
+        self._infinite = gauge(
+            "outertrain_rp_infinite_variance_ratio", "Fraction of coordinates with infinite variance of rp."
+        )
         self._dropped = counter("outertrain_rp_dropped_pairs", "Pairs left out under estimator.use = 'rp': not finite.")
-        self._clipped_pairs = counter("outertrain_rp_clipped_pairs", "Pairs clipped by estimator.rp_nonfinite.")
+        self._clipped_pairs = counter("outertrain_rp_clipped_pairs", "Pairs clipped by rp_nonfinite = 'clip'.")
         self._empty = counter("outertrain_empty_updates", "Outer updates of zero gradient: all pairs were left out.")
         self._probe = gauge("outertrain_probe_ratio", "Fraction of samples that are to compute rp.")
         self._worth = gauge("outertrain_rp_worth_ratio", "Fraction of the variance of es that rp removes (allocate).")

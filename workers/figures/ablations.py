@@ -153,7 +153,7 @@ def jobs(scale: str, results: Results) -> list[Job]:
         for seed in range(seeds):
             found = ((name, rate) for name in names if (rate := rates[name]) is not None)
             listed += [training(chosen, name, rate, seed, trial=False) for name, rate in found]
-        if None in rates.values() or any(job.name not in known for job in listed):
+        if any(job.name not in known for job in listed):
             break
     return listed
 
