@@ -52,11 +52,11 @@ class TrainingJob(Job, figure="fig8", kind="train"):
 @dataclass(frozen=True, kw_only=True)
 class Training(TrainingJob):
     judged: Sequence[Sequence[float]]  # [steps, tasks] mean over the steps of an inner problem
-    judged_seconds: Sequence[float]  # [steps] core seconds of all samples so far
+    judged_seconds: Sequence[float]  # [steps] CPU seconds of all samples so far
     thetas: Sequence[str]  # the first, a middle and the last one; of a merged training that is no trial
     versions: Sequence[int]  # of the updates that the next lists are about
     inner_steps: Sequence[int]  # so far
-    core_seconds: Sequence[float]  # so far
+    core_seconds: Sequence[float]  # CPU time so far
     losses: Sequence[float | None]
     windows: Sequence[float | None]
     weight_rp: Sequence[float | None]
@@ -201,7 +201,7 @@ def perform(job: Job, train: Train) -> Job:
     assert isinstance(job, TrainingJob)
     trained = train(config_of(job.settings), [0], at_steps=job.steps)
     history = trained.history
-    steps, seconds = (np.cumsum([getattr(one, name) for one in history]) for name in ("inner_steps", "core_seconds"))
+    steps, seconds = (np.cumsum([getattr(one, name) for one in history]) for name in ("inner_steps", "cpu_seconds"))
     judged = np.minimum(np.searchsorted(steps, job.steps), len(steps) - 1)
     evaluator, reached = evaluator_of(tuple(job.judge)), [trained.reached[at] for at in job.steps]
     kept = [trained.kept[0], reached[len(reached) // 2], trained.theta]
