@@ -11,7 +11,7 @@ from helpers import tasks
 
 from cluster.report.export import module_source
 from cluster.report.torch_export import torch_source
-from cluster.runs.learned import check_start
+from cluster.runs.learned import describe_start
 from common.config import CurriculumConfig, EstimatorConfig, OptimizerConfig
 from common.errors import UserError
 from common.optimizer import make_family, usable
@@ -116,10 +116,11 @@ def test_exported_module_takes_total_steps(tmp_path: Path) -> None:
         torch_source(SEEING, theta, "a test")
 
 
-def test_start_at_a_theta_of_other_time_inputs_is_rejected() -> None:
+def test_start_at_a_theta_of_other_time_inputs_is_said() -> None:
     learned = Pretrained(np.zeros(3, np.float32), SEEING, "a test")
-    with pytest.raises(UserError, match=r"whose time inputs are progress: add --set optimizer\.progress=true"):
-        check_start(learned, "it", dataclasses.replace(SEEING, progress=False))
+    assert describe_start(learned, "it", SEEING) == "at theta of it (a test)"
+    text = describe_start(learned, "it", dataclasses.replace(SEEING, progress=False))
+    assert text == "at theta of it (a test), whose time inputs saw progress and now see steps"
 
 
 @pytest.mark.parametrize("family", ["mlp", "celo2", "adam"])

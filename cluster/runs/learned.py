@@ -36,11 +36,6 @@ def find(target: str, version: int | str | None = None) -> Pretrained:
 def check_start(learned: Pretrained, target: str, config: OptimizerConfig) -> None:
     """Raises UserError where a run with this [optimizer] cannot begin at theta."""
     theirs = learned.optimizer
-    if theirs.progress != config.progress:
-        raise UserError(
-            f"--from {target} is a theta whose time inputs are {'progress' if theirs.progress else 'steps'}: add "
-            f"--set optimizer.progress={str(theirs.progress).lower()}, or begin at another theta"
-        )
     if theirs.family != config.family:
         raise UserError(
             f"--from {target} is a theta of the family {theirs.family}, and the run trains {config.family}: "
@@ -54,6 +49,15 @@ def check_start(learned: Pretrained, target: str, config: OptimizerConfig) -> No
             f"--from {target} has {len(learned.theta)} numbers of another shape than the {size} of the run's optimizer: "
             f"add {_settings(theirs)}, or begin at another theta"
         )
+
+
+def describe_start(learned: Pretrained, target: str, config: OptimizerConfig) -> str:
+    """Where a run with this [optimizer] begins, with what its training has to adapt to."""
+    text = f"at theta of {target} ({learned.origin})"
+    if learned.optimizer.progress == config.progress:
+        return text
+    before, now = ("progress", "steps") if learned.optimizer.progress else ("steps", "progress")
+    return f"{text}, whose time inputs saw {before} and now see {now}"
 
 
 def _settings(optimizer: OptimizerConfig) -> str:

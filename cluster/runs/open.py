@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from cluster.runs import directory
 from cluster.runs.directory import RunDirectory
-from cluster.runs.learned import check_start, find
+from cluster.runs.learned import check_start, describe_start, find
 from common import configfile, files, pretrained, runtime
 from common.config import DIGESTED, Config, DatasetConfig, deciding
 from common.errors import UserError
@@ -76,12 +76,13 @@ def create(request: Request) -> Opened:
     run = directory.create(request.name or directory.free_name(stem(source)), config)
     if learned is not None:
         begin_at(run, learned, str(request.start))
-    return Opened(run, config, note="" if learned is None else f"begins at theta of {request.start}, {learned.origin}")
+    begins = "" if learned is None else describe_start(learned, str(request.start), config.optimizer)
+    return Opened(run, config, note=begins and f"begins {begins}")
 
 
 def begin_at(run: RunDirectory, learned: Pretrained, source: str) -> None:
     """Makes a new run begin at a theta. Raises UserError where it cannot be written."""
-    origin = f"at theta of {source} ({learned.origin})"
+    origin = describe_start(learned, source, run.config().optimizer)
     try:
         pretrained.save(run.start_file, learned._replace(optimizer=run.config().optimizer, origin=origin))
     except OSError as error:
