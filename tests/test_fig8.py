@@ -119,6 +119,7 @@ def test_ablations_begin_after_the_estimators_have_ended():
         known.append(Training.of(jobs[len(known)], **NOTHING))
         jobs = fig8.jobs("long", known)
     assert len(known) == 3 * (3 + fig8.SCALES["long"].seeds)  # trials of three rates, and the seeds
+    assert {job.variant for job in jobs[len(known) :]} == {ablations.HELD}
 
 
 def test_trial_that_diverges_is_never_the_best():
@@ -134,6 +135,14 @@ def test_variants_are_listed_in_one_order_whatever_the_rows():
     assert {name for name in ablations.variants(fig8.SCALES["long"])} == set(
         ablations.by_variant([ended(name, 0, 1.0) for name in ablations.variants(fig8.SCALES["long"])])
     )
+
+
+def test_merged_with_the_window_held_is_compared_with_the_estimators():
+    losses = {"merged": 0.55, "rp only": 0.8, "es only": 0.5, ablations.HELD: 0.45}
+    rows = [ended(name, seed, loss + 0.001 * seed) for name, loss in losses.items() for seed in range(5)]
+    said = fig8.outcome(rows).sentence
+    assert "Merged, window held, better than rp only and es only: holds (minus it, rp only 0.35" in said
+    assert fig8.held({"merged": np.ones(5), ablations.HELD: np.ones(5)}) == ""
 
 
 def test_outcome_of_trials_alone_is_a_user_error():

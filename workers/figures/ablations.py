@@ -1,9 +1,9 @@
-"""The outer-trainings of Figure 8: ablations (paper section 4.5), and two estimators beyond the paper.
+"""The outer-trainings of Figure 8: ablations (paper section 4.5), and variants beyond the paper.
 
 The same budget of inner steps for every variant, counted as they happen: merged, rp only, es only; fixed windows of 0.1 %
 (where the problem is long enough), 1 %, 10 % and all of the problem; without momentum or time features; persistent and
-noise-reuse es. Each variant has the outer learning rate that is best for it, of the same three, in a trial of one seed
-and a quarter of the budget on other tasks.
+noise-reuse es; at `long` also merged with `curriculum.hold`. Each variant has the outer learning rate that is best for
+it, of the same three, in a trial of one seed and a quarter of the budget on other tasks.
 """
 
 import math
@@ -34,6 +34,8 @@ LAST = (0.8, 0.9, 1.0)  # shares of a training whose theta are judged, as the pa
 SHARES = (0.25, 0.5, *LAST)
 POINTS = 40  # of a history
 SLACK = 3  # a training may take so many times the expected updates, when its windows are cut short
+HOLDING = ("estimator.probe_rate=0.05", "estimator.allocate=true", "curriculum.hold=true")
+SLACK_HOLDING = 20  # the same where windows grow only while rp is worth its CPU time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +81,7 @@ class Scale(NamedTuple):
     seeds: int
     tasks: int
     ablation_seeds: int | None = None  # of variants other than the estimators; None: as many
+    holding: bool = False  # whether there is a variant whose window grows only while rp is worth its CPU time
 
 
 SCALES = {
@@ -101,6 +104,7 @@ SCALES = {
         seeds=5,
         tasks=8,
         ablation_seeds=3,
+        holding=True,
     ),
     "paper": Scale(
         ("paper",),
@@ -112,9 +116,9 @@ SCALES = {
         tasks=40,
     ),
 }
-MERGED = "merged"
+MERGED, HELD = "merged", "merged, window held"
 ESTIMATORS = (MERGED, "rp only", "es only")
-LISTED = (*ESTIMATORS, "window", "no momentum", "no time", "persistent es", "noise-reuse es")
+LISTED = (*ESTIMATORS, HELD, "window", "no momentum", "no time", "persistent es", "noise-reuse es")
 
 
 class Variant(NamedTuple):
@@ -129,6 +133,7 @@ def variants(chosen: Scale) -> Mapping[str, Variant]:
         MERGED: Variant((), growing),
         "rp only": Variant(("estimator.use=rp",), growing),
         "es only": Variant(("estimator.use=es",), growing),
+        **({HELD: Variant(HOLDING, growing)} if chosen.holding else {}),
         **fixed,
         "no momentum": Variant(("optimizer.momentum_features=false",), growing),
         "no time": Variant(("optimizer.time_features=false",), growing),
@@ -138,18 +143,20 @@ def variants(chosen: Scale) -> Mapping[str, Variant]:
 
 
 def jobs(scale: str, results: Results) -> list[Job]:
-    """The trials of all rates, then the trainings of each variant at its best rate; the estimators come first.
+    """The trials of all rates, then the trainings of each variant at its best rate: the estimators, then the others.
 
-    No job of the other variants is listed before all of the estimators have their results.
+    No job of a group of variants is listed before all of the group before it have their results.
     """
     chosen, known, listed = SCALES[scale], {one.name for one in results}, list[Job]()
-    for names in (ESTIMATORS, [name for name in variants(chosen) if name not in ESTIMATORS]):
+    first = [name for name in (HELD,) if name in variants(chosen)]
+    others = [name for name in variants(chosen) if name not in (*ESTIMATORS, *first)]
+    for names in (ESTIMATORS, first, others):
         trials = {
             name: [training(chosen, name, rate, TRIAL_SEED, trial=True) for rate in chosen.rates] for name in names
         }
         rates = {name: best_rate(tried, results) for name, tried in trials.items()}
         listed += [trial for tried in trials.values() for trial in tried]
-        seeds = chosen.seeds if names is ESTIMATORS or chosen.ablation_seeds is None else chosen.ablation_seeds
+        seeds = chosen.seeds if names is not others or chosen.ablation_seeds is None else chosen.ablation_seeds
         for seed in range(seeds):
             found = ((name, rate) for name in names if (rate := rates[name]) is not None)
             listed += [training(chosen, name, rate, seed, trial=False) for name, rate in found]
@@ -178,13 +185,13 @@ def training(chosen: Scale, name: str, rate: float, seed: int, *, trial: bool) -
         f"curriculum.start={start}",
         f"curriculum.end={end}",
         f"curriculum.updates={updates}",
-        f"outer.updates={SLACK * updates}",
+        f"outer.updates={(SLACK_HOLDING if name == HELD else SLACK) * updates}",
         f"outer.inner_steps={2 * budget}",
         f"outer.learning_rate={rate}",
         f"seed={seed}",
     )
     return TrainingJob(
-        label=f"{name}-{f'rate{rate:g}' if trial else f'seed{seed}'}".replace(" ", ""),
+        label=f"{name}-{f'rate{rate:g}' if trial else f'seed{seed}'}".translate({ord(" "): None, ord(","): None}),
         settings=settings,
         judge=[*chosen.base, *(o for o in overrides if o.startswith("optimizer."))],
         variant=name,

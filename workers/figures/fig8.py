@@ -6,7 +6,18 @@ from collections.abc import Mapping
 import numpy as np
 
 from common.errors import UserError
-from workers.figures.ablations import ESTIMATORS, KINDS, MERGED, SCALES, Training, by_variant, jobs, perform, score
+from workers.figures.ablations import (
+    ESTIMATORS,
+    HELD,
+    KINDS,
+    MERGED,
+    SCALES,
+    Training,
+    by_variant,
+    jobs,
+    perform,
+    score,
+)
 from workers.figures.figure import Outcome, Results, config_of
 from workers.figures.statistics import Decision, Interval, every, mean, paired, steadier, word
 
@@ -92,8 +103,19 @@ def outcome(results: Results) -> Outcome:
     return Outcome(
         every(parts.values()),
         f"{said}. Mean loss at the end of training, minus that of merged ({mean(merged)}; {len(merged)} seeds): "
-        f"{numbers}. {not_begun(gaps, table)}Standard deviation over seeds: {spreads(table)}. {in_seconds(results)}",
+        f"{numbers}. {held(table)}{not_begun(gaps, table)}Standard deviation over seeds: {spreads(table)}. {in_seconds(results)}",
     )
+
+
+def held(table: Mapping[str, np.ndarray]) -> str:
+    """How merged with the window held compares with rp and es alone; nothing where it has not been trained."""
+    others = [name for name in ESTIMATORS if name != MERGED and name in table]
+    if HELD not in table or not others:
+        return ""
+    found = {name: paired(table[name][: len(table[HELD])], table[HELD][: len(table[name])]) for name in others}
+    better = word(every(gap.above(0) for gap in found.values()))
+    listed = "; ".join(f"{name} {gap}" for name, gap in found.items())
+    return f"{HELD.capitalize()}, better than {' and '.join(others)}: {better} (minus it, {listed}). "
 
 
 def not_begun(gaps: Gaps, table: Mapping[str, np.ndarray]) -> str:
@@ -110,7 +132,7 @@ def spreads(table: Mapping[str, np.ndarray]) -> str:
 
 def in_seconds(results: Results) -> str:
     """What the estimators cost, and how they compare at equal cost."""
-    found = {name: runs for name, runs in by_variant(results).items() if name in ESTIMATORS}
+    found = {name: runs for name, runs in by_variant(results).items() if name in (*ESTIMATORS, HELD)}
     costs = ", ".join(f"{name} {np.median([one.core_seconds[-1] for one in runs]):.3g}" for name, runs in found.items())
     gaps = "; ".join(
         f"{name} {mean(np.array([at_equal_seconds(one, other) for one, other in zip(runs, found[MERGED])]))}"

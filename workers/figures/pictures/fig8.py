@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from common import plotting
-from workers.figures.ablations import ESTIMATORS, MERGED, by_variant
+from workers.figures.ablations import ESTIMATORS, HELD, MERGED, by_variant
 from workers.figures.fig8 import bar, judged, scores
 from workers.figures.figure import Results
 
@@ -43,9 +43,9 @@ def ends(axes: Axes, results: Results) -> None:
 
 
 def along(axes: Axes, results: Results, against: str) -> None:
-    """The judged losses of the three estimators: a line for each seed."""
+    """The judged losses of the estimators: a line for each seed."""
     table = by_variant(results)
-    for k, name in enumerate(name for name in ESTIMATORS if name in table):
+    for k, name in enumerate(name for name in (*ESTIMATORS, HELD) if name in table):
         for one in table[name]:
             x = one.steps if against == "inner_steps" else one.judged_seconds
             label = name if one.seed == 0 else None
