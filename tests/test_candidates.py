@@ -42,7 +42,8 @@ def results(run: RunDirectory, losses: dict[int, float]) -> dict[str, dict]:
             split = BySplit(*[(1.0,)] * 3)
             means = BySplit(*[losses[position.version]] * 3)
             result = UnrollResult(
-                *(job.name, "learned", "digest", "train", None, job.task, 0, job.outer_split, position.version),
+                *(job.name, "learned", "digest", "train", None, job.spec["task"], 0),
+                *(job.spec["outer_split"], position.version),
                 *((1,), split, means, None, 0.1),
             )
             found[job.name] = result.to_json()

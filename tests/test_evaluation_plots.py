@@ -1,5 +1,7 @@
 """The report's pictures of the evaluation: labels, and the sign of differences."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from helpers import run_files
@@ -9,7 +11,7 @@ from cluster.report.evaluation_plots import EVALUATION_PLOTS
 from cluster.report.material import Material
 from common.config import EvaluationConfig
 from workers.evaluation.comparison import compare
-from workers.evaluation.results import parse
+from workers.evaluation.results import BySplit, parse
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +30,19 @@ def test_evaluation_plot_labels_both_axes(plot, evaluated: Material) -> None:
 @pytest.mark.parametrize("plot", EVALUATION_PLOTS, ids=lambda plot: plot.name)
 def test_evaluation_plot_without_comparison_is_none(plot) -> None:
     assert plot.draw(Material([], [], None, "train")) is None
+
+
+def test_versions_of_a_mixture_have_a_line_for_each_family() -> None:
+    [one] = [u for u in parse(run_files.unrolls(tasks=1, starts=1)) if u.optimizer == "learned"][:1]
+    unrolls = [
+        dataclasses.replace(one, outer_split="outer_train", version=version, member=name, means=BySplit(*[loss] * 3))
+        for name, losses in {"bowl": (4.0, 1.0), "net": (0.2, 0.1)}.items()
+        for version, loss in enumerate(losses)
+    ]
+    figure = evaluation_plots.evaluations(Material([], unrolls, None, "train"))
+    assert figure is not None
+    lines = {str(line.get_label()): list(line.get_ydata()) for line in figure.axes[0].get_lines()}  # type: ignore[arg-type]
+    assert lines == {"bowl": [1.0, 0.25], "net": [1.0, 0.5]}
 
 
 def test_differences_are_positive_where_the_learned_is_better(evaluated: Material) -> None:

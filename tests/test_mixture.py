@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import random
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from cluster.monitoring.metrics import LearnerMetrics
 from cluster.planning.plan import durations
 from cluster.report.family_plots import FAMILY_PLOTS
 from cluster.report.material import Material, Plot
-from cluster.runs import directory
+from cluster.runs import best, directory
 from cluster.runs.directory import load_theta
 from cluster.tracking.sink import scalars
 from common import checkpoint, configfile, moments
@@ -533,12 +534,43 @@ def test_train_evaluates_each_family_in_a_folder_of_its_own(
 
 
 @pytest.mark.heavy
+def test_best_version_of_a_mixture_is_the_least_geometric_mean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_files.draw_nothing(monkeypatch)
+    (tmp_path / "mix.toml").write_text(TOML)
+    arguments = ["--in-process", "--updates", "4", "--no-evaluate", "--set", "evaluation.every=2"]
+    assert main(["train", str(tmp_path / "mix.toml"), *arguments]) == 0
+    run = directory.find("mix")
+    found = best.read(run)
+    assert found is not None and found.families == 2 and found.evaluated >= 2
+    lines = list(map(json.loads, (run.evaluation / "unrolls.jsonl").read_text().splitlines()))
+    weights = {member.name: member.weight for member in run.config().members}
+    means = {
+        version: np.exp(
+            sum(
+                weight
+                * np.log(np.mean([x["mean_train"] for x in lines if (x["member"], x["version"]) == (name, version)]))
+                for name, weight in weights.items()
+            )
+        )
+        for version, jobs in Counter(line["version"] for line in lines).items()
+        if jobs == 4  # two tasks of two families
+    }
+    assert found.version == min(means, key=lambda version: means[version])
+    np.testing.assert_allclose(found.loss, means[found.version], rtol=1e-12)
+    assert main(["train", "--name", "mix", "--resume", "--updates", "6", "--in-process", "--no-evaluate"]) == 0
+    again = best.read(run)
+    assert again is not None and again.evaluated > found.evaluated
+    assert "geometric mean over 2 families of the train loss" in again.sentence()
+
+
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "arguments, sentence",
     [
         (["evaluate", "mine", "--family", "net"], "--family net: the configuration has bowl, mlp"),
         (["search", "mine"], "a search is on the tasks of one family"),
-        (["train", "--name", "mine", "--resume", "--set", "evaluation.every=1"], "evaluation.every = 1 chooses"),
     ],
 )
 def test_command_that_a_mixture_does_not_have_is_rejected(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-from cluster.jobs.job import MEMBER, Json
+from cluster.jobs.job import MEMBER, NAME, Json
 from common import configfile, runtime
 from common.config import Config
 from common.exchange import Exchange
@@ -48,7 +48,8 @@ class JobProgram:
         if name not in self._evaluators:
             configs = {member.name: member.config for member in self._config.members}
             self._evaluators[name] = Evaluator(configs[name])
-        return perform(self._evaluators[name], job)
+        result = perform(self._evaluators[name], job)
+        return {**result, NAME: job[NAME], MEMBER: name} if name else result
 
 
 class TrainingProgram(JobProgram):

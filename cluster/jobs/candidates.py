@@ -4,13 +4,13 @@ import logging
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
-from cluster.jobs.job import Json
+from cluster.jobs.job import MEMBER, NAME, Job, Json
 from cluster.runs import best
 from cluster.runs.best import Best
 from cluster.runs.directory import RunDirectory
@@ -19,9 +19,10 @@ from common.errors import UserError
 from learner import checkpoints
 from learner.lineage import Position, contains, lineage
 from workers.evaluation import jobs
-from workers.evaluation.results import parse
+from workers.evaluation.results import UnrollResult, parse
 
 log = logging.getLogger(__name__)
+SMALLEST = 1e-12
 
 
 def add(run: RunDirectory, path: Path) -> Path | None:
@@ -43,7 +44,7 @@ def add(run: RunDirectory, path: Path) -> Path | None:
     return kept
 
 
-def jobs_of(run: RunDirectory, config: Config) -> Iterator[tuple[Position, list[jobs.UnrollJob]]]:
+def jobs_of(run: RunDirectory, config: Config) -> Iterator[tuple[Position, list[Job]]]:
     """The candidates on the lineage, with the jobs of their evaluation. Corrupt ones are removed."""
     chain = lineage(run.epochs)
     for position in checkpoints.positions(run.evaluated):
@@ -55,7 +56,18 @@ def jobs_of(run: RunDirectory, config: Config) -> Iterator[tuple[Position, list[
             path.unlink(missing_ok=True)
             continue
         if contains(chain, position):
-            yield position, jobs.choosing_jobs(config, jobs.Learned(theta, position.version))
+            yield position, choosing(config, jobs.Learned(theta, position.version))
+
+
+def choosing(config: Config, subject: jobs.Learned) -> list[Job]:
+    """The jobs of a candidate, on each family of a mixture."""
+    return [_named(one, member.name) for member in config.members for one in jobs.choosing_jobs(member.config, subject)]
+
+
+def _named(one: jobs.UnrollJob, member: str) -> Job:
+    if not member:
+        return Job.from_json(one.to_json())
+    return Job.from_json({**one.to_json(), NAME: f"{member}-{one.name}", MEMBER: member})
 
 
 def settle(run: RunDirectory, config: Config, results: Mapping[str, Json]) -> Best | None:
@@ -68,7 +80,7 @@ def settle(run: RunDirectory, config: Config, results: Mapping[str, Json]) -> Be
     for position, wanted in jobs_of(run, config):
         if wanted and all(job.name in results for job in wanted):
             found = parse(results[job.name] for job in wanted)
-            losses[position] = float(np.mean([one.mean(config.estimator.objective) for one in found]))
+            losses[position] = loss_of(found, config)
     if not losses:
         return None
     winner = min(losses, key=lambda position: (losses[position], position.version))
@@ -79,6 +91,7 @@ def settle(run: RunDirectory, config: Config, results: Mapping[str, Json]) -> Be
         objective=config.estimator.objective,
         tasks=config.evaluation.tasks,
         outer_split=best.CHOOSING,
+        families=len(config.members),
         evaluated=len(_evaluated(config, results.values()) | {position.version for position in losses}),
     )
     best.write(run, made)
@@ -89,12 +102,24 @@ def settle(run: RunDirectory, config: Config, results: Mapping[str, Json]) -> Be
     return made
 
 
+def loss_of(found: Sequence[UnrollResult], config: Config) -> float:
+    """The mean loss of a version; of a mixture the geometric mean over its families, by their weights.
+
+    A loss of zero or below counts as `SMALLEST` in the geometric mean.
+    """
+    objective, members = config.estimator.objective, config.members
+    means = [np.mean([one.mean(objective) for one in found if one.member == member.name]) for member in members]
+    if not config.mixture:
+        return float(means[0])
+    return float(np.exp(np.average(np.log(np.maximum(means, SMALLEST)), weights=[member.weight for member in members])))
+
+
 def _evaluated(config: Config, results: Iterable[Json]) -> set[int]:
     """The versions with results of all tasks, of candidates that were removed too."""
-    tasks = jobs.tasks_of(config)
+    tasks, wanted = jobs.tasks_of(config), config.evaluation.tasks * len(config.members)
     counts = Counter(
         line["version"]
         for line in results
         if line.get("optimizer") == "learned" and line["outer_split"] == best.CHOOSING and line["task"] in tasks
     )
-    return {version for version, count in counts.items() if version is not None and count >= len(tasks)}
+    return {version for version, count in counts.items() if version is not None and count >= wanted}

@@ -70,7 +70,7 @@ class InterimEvaluation:
         self._run, self._config, self._pool, self._due = run, config, pool, 0
         self._results = results_of(run)
         started = candidates.jobs_of(run, config) if config.evaluation.every else ()
-        self._queue = JobQueue([job for _, own in started for job in _listed(own)], self._results, pool)
+        self._queue = JobQueue([job for _, own in started for job in own], self._results, pool)
 
     def step(self, version: int) -> None:
         """Submits and stores what it can; takes a moment. To be called repeatedly with the version of the learner."""
@@ -79,7 +79,7 @@ class InterimEvaluation:
             kept = candidates.add(self._run, latest_checkpoint(self._run.path))
             if kept is not None:  # else the learner has newer ones
                 newest = int(kept.stem.rpartition("-v")[2])
-                self._queue.add(_listed(jobs.choosing_jobs(self._config, Learned(load_theta(kept), newest))))
+                self._queue.add(candidates.choosing(self._config, Learned(load_theta(kept), newest)))
                 self._due = (newest // every + 1) * every
         if not self._queue.finished:
             self._queue.step()
@@ -98,7 +98,7 @@ class InterimEvaluation:
         results = results_of(self._run)  # with those of this queue's jobs that a later one has collected
         if progress is not None:
             candidates.add(self._run, latest_checkpoint(self._run.path))
-            left = [job for _, own in candidates.jobs_of(self._run, self._config) for job in _listed(own)]
+            left = [job for _, own in candidates.jobs_of(self._run, self._config) for job in own]
             job.run(left, results, self._pool, progress)
         candidates.settle(self._run, self._config, results.by_name)
 

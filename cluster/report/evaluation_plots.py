@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from cluster.report.material import Material, Plot
 from cluster.runs.best import CHOOSING
-from common.plotting import COLOURS, INK, NAMES, legend_above, log_if_wide, single
+from common.plotting import COLOURS, INK, NAMES, PALETTE, legend_above, log_if_wide, single
 from workers.evaluation.comparison import LEARNED, of_theta
 from workers.evaluation.curves import best_unrolls, final_unrolls, mean_curves, trailing_curve
 from workers.evaluation.statistics import TAU, profile
@@ -17,15 +17,20 @@ from workers.evaluation.statistics import TAU, profile
 
 def evaluations(material: Material) -> Figure | None:
     """Mean loss on the tasks that choose the best version, over training; None if it was evaluated only once."""
-    groups: dict[int, list[float]] = {}
+    families: dict[str, dict[int, list[float]]] = {}
     for u in material.unrolls:
         if u.optimizer == LEARNED and u.outer_split == CHOOSING and u.version is not None:
-            groups.setdefault(u.version, []).append(u.mean(material.objective))
-    if len(groups) < 2:
+            families.setdefault(u.member, {}).setdefault(u.version, []).append(u.mean(material.objective))
+    if max(map(len, families.values()), default=0) < 2:
         return None
-    figure, axes = single("outer updates", f"mean {material.objective} loss (nats)")
-    x = sorted(groups)
-    axes.plot(x, [np.mean(groups[v]) for v in x], "o-", color=COLOURS[LEARNED], markersize=4, label=LEARNED)
+    mixture = set(families) != {""}
+    unit = "relative to the first version" if mixture else "(nats)"
+    figure, axes = single("outer updates", f"mean {material.objective} loss {unit}")
+    for k, (name, groups) in enumerate(sorted(families.items())):
+        x = sorted(groups)
+        means = np.array([np.mean(groups[v]) for v in x])
+        colour, label = (PALETTE[k % len(PALETTE)], name) if mixture else (COLOURS[LEARNED], LEARNED)
+        axes.plot(x, means / means[0] if mixture else means, "o-", color=colour, markersize=4, label=label)
     legend_above(axes)
     return figure
 

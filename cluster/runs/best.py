@@ -1,4 +1,8 @@
-"""The best version of a run: which of those that were evaluated during training has the least mean loss."""
+"""The best version of a run: which of those that were evaluated during training has the least mean loss.
+
+With a mixture that is the geometric mean over its families, by their weights, of the mean loss on each: no family outweighs
+another by the size of its losses.
+"""
 
 import json
 from typing import Any, NamedTuple
@@ -16,19 +20,21 @@ class Best(NamedTuple):
 
     version: int
     epoch: int
-    loss: float  # mean over the tasks and the steps
+    loss: float  # mean over the tasks and the steps; of a mixture the geometric mean over its families
     objective: str  # "train" or "valid"
     tasks: int
     evaluated: int  # versions that were compared
     outer_split: str = "outer_test"  # of the tasks; files of older versions do not say it
+    families: int = 1  # of tasks, each with so many `tasks`
 
     def to_json(self) -> dict[str, Any]:
         return self._asdict()
 
     def sentence(self) -> str:
         where = "tasks of outer-train classes" if self.outer_split == CHOOSING else "of the comparison's own tasks"
+        mean = f"geometric mean over {self.families} families of the" if self.families > 1 else "mean"
         return (
-            f"version {self.version}, mean {self.objective} loss {self.loss:.4g} on {self.tasks} {where}, "
+            f"version {self.version}, {mean} {self.objective} loss {self.loss:.4g} on {self.tasks} {where}, "
             f"of {self.evaluated} evaluated versions"
         )
 

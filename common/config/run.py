@@ -70,11 +70,6 @@ class Config(Section):
             not self.mixture or self.estimator.pairs >= 2,
             "estimator.pairs = 1: a mixture needs 2 or more pairs, because its variances are those within the families",
         )
-        require(
-            not self.mixture or self.evaluation.every == 0,
-            f"evaluation.every = {self.evaluation.every} chooses a best version by the loss on one family of tasks: set it to 0 "
-            "with a mixture, and evaluate the versions that you keep",
-        )
 
     @property
     def tasks(self) -> tuple[TaskConfig, ...]:

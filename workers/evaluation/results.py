@@ -63,6 +63,7 @@ class UnrollResult:
     stopped: int | None = None  # the step after which an older version cut it short: its mean could not be the least
     decay: float = 0.0  # of a baseline, as in `tuning.Setting`
     schedule: str = "constant"
+    member: str = ""  # the family of tasks, of a run with a mixture
     blocks: tuple[float, ...] = ()  # means of the objective's loss over equal parts of the unroll, see `block_ends`
 
     @property
@@ -111,6 +112,7 @@ class UnrollResult:
             "stopped": self.stopped,
             **({"decay": self.decay} if self.decay else {}),
             **({"schedule": self.schedule} if self.schedule != "constant" else {}),
+            **({"member": self.member} if self.member else {}),
             **({"losses": list(self.blocks)} if self.blocks else {}),
         }
 
@@ -135,6 +137,7 @@ class UnrollResult:
             stopped=line.get("stopped"),
             decay=line.get("decay", 0.0),
             schedule=line.get("schedule", "constant"),
+            member=line.get("member", ""),
             blocks=tuple(line.get("losses", ())),
         )
 
