@@ -76,11 +76,15 @@ def test_ratio_of_seconds_is_1_where_nothing_is_learned():
 
 
 def test_cpu_seconds_leave_compilation_out():
-    history = [u._replace(inner_steps=100, cpu_seconds=1.0) for u in run_files.history(7)]
-    history[0] = history[0]._replace(cpu_seconds=20.0)
-    history[3] = history[3]._replace(inner_steps=200, cpu_seconds=2.0)
-    history[6] = history[6]._replace(cpu_seconds=1.9)
-    np.testing.assert_allclose(cpu_seconds(history), [1, 1, 1, 2, 1, 1, 1.9])
+    """The first update with rp and the first without it count as the next of their kind; no other is changed."""
+    seconds = {(8, 8): [20.0, 3.0, 9.0, 3.0], (0, 8): [5.0, 1.0, 1.0, 4.0]}
+    history = [
+        u._replace(inner_steps=100 * (1 + k % 2), rp_pairs=rp, es_pairs=es, cpu_seconds=spent * (1 + k % 2))
+        for (rp, es), listed in seconds.items()
+        for k, (u, spent) in enumerate(zip(run_files.history(4), listed))
+    ]
+    history.append(history[-1]._replace(inner_steps=100, rp_pairs=2, cpu_seconds=2.0))
+    np.testing.assert_allclose(cpu_seconds(history), [3, 6, 9, 6, 1, 2, 1, 8, 2])
 
 
 def test_trainings_of_a_seed_differ_in_what_their_variant_says():

@@ -132,11 +132,21 @@ def perform(job: Job, train: Train) -> Job:
 
 
 def cpu_seconds(history: Sequence[UpdateRecord]) -> list[float]:
-    """[updates] CPU seconds of the samples. An update that compiles counts, per inner step, as the median of the five around it."""
-    steps = np.array([max(update.inner_steps, 1) for update in history])
-    rates = np.array([update.cpu_seconds for update in history]) / steps
-    around = [np.median(rates[max(0, k - 2) : k + 3]) for k in range(len(rates))]
-    return [float(n * (median if rate > 2 * median else rate)) for n, rate, median in zip(steps, rates, around)]
+    """[updates] CPU seconds of the samples, without compilations.
+
+    The first update with rp compiles, and so does the first without it: they count, per inner step, as the next update that
+    computed rp for as many of its pairs.
+    """
+    shares = [update.rp_pairs / update.es_pairs for update in history]
+    rates = [update.cpu_seconds / max(update.inner_steps, 1) for update in history]
+    firsts = {
+        next((k for k, share in enumerate(shares) if share > 0), 0),
+        next((k for k, share in enumerate(shares) if share < 1), 0),
+    }
+    for k in firsts:
+        later = (j for j in range(k + 1, len(shares)) if j not in firsts and shares[j] == shares[k])
+        rates[k] = rates[next(later, k)]
+    return [update.inner_steps * rate for update, rate in zip(history, rates)]
 
 
 def by_variant(results: Results, regime: str) -> dict[str, list[Training]]:
