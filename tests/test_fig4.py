@@ -45,6 +45,8 @@ def test_log_ratio_is_the_median_over_coordinates():
 def test_growth_compares_the_ends_of_a_training():
     first, last = fig4.growth(training([10.0**k for k in range(20)], [100.0] * 20))
     assert first == pytest.approx(-1.5) and last == pytest.approx(16.5)
+    gaps = fig4.growth(training([10.0**k for k in range(20)] + [np.nan] * 10, [100.0] * 30))  # without rp at the end
+    assert gaps == pytest.approx((first, last))
 
 
 @pytest.mark.parametrize("first, last, holds", [(-4, 3, True), (-4, -1, False), (1, 3, False)])

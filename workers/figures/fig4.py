@@ -202,9 +202,10 @@ def change_of_es(training: fig5.Training | ablations.Training) -> float:
 
 
 def ends(values: np.ndarray) -> tuple[float, float]:
-    """Medians of the first and of the last tenth."""
-    tenth = max(1, len(values) // 10)
-    return float(np.nanmedian(values[:tenth])), float(np.nanmedian(values[-tenth:]))
+    """Medians of the first and of the last tenth of the values, without the updates that computed no rp."""
+    known = values[~np.isnan(values)]
+    tenth = max(1, len(known) // 10)
+    return float(np.median(known[:tenth])), float(np.median(known[-tenth:]))
 
 
 def outcome(results: Results) -> Outcome:
