@@ -33,7 +33,7 @@ def test_evaluation_plot_without_comparison_is_none(plot) -> None:
 
 
 def test_versions_of_a_mixture_have_a_line_for_each_family() -> None:
-    [one] = [u for u in parse(run_files.unrolls(tasks=1, starts=1)) if u.optimizer == "learned"][:1]
+    one, *_ = [u for u in parse(run_files.unrolls(tasks=1, starts=1)) if u.optimizer == "learned"]
     unrolls = [
         dataclasses.replace(one, outer_split="outer_train", version=version, member=name, means=BySplit(*[loss] * 3))
         for name, losses in {"bowl": (4.0, 1.0), "net": (0.2, 0.1)}.items()

@@ -15,6 +15,7 @@ from helpers.in_process import compile_once, train
 from helpers.learner import SEGMENTS, SIZE, sample
 
 from cluster.cli.main import main
+from cluster.jobs.candidates import loss_of
 from cluster.jobs.families import FamilyPool
 from cluster.jobs.job import InProcessPool, Job
 from cluster.monitoring.metrics import LearnerMetrics
@@ -38,6 +39,8 @@ from learner.deduplication import Deduplicator
 from learner.history import read_history
 from learner.merge import FLOOR, Rule, merge
 from learner.outer_optimizer import OuterOptimizer
+from workers.evaluation.results import BySplit
+from workers.evaluation.results import parse as parse_unrolls
 from workers.worker import Engine, Worker, make_engine
 
 TOML = """
@@ -563,6 +566,18 @@ def test_best_version_of_a_mixture_is_the_least_geometric_mean(
     again = best.read(run)
     assert again is not None and again.evaluated > found.evaluated
     assert "geometric mean over 2 families of the train loss" in again.sentence()
+
+
+def test_version_of_a_mixture_with_negative_losses_has_no_geometric_mean() -> None:
+    one, *_ = [u for u in parse_unrolls(run_files.unrolls(tasks=1, starts=1)) if u.optimizer == "learned"]
+
+    def loss(bowl: float) -> float:
+        means = {"bowl": bowl, "mlp": 4.0}
+        found = [dataclasses.replace(one, member=name, means=BySplit(*[mean] * 3)) for name, mean in means.items()]
+        return loss_of(found, mixed())
+
+    assert loss(0.5) == pytest.approx(0.5 ** (2 / 3) * 4 ** (1 / 3))
+    assert loss(0.0) == 0 and np.isnan(loss(-0.5))
 
 
 @pytest.mark.heavy

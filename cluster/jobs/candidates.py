@@ -22,7 +22,6 @@ from workers.evaluation import jobs
 from workers.evaluation.results import UnrollResult, parse
 
 log = logging.getLogger(__name__)
-SMALLEST = 1e-12
 
 
 def add(run: RunDirectory, path: Path) -> Path | None:
@@ -80,7 +79,12 @@ def settle(run: RunDirectory, config: Config, results: Mapping[str, Json]) -> Be
     for position, wanted in jobs_of(run, config):
         if wanted and all(job.name in results for job in wanted):
             found = parse(results[job.name] for job in wanted)
-            losses[position] = loss_of(found, config)
+            loss = loss_of(found, config)
+            if np.isnan(loss):
+                log.warning("version %d is not compared: a family's mean loss is negative", position.version)
+                checkpoints.path_of(run.evaluated, position).unlink(missing_ok=True)  # not to be compared again
+            else:
+                losses[position] = loss
     if not losses:
         return None
     winner = min(losses, key=lambda position: (losses[position], position.version))
@@ -105,13 +109,14 @@ def settle(run: RunDirectory, config: Config, results: Mapping[str, Json]) -> Be
 def loss_of(found: Sequence[UnrollResult], config: Config) -> float:
     """The mean loss of a version; of a mixture the geometric mean over its families, by their weights.
 
-    A loss of zero or below counts as `SMALLEST` in the geometric mean.
+    NaN where a family's mean loss is negative: it has no geometric mean.
     """
     objective, members = config.estimator.objective, config.members
     means = [np.mean([one.mean(objective) for one in found if one.member == member.name]) for member in members]
     if not config.mixture:
         return float(means[0])
-    return float(np.exp(np.average(np.log(np.maximum(means, SMALLEST)), weights=[member.weight for member in members])))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.exp(np.average(np.log(means), weights=[member.weight for member in members])))
 
 
 def _evaluated(config: Config, results: Iterable[Json]) -> set[int]:
