@@ -25,7 +25,7 @@ def totals(variances: np.ndarray, segments: np.ndarray, merge: str) -> np.ndarra
     Args:
       variances: [P].
       segments: [P] int, which tensor each coordinate belongs to.
-      merge: as `estimator.merge`: "coordinate", "tensor", or "scalar".
+      merge: as `estimator.merge`: "coordinate", "tensor", "scalar", or "family", which is "scalar" within a family.
     """
     if merge == "coordinate":
         return variances

@@ -23,7 +23,7 @@ from common.wire_checks import MAX_PAIRS, Malformed, check
 
 SCHEMA = 1
 MIXTURE_SCHEMA = 2  # of a sample that names its family; every other sample is still one of schema 1
-RAMP_SCHEMA = 2  # of a reply that has a ramp; every other reply is still one of schema 1
+RAMP_SCHEMA = 3  # of a reply that has ramps; every other reply is still one of schema 1
 LENGTHS = {SCHEMA: 16, MIXTURE_SCHEMA: 17}  # fields of a sample
 SAMPLE = "outertrain/sample"
 REPLY = "outertrain/reply"
@@ -94,7 +94,7 @@ class Reply(NamedTuple):
     theta: bytes | None  # little-endian float32; None: the worker already holds this version
     stop: bool  # the worker is to shut down
     probe_rate: float  # fraction of samples that compute rp now
-    ramp: int | None = None  # the update that the curriculum is at, under `curriculum.hold`; None: the version
+    ramps: tuple[int, ...] = ()  # under `curriculum.hold`: the update that the curriculum of each family is at
 
 
 def encode_theta(theta: np.ndarray) -> bytes:
@@ -180,7 +180,7 @@ def unpack_sample(payload: bytes, limit: int = 1 << 24) -> GradientSample:
 def pack_reply(reply: Reply) -> bytes:
     """The bytes of a reply."""
     verdict = None if reply.verdict is None else reply.verdict.value
-    schema, fields = (SCHEMA, reply[1:-1]) if reply.ramp is None else (RAMP_SCHEMA, reply[1:])
+    schema, fields = (RAMP_SCHEMA, reply[1:]) if reply.ramps else (SCHEMA, reply[1:-1])
     packed: bytes = msgpack.packb([REPLY, schema, verdict, *fields])
     return packed
 
@@ -201,7 +201,7 @@ def unpack_reply(payload: bytes, limit: int = 1 << 28) -> Reply:
         theta=theta,
         stop=stop,
         probe_rate=probe_rate,
-        ramp=wire_checks.integer(fields[7], "ramp") if len(fields) > 7 else None,
+        ramps=wire_checks.integers(fields[7], "ramps", 0) if len(fields) > 7 else (),
     )
 
 

@@ -43,7 +43,7 @@ class Published(NamedTuple):
     parameters: Parameters
     probe_rate: float
     finished: bool  # all outer updates are done
-    ramp: int | None  # of the curriculum, as in `Reply`
+    ramps: tuple[int, ...]  # of the curriculum, as in `Reply`
 
 
 class Learner:
@@ -65,10 +65,10 @@ class Learner:
         if self._replied:
             self._hooks.failpoint("after_reply")
         verdict = None if payload is None else self._receive(payload)
-        (at_epoch, at_version, theta), probe_rate, _, ramp = self._published
+        (at_epoch, at_version, theta), probe_rate, _, ramps = self._published
         known = (epoch, version) == (at_epoch, at_version)
         sent, stop = None if known else theta, self.stopping
-        reply = Reply(verdict, at_epoch, at_version, self._digest, sent, stop, probe_rate, ramp)
+        reply = Reply(verdict, at_epoch, at_version, self._digest, sent, stop, probe_rate, ramps)
         self._hooks.failpoint("before_reply")
         self._replied = True
         return pack_reply(reply)
@@ -186,6 +186,6 @@ class Learner:
     def _publish(self) -> None:
         parameters = Parameters(self._store.epoch, self._state.version, encode_theta(self._state.theta))
         ended = states.finished(self._state, self._config.outer)
-        rate, ramp = states.probe_rate(self._state, self._config), states.ramp(self._state)
-        self._published = Published(parameters, rate, ended, ramp)
+        rate, ramps = states.probe_rate(self._state, self._config), states.ramps(self._state)
+        self._published = Published(parameters, rate, ended, ramps)
         self._hooks.observer.set_position(self._store.epoch, self._state.version)

@@ -11,6 +11,8 @@ dropped or clipped what is not finite, and without any observation it is zero.
 
 In a run with a mixture of families of tasks, what the families' means differ by is no noise of an estimator. The variances
 are then those within the families: their sums of squared deviations, added, over their degrees of freedom, added.
+With `estimator.merge = "family"` each family is merged by itself, with a weight of its own, and the gradient is their mean
+by the number of pairs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -73,15 +75,16 @@ class Merged(NamedTuple):
 
 
 def merge(
-    samples: Sequence[Estimates], rule: Rule, past_rp: np.ndarray | None = None, past: Both | None = None
+    samples: Sequence[Estimates], rule: Rule, past_rp: Mapping[str, Moments] | None = None, past: Both | None = None
 ) -> Merged:
     """The gradient of a batch: equation 1 of the paper.
 
     Args:
       samples: the batch, sorted by name; equal batches in equal order give equal bits.
       rule: how to merge.
-      past_rp: [P] variance of rp of one pair from earlier batches. It replaces the batch's own where only some samples
-        carry rp (`learner.rp_skipping`): a few observations of a heavy tail look calm exactly when they are not.
+      past_rp: moments of rp over earlier batches by family. Their variance within the families replaces the batch's own
+        where only some samples carry rp (`learner.rp_skipping`): a few observations of a heavy tail look calm exactly when
+        they are not.
       past: moments of both estimators over earlier batches, within the families. Replaces both variances. Weights that
         do not depend on the batch leave a merge of unbiased estimators unbiased; like those of `cross_fit` they do
         not see an outlier.
@@ -108,6 +111,8 @@ def merge(
     with np.errstate(over="ignore", invalid="ignore"):
         if estimator.use == "merged" and estimator.cross_fit:
             gradient, weight = _cross_fitted(pairs, rule, past_rp)
+        elif estimator.use == "merged" and estimator.merge == "family":
+            gradient, weight = _each_family(batch, rule, past_rp)
         else:
             weight = _weights(batch.whole, past or batch.within, rule, None if past else past_rp)
             gradient = blend(weight, rp.mean, es.mean)
@@ -151,8 +156,19 @@ def _combined(pairs: Sequence[tuple[str, Both]], size: int) -> Batch:
     return Batch(whole, Both(pooled(rp, size), pooled(es, size)), families)
 
 
+def _each_family(batch: Batch, rule: Rule, past_rp: Mapping[str, Moments] | None) -> tuple[np.ndarray, np.ndarray]:
+    """Each family by the weight of its own variances; both results are means over the families, by their pairs."""
+    gradient, weight = np.zeros(len(rule.segments)), np.zeros(len(rule.segments))
+    pairs = sum(family.es.count for family in batch.families.values())
+    for name, own in batch.families.items():
+        weights = _weights(own, own, rule, None if past_rp is None else {name: past_rp[name]})
+        weight += own.es.count / pairs * weights
+        gradient += own.es.count / pairs * blend(weights, own.rp.mean, own.es.mean)
+    return gradient, weight
+
+
 def _cross_fitted(
-    samples: Sequence[tuple[str, Both]], rule: Rule, past_rp: np.ndarray | None
+    samples: Sequence[tuple[str, Both]], rule: Rule, past_rp: Mapping[str, Moments] | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Each half of the batch, every other sample, weighted by the variances of the other half.
 
@@ -171,14 +187,15 @@ def _cross_fitted(
     return gradient, weight
 
 
-def _weights(means: Both, spread: Both, rule: Rule, past_rp: np.ndarray | None) -> np.ndarray:
-    """Weight of rp [P] for `means`, with the sample variances of `spread`."""
+def _weights(means: Both, spread: Both, rule: Rule, past_rp: Mapping[str, Moments] | None) -> np.ndarray:
+    """Weight of rp [P] for `means`, with the sample variances of `spread`, or for rp with those of `past_rp`."""
     rp, es = means
     if rule.estimator.use == "rp":
         return np.ones(len(rp.mean))
     if rp.count == 0 or es.count == 0 or rule.estimator.use == "es":
         return np.where(np.isfinite(rp.mean), float(es.count == 0 and rp.count > 0), 0.0)
-    per_pair_rp = variance(spread.rp, FLOOR) if past_rp is None else np.maximum(past_rp, FLOOR)
+    of_one = spread.rp if past_rp is None else pooled(list(past_rp.values()), len(rp.mean))
+    per_pair_rp = variance(of_one, FLOOR)
     per_pair_rp = np.where(np.isfinite(rp.mean), per_pair_rp, np.inf)
     of_rp = totals(per_pair_rp, rule.segments, rule.estimator.merge) / rp.count
     of_es = totals(variance(spread.es, FLOOR), rule.segments, rule.estimator.merge) / es.count

@@ -13,7 +13,10 @@ in all samples, w is the weight that the merge has given it: where rp explodes i
 up. No clock takes part, so a run in one process repeats bit for bit.
 
 With `curriculum.hold` the window's ramp takes a step in each update in which rp is worth it, and goes back by BACK steps in
-each other one; rp is skipped only where the window cannot become shorter.
+each other one; rp is skipped only where the window cannot become shorter. In a mixture each family has a ramp of its own,
+which moves with the batches that have samples of it, by what rp is worth in this family alone: the first one to explode does
+not keep the windows of the others short. The ramps go back by as many times more steps as there are families, so that rp
+explodes in some family in about a fifth of the updates.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +27,7 @@ import numpy as np
 from common.config import Config
 from common.inverse_variance import inverse_variance
 from common.messages import GradientSample
-from common.moments import Moments, variance
+from common.moments import Moments, pooled, variance
 from learner import running
 
 NEGLIGIBLE = 1e-3  # mean weight of rp below which its backward pass is not worth computing
@@ -36,7 +39,7 @@ PATIENCE = 4  # batches before the first decision of `estimator.allocate`, which
 class Ramp(NamedTuple):
     """The position of the curriculum, in the place of the version."""
 
-    at: int  # steps, 0 .. steps
+    at: Mapping[str, int]  # of each family of tasks: steps, 0 .. steps
     steps: int  # of the whole ramp, `curriculum.updates`
 
 
@@ -61,8 +64,9 @@ def of(config: Config, size: int) -> SkippingState | None:
     if estimator.use != "merged" or estimator.probe_rate == 1:
         return None
     least = least_worth(estimator.rp_cost) if estimator.allocate else None
-    ramp = Ramp(0, curriculum.updates) if curriculum.hold else None
-    return start(size, [member.name for member in config.members])._replace(least=least, ramp=ramp)
+    families = [member.name for member in config.members]
+    ramp = Ramp(dict.fromkeys(families, 0), curriculum.updates) if curriculum.hold else None
+    return start(size, families)._replace(least=least, ramp=ramp)
 
 
 def is_sparse(samples: Sequence[GradientSample]) -> bool:
@@ -80,7 +84,7 @@ def rate(state: SkippingState, probe_rate: float) -> float:
     if state.least is None:
         skips = len(state.recent) == WINDOW and max(state.recent) < NEGLIGIBLE
     else:
-        shortest = state.ramp is None or state.ramp.at == 0
+        shortest = state.ramp is None or min(state.ramp.at.values()) == 0
         skips = shortest and len(state.recent) >= PATIENCE and worth(state) < state.least
     return probe_rate if skips else 1.0
 
@@ -96,29 +100,57 @@ def least_worth(rp_cost: float) -> float:
 
 
 def observe(
-    state: SkippingState, rp: Mapping[str, Moments], es: Moments, floor: float, weight: np.ndarray | None = None
+    state: SkippingState,
+    rp: Mapping[str, Moments],
+    es: Mapping[str, Moments],
+    floor: float,
+    weight: np.ndarray | None = None,
 ) -> SkippingState:
     """The state after a batch with these moments.
 
     Args:
       state: the state that the batch was merged with.
       rp: of the batch by family, from `merge`, which bounds it.
-      es: of the batch, within the families.
+      es: of the batch by family.
       floor: of a sample variance.
       weight: [P] of rp in the merge, if all samples had it; None: what its past variance would give.
     """
     state = state._replace(**running.observe(running.Running(state.older, state.newer), rp)._asdict())
-    if es.count < 2:
+    within = pooled(list(es.values()), len(next(iter(es.values())).mean))
+    if within.count < 2:
         return state
-    var_es = variance(es, floor)
+    var_es = variance(within, floor)
     expected = inverse_variance(np.maximum(past_variance(state), floor), var_es)
-    if state.least is None:
+    least = state.least
+    if least is None:
         return state._replace(recent=(*state.recent, float(expected.mean()))[-WINDOW:])
     found = float(np.average(expected if weight is None else weight, weights=var_es))
-    recent = (*state.recent, found)[-WINDOW:]
-    return state._replace(recent=recent, ramp=state.ramp and moved(state.ramp, up=found >= state.least))
+    state = state._replace(recent=(*state.recent, found)[-WINDOW:])
+    if state.ramp is None:
+        return state
+    worths = {"": found} if "" in es else _worths(state, rp, es, floor, dense=weight is not None)
+    return state._replace(ramp=moved(state.ramp, {name: worth >= least for name, worth in worths.items()}))
 
 
-def moved(ramp: Ramp, *, up: bool) -> Ramp:
-    """The ramp after an update; `up`: rp was worth its CPU time."""
-    return ramp._replace(at=min(ramp.at + 1, ramp.steps) if up else max(ramp.at - BACK, 0))
+def _worths(
+    state: SkippingState, rp: Mapping[str, Moments], es: Mapping[str, Moments], floor: float, *, dense: bool
+) -> dict[str, float]:
+    """What rp is worth in each family of the batch alone, by the sums of the variances over the coordinates."""
+    observed = rp if dense else running.by_family(running.Running(state.older, state.newer))
+    return {
+        name: float(inverse_variance(variance(observed[name], floor).sum(), variance(own, floor).sum()))
+        for name, own in es.items()
+    }
+
+
+def moved(ramp: Ramp, up: Mapping[str, bool]) -> Ramp:
+    """The ramp after an update; `up`: of each family of the batch, whether rp was worth its CPU time."""
+    back = BACK * len(ramp.at)
+    after = {name: min(ramp.at[name] + 1, ramp.steps) if up[name] else max(ramp.at[name] - back, 0) for name in up}
+    return ramp._replace(at={**ramp.at, **after})
+
+
+def ramp_from_record(record: int | Sequence[int], fresh: Ramp) -> Ramp:
+    """The recorded ramp, a position for each family; a number, in older checkpoints, is that of all families."""
+    positions = [record] * len(fresh.at) if isinstance(record, int) else record
+    return fresh._replace(at=dict(zip(fresh.at, positions, strict=True)))

@@ -32,9 +32,14 @@ def observe(running: Running, batch: Mapping[str, Moments]) -> Running:
     return Running(newer, dict.fromkeys(newer, nothing)) if full else running._replace(newer=newer)
 
 
+def by_family(running: Running) -> dict[str, Moments]:
+    """Of all observations that are remembered, by family."""
+    return {family: combine(running.older[family], newer) for family, newer in running.newer.items()}
+
+
 def moments(running: Running) -> Moments:
     """Of all observations that are remembered, with their deviations within the families (`common.moments.pooled`)."""
-    both = [combine(running.older[family], newer) for family, newer in running.newer.items()]
+    both = list(by_family(running).values())
     return pooled(both, len(both[0].mean))
 
 

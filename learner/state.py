@@ -42,7 +42,7 @@ def merge_batch(state: State, samples: Sequence[GradientSample], rule: Rule) -> 
     if state.past is not None:
         past = Both(*map(running.moments, state.past))
     elif state.skipping is not None and rp_skipping.is_sparse(samples):
-        past_rp = rp_skipping.past_variance(state.skipping)
+        past_rp = running.by_family(Running(*state.skipping[:2]))
     return merge(samples, rule, past_rp, past)
 
 
@@ -57,7 +57,7 @@ def advance(state: State, merged: Merged, optimizer: OuterOptimizer, inner_steps
     rp, es = ({name: family[k] for name, family in merged.families.items()} for k in range(2))
     if skipping is not None:
         dense = merged.rp.count == merged.es.count and past is None
-        skipping = rp_skipping.observe(skipping, rp, merged.within.es, FLOOR, merged.weight_rp if dense else None)
+        skipping = rp_skipping.observe(skipping, rp, es, FLOOR, merged.weight_rp if dense else None)
     if past is not None:
         past = running.observe(past[0], rp), running.observe(past[1], es)
     steps = state.inner_steps + inner_steps
@@ -79,9 +79,9 @@ def probe_rate(state: State, config: Config) -> float:
     return 1.0 if state.skipping is None else rp_skipping.rate(state.skipping, config.estimator.probe_rate)
 
 
-def ramp(state: State) -> int | None:
-    """The update that the curriculum is at; None: as many as there were."""
-    return None if state.skipping is None or state.skipping.ramp is None else state.skipping.ramp.at
+def ramps(state: State) -> tuple[int, ...]:
+    """The update that the curriculum of each family of tasks is at; empty: as many as there were."""
+    return () if state.skipping is None or state.skipping.ramp is None else tuple(state.skipping.ramp.at.values())
 
 
 def allocation(state: State, config: Config) -> Allocation | None:
@@ -114,8 +114,8 @@ def to_record(
         "ledger": taken.dump(),
         "beside": dict(auxiliary),
     }
-    if (at := ramp(state)) is not None:
-        record |= {"ramp": at}
+    if at := ramps(state):
+        record |= {"ramp": list(at)}
     if past is not None:
         record["past"] = [part for one in past for part in running.to_record(one)]
     return record
@@ -136,7 +136,7 @@ def from_record(record: Mapping[str, Any], fresh: State) -> tuple[State, bool]:
         older, newer = running.from_record(parts)
         skipping = skipping._replace(older=older, newer=newer, recent=tuple(recent))
     if skipping is not None and skipping.ramp is not None:
-        skipping = skipping._replace(ramp=skipping.ramp._replace(at=record.get("ramp", 0)))
+        skipping = skipping._replace(ramp=rp_skipping.ramp_from_record(record.get("ramp", 0), skipping.ramp))
     if past is not None and "past" in record:
         parts = record["past"]
         half = len(parts) // 2

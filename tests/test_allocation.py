@@ -18,7 +18,7 @@ from learner.history import read_history
 from learner.merge import FLOOR, Rule
 from learner.outer_optimizer import OuterOptimizer
 from learner.rp_skipping import BACK, PATIENCE, WINDOW, least_worth
-from learner.state import advance, allocation, from_record, initial, merge_batch, probe_rate, ramp, to_record
+from learner.state import advance, allocation, from_record, initial, merge_batch, probe_rate, ramps, to_record
 
 ON = {"probe_rate": 0.1, "allocate": True}
 
@@ -105,7 +105,7 @@ def test_batches_without_probes_keep_the_rate():
 def test_worth_of_a_sparse_batch_is_by_past_probes():
     """A lone calm probe does not hide the explosions before it."""
     state = rp_skipping.start(SIZE)._replace(least=least_worth(2.6))
-    es = moments.of(np.random.default_rng(0).normal(size=(8, SIZE)))
+    es = {"": moments.of(np.random.default_rng(0).normal(size=(8, SIZE)))}
     wild, calm = (moments.of(np.random.default_rng(1).normal(0, scale, (8, SIZE))) for scale in (1e6, 1e-3))
     state = rp_skipping.observe(state, {"": wild}, es, FLOOR)
     state = rp_skipping.observe(state, {"": calm}, es, FLOOR)
@@ -139,44 +139,44 @@ def held(steps=6, **estimator):
     return settings, made, initial(settings, THETA, made), Rule(settings.estimator, SEGMENTS)
 
 
-def ramps(scales, setting):
+def path_of(scales, setting):
     """Where the ramp is, and the probe rate, after each batch."""
     settings, made, state, rule = setting
-    found = [(ramp(state), probe_rate(state, settings))]
+    found = [(*ramps(state), probe_rate(state, settings))]
     for scale in scales:
         rates, state = trained([scale], (settings, made, state, rule))
-        found.append((ramp(state), *rates))
+        found.append((*ramps(state), *rates))
     return [at for at, _ in found], [rate for _, rate in found]
 
 
 def test_ramp_rises_while_rp_is_worth_it_and_goes_back():
-    at, rates = ramps([0.1] * 8 + [1e6, 0.1], held())
+    at, rates = path_of([0.1] * 8 + [1e6, 0.1], held())
     assert at == [0, 1, 2, 3, 4, 5, 6, 6, 6, 6 - BACK, 7 - BACK]
     assert set(rates) == {1.0}
 
 
 def test_ramp_stays_within_bounds_and_rp_is_skipped_at_its_start():
-    at, rates = ramps([1e6] * 6, held())
+    at, rates = path_of([1e6] * 6, held())
     assert set(at) == {0} and rates[-1] == 0.1
-    assert set(ramps([0.1] * 3, held(steps=0))[0]) == {0}
+    assert set(path_of([0.1] * 3, held(steps=0))[0]) == {0}
 
 
 def test_ramp_is_that_of_the_version_unless_it_is_held():
-    assert ramp(setting()[2]) is None and ramp(setting(allocate=False)[2]) is None
+    assert ramps(setting()[2]) == () == ramps(setting(allocate=False)[2])
 
 
 def test_record_restores_the_ramp():
     settings, made, _, _ = made_here = held()
     state = trained([0.1] * 3, made_here)[1]
     stored = checkpoint.unpack(checkpoint.pack(to_record(1, "d", state, Deduplicator(), {})))
-    assert ramp(from_record(stored, initial(settings, THETA, made))[0]) == 3
+    assert ramps(from_record(stored, initial(settings, THETA, made))[0]) == (3,)
 
 
 def test_learner_tells_workers_where_the_ramp_is(tmp_path):
     settings = held()[0]
     learner = start(tmp_path, settings)
     for k in range(3):  # four pairs fill a batch
-        assert ask(learner).ramp == k
+        assert ask(learner).ramps == (k,)
         send(learner, drawn(k, 0.1))
 
 

@@ -66,6 +66,8 @@ IMPOSSIBLE = [
     (EstimatorConfig, {"merge": "layer"}, "coordinate, tensor, scalar"),
     (EstimatorConfig, {"es": "persistent", "use": "rp"}, "estimator.use = 'es' or 'merged'"),
     (EstimatorConfig, {"es": "persistent", "cross_fit": True}, "leave it false"),
+    (EstimatorConfig, {"merge": "family", "cross_fit": True}, "set estimator.cross_fit = false"),
+    (EstimatorConfig, {"merge": "family", "es": "persistent"}, "or estimator.merge = 'scalar'"),
     (EstimatorConfig, {"es": "noise_reuse"}, "estimator.use = 'es'"),
     (EstimatorConfig, {"es": "noise_reuse", "use": "rp"}, "estimator.use = 'es'"),
     (EstimatorConfig, {"reach": 1}, "estimator.reach needs"),

@@ -205,14 +205,20 @@ def test_merge_cross_fit_removes_bias_of_the_weights():
     assert crossed.mean() == pytest.approx(1, abs=4 * crossed.std() / 4000**0.5)
 
 
+def past(of_one):
+    """Moments of earlier batches without families, with this variance."""
+    known = moments.of(np.array([[0.0], [np.sqrt(2 * of_one)]])) if np.isfinite(of_one) else moments.empty(1)
+    return {"": known}
+
+
 def test_merge_past_variance_replaces_that_of_the_batch():
     """rp of two calm probes in four samples; the past says variance 100, so 50 of the mean; es has 12 / 4."""
     samples = batch([[1.0], [1.0], None, None], [[2.0], [8.0], [2.0], [8.0]])
-    merged = merge(samples, rule(segments=[0]), past_rp=np.array([100.0]))
+    merged = merge(samples, rule(segments=[0]), past_rp=past(100.0))
     assert merged.weight_rp[0] == pytest.approx(3 / 53, rel=1e-14)
-    single = merge(batch([[1.0], None], [[2.0], [8.0]]), rule(segments=[0]), past_rp=np.array([9.0]))
+    single = merge(batch([[1.0], None], [[2.0], [8.0]]), rule(segments=[0]), past_rp=past(9.0))
     assert single.weight_rp[0] == pytest.approx(9 / 18)  # one probe is enough: es has 18 / 2
-    unknown = merge(samples, rule(segments=[0]), past_rp=np.array([np.inf]))
+    unknown = merge(samples, rule(segments=[0]), past_rp=past(np.inf))
     assert unknown.weight_rp[0] == 0
 
 

@@ -97,8 +97,8 @@ def test_pack_reply_gives_the_golden_bytes():
 @pytest.mark.parametrize("verdict", [None, *Verdict])
 def test_reply_survives_the_wire(verdict):
     for reply in (REPLY._replace(verdict=verdict), REPLY._replace(verdict=verdict, theta=None, stop=True)):
-        for ramp in (None, 0, 17):
-            assert unpack_reply(pack_reply(reply._replace(ramp=ramp))) == reply._replace(ramp=ramp)
+        for ramps in ((), (0,), (17, 0, 3)):
+            assert unpack_reply(pack_reply(reply._replace(ramps=ramps))) == reply._replace(ramps=ramps)
 
 
 def test_sample_of_the_papers_size_is_as_long_as_its_vectors():
@@ -206,12 +206,12 @@ def test_unpack_reply_hostile_field_is_malformed(changes):
         unpack_reply(msgpack.packb(fields))
 
 
-@pytest.mark.parametrize("ramp", [-1, 1.5, None, True, "3"])
-def test_unpack_reply_hostile_ramp_is_malformed(ramp):
-    fields = msgpack.unpackb(pack_reply(REPLY._replace(ramp=3)))
-    assert fields[-1] == 3
+@pytest.mark.parametrize("ramps", [[-1], [1.5], None, 3, [], [True], ["3"], [[3]]])
+def test_unpack_reply_hostile_ramps_are_malformed(ramps):
+    fields = msgpack.unpackb(pack_reply(REPLY._replace(ramps=(3,))))
+    assert fields[-1] == [3]
     with pytest.raises(Malformed):
-        unpack_reply(msgpack.packb([*fields[:-1], ramp]))
+        unpack_reply(msgpack.packb([*fields[:-1], ramps]))
 
 
 @given(st.binary(max_size=400))

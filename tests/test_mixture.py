@@ -26,10 +26,10 @@ from cluster.runs import best, directory
 from cluster.runs.directory import load_theta
 from cluster.tracking.sink import scalars
 from common import checkpoint, configfile, moments
-from common.config import Config, EstimatorConfig, MixtureConfig, TaskConfig, digest
+from common.config import Config, CurriculumConfig, EstimatorConfig, MixtureConfig, TaskConfig, digest
 from common.configfile import from_dict, parse
 from common.errors import UserError
-from common.messages import Reply, Verdict, encode_theta, pack_reply, pack_sample, unpack_sample
+from common.messages import GradientSample, Reply, Verdict, encode_theta, pack_reply, pack_sample, unpack_sample
 from common.moments import Moments
 from common.task import open_tasks
 from learner import rp_skipping
@@ -189,14 +189,14 @@ class LaterTask(TaskConfig):
 class Script:
     """A learner that records samples and always answers the same theta."""
 
-    def __init__(self, run: Config):
-        self.digest, self.samples = digest(run, open_tasks(run).fingerprint), list[bytes]()
+    def __init__(self, run: Config, ramps: tuple[int, ...] = ()):
+        self.digest, self.samples, self.ramps = digest(run, open_tasks(run).fingerprint), list[bytes](), ramps
 
     def exchange(self, payload: bytes | None, epoch: int, version: int) -> bytes:
         if payload is not None:
             self.samples.append(payload)
         values = encode_theta(np.array([0.05, 0.5], np.float32))
-        return pack_reply(Reply(Verdict.accepted, 1, 0, self.digest, values, False, 1.0))
+        return pack_reply(Reply(Verdict.accepted, 1, 0, self.digest, values, False, 1.0, self.ramps))
 
 
 @cache
@@ -205,8 +205,8 @@ def engine() -> Engine:
     return make_engine(mixed())
 
 
-def worked(run: Config, steps: int, shared: Engine | None = None) -> tuple[Worker, Script]:
-    script = Script(run)
+def worked(run: Config, steps: int, shared: Engine | None = None, ramps: tuple[int, ...] = ()) -> tuple[Worker, Script]:
+    script = Script(run, ramps)
     worker = Worker(run, "w0", script.exchange, shared)
     for _ in range(steps + 1):
         worker.step()
@@ -249,6 +249,17 @@ def test_worker_restored_with_a_mixture_resumes_bit_for_bit() -> None:
         assert (left.family, left.loss_plus, left.windows) == (right.family, right.loss_plus, right.windows)
         np.testing.assert_array_equal(left.rp.mean, right.rp.mean)
     assert worker.snapshot() == resumed.snapshot()
+
+
+@pytest.mark.heavy
+def test_worker_takes_the_window_of_its_family() -> None:
+    """The ramps of a reply are in the order of the families of the configuration."""
+    run = mixed("curriculum.jitter=0", "curriculum.stagger=false")
+    _, script = worked(run, 8, engine(), ramps=(0, 3))
+    made = [unpack_sample(payload) for payload in script.samples]
+    for family, window in (("bowl", 2), ("mlp", 3)):  # of a ramp from 2 to 4 in six updates
+        first = next(one for one in made if one.family == family)
+        assert set(first.windows) == {window}
 
 
 @pytest.mark.heavy
@@ -358,21 +369,61 @@ def test_weights_ignore_how_much_the_families_differ(granularity: str, cross_fit
     assert np.abs(blind.weight_rp - 0.5).max() < 1e-3 < 0.4 < near.weight_rp.mean() - 0.5
 
 
+def row(name: str, rp: list[float], es: list[float]) -> GradientSample:
+    """A sample of one coordinate; no rp: it was skipped."""
+    rp_moments, es_moments = (
+        moments.of(np.array(values)[:, None]) if values else moments.empty(1) for values in (rp, es)
+    )
+    return sample(name, pairs=len(es), family=name, rp=rp_moments, es=es_moments)
+
+
+A = row("a", [9.0, 11.0], [100.0, 104.0])  # sums of squared deviations 2 and 8, with 1 degree of freedom
+B = row("b", [-np.sqrt(2), 0.0, np.sqrt(2)], [-np.sqrt(0.5), 0.0, np.sqrt(0.5)])  # 4 and 1, with 2
+
+
 def test_weights_are_of_pooled_deviations_by_hand() -> None:
-    """a: deviations 2 and 8 of rp and es with 1 degree of freedom; b: 4 and 1 with 2. Pooled: 6 / 3 and 9 / 3."""
-
-    def row(name: str, rp: list[float], es: list[float]) -> object:
-        vectors = (moments.of(np.array(values)[:, None]) for values in (rp, es))
-        rp_moments, es_moments = vectors
-        return sample(name, pairs=len(rp), family=name, rp=rp_moments, es=es_moments)
-
-    a = row("a", [9.0, 11.0], [100.0, 104.0])
-    b = row("b", [-2.0 / np.sqrt(2), 0.0, 2.0 / np.sqrt(2)], [-1 / np.sqrt(2), 0.0, 1 / np.sqrt(2)])
-    merged = merge([a, b], Rule(EstimatorConfig(merge="coordinate"), np.array([0])))
+    """Pooled: 6 / 3 and 9 / 3."""
+    merged = merge([A, B], Rule(EstimatorConfig(merge="coordinate"), np.array([0])))
     np.testing.assert_allclose(moments.variance(merged.within.rp), 6 / 3, rtol=1e-12)
     np.testing.assert_allclose(moments.variance(merged.within.es), 9 / 3, rtol=1e-12)
     assert merged.weight_rp[0] == pytest.approx(3 / 5)
     assert merged.gradient[0] == pytest.approx(0.6 * 20 / 5 + 0.4 * 204 / 5)
+
+
+BY_FAMILY = Rule(EstimatorConfig(merge="family"), np.array([0]))
+
+
+def test_weights_by_family_by_hand() -> None:
+    """a: variances 2 and 8, so a weight of 0.8; b: 2 and 0.5, so 0.2. The gradient is the mean over five pairs."""
+    merged = merge([A, B], BY_FAMILY)
+    assert merged.weight_rp[0] == pytest.approx((2 * 0.8 + 3 * 0.2) / 5)
+    assert merged.gradient[0] == pytest.approx(2 / 5 * (0.8 * 10 + 0.2 * 102))
+
+
+@pytest.mark.parametrize("wild", [1e9, 1e200, np.inf, np.nan])
+def test_explosion_in_one_family_leaves_the_weights_of_the_others(wild: float) -> None:
+    exploded = row("b", [0.0, 1.0, wild], [-1.0, 0.0, 1.0])
+    merged = merge([A, exploded], BY_FAMILY)
+    assert merged.weight_rp[0] == pytest.approx(2 / 5 * 0.8)
+    assert merged.gradient[0] == pytest.approx(2 / 5 * (0.8 * 10 + 0.2 * 102), rel=1e-6)
+    assert merge([A, exploded], Rule(EstimatorConfig(), np.array([0]))).weight_rp[0] < 1e-9
+
+
+def test_weights_by_family_of_probes_are_of_the_past_of_the_family() -> None:
+    """One probe of a, and rp skipped in b, which stays with es."""
+    probed, skipped = row("a", [10.0], [100.0, 104.0]), row("b", [], [-1.0, 1.0])
+    past = {"a": moments.of(np.array([[0.0], [2.0]])), "b": moments.of(np.array([[0.0], [1e6]]))}
+    merged = merge([probed, skipped], BY_FAMILY, past)
+    assert merged.weight_rp[0] == pytest.approx(0.5 * (8 / 2) / (2 + 8 / 2))  # variances of the means: 2 / 1 and 8 / 2
+
+
+def test_weight_by_family_without_a_mixture_is_the_scalar_one() -> None:
+    batch = [one._replace(family="") for one in of_family("a", 0.5, 3)]
+    own, scalar = (
+        merge(batch, Rule(EstimatorConfig(merge=granularity), SEGMENTS)) for granularity in ("family", "scalar")
+    )
+    np.testing.assert_array_equal(own.gradient, scalar.gradient)
+    np.testing.assert_array_equal(own.weight_rp, scalar.weight_rp)
 
 
 def test_pooled_moments_of_one_group_are_that_group() -> None:
@@ -388,15 +439,50 @@ def test_pooled_moments_keep_what_is_not_finite() -> None:
 
 
 def test_past_variance_is_within_the_families() -> None:
-    es = moments.of(np.random.default_rng(9).normal(size=(4, SIZE)))
+    es = {"a": moments.of(np.random.default_rng(9).normal(size=(4, SIZE)))}
     state = rp_skipping.start(SIZE, ["a", "b"])
     draws, spreads = np.random.default_rng(0), {"a": 0.5, "b": 2.0}
     for _ in range(12):
         rp = {name: moments.of(draws.normal(1e6 * spread, spread, (2, SIZE))) for name, spread in spreads.items()}
         state = rp_skipping.observe(state, rp, es, FLOOR)
-    expected = (0.5**2 + 2.0**2) / 2  # of a few draws; with the means of the families, 1.5e6 apart, it would be 5e11
-    np.testing.assert_allclose(rp_skipping.past_variance(state), expected, rtol=0.9)
+    expected = (0.5**2 + 2.0**2) / 2  # with the means of the families, 1.5e6 apart, it would be 5e11
+    of_one = (
+        np.sqrt(2 * 23 * (0.5**4 + 2.0**4)) / 46
+    )  # standard error of a coordinate: 24 draws of each family are remembered
+    assert abs(rp_skipping.past_variance(state).mean() - expected) < 4 * of_one / np.sqrt(SIZE)
     assert set(state.newer) == {"a", "b"}
+
+
+def held(state: rp_skipping.SkippingState, scales: dict[str, float], seed: int = 0) -> rp_skipping.SkippingState:
+    """The state after a batch with four pairs of each of these families, whose rp has this scale."""
+    draws = np.random.default_rng(seed)
+    rp = {name: moments.of(draws.normal(0, scale, (4, SIZE))) for name, scale in scales.items()}
+    es = {name: moments.of(draws.normal(0, 1, (4, SIZE))) for name in scales}
+    return rp_skipping.observe(state, rp, es, FLOOR, np.full(SIZE, 0.5))
+
+
+def test_each_family_holds_its_own_window() -> None:
+    """A batch moves the ramps of its families; an explosion shortens the windows of its own family alone, by as many times more steps as there are families."""
+    settings = dataclasses.replace(
+        mixed(),
+        estimator=EstimatorConfig(pairs=2, probe_rate=0.5, allocate=True),
+        curriculum=CurriculumConfig(start=2, end=4, updates=12, hold=True),
+    )
+    state = rp_skipping.of(settings, SIZE)
+    assert state is not None and state.ramp is not None
+    for k in range(10):
+        state = held(state, {"bowl": 0.01, "mlp": 0.01} if k < 9 else {"mlp": 0.01}, k)
+    assert state.ramp.at == {"bowl": 9, "mlp": 10}
+    state = held(state, {"bowl": 1e6, "mlp": 0.01})
+    assert state.ramp.at == {"bowl": 9 - 2 * rp_skipping.BACK, "mlp": 11}
+    state = held(held(state, {"bowl": 1e30}), {"mlp": 0.01})
+    assert state.ramp.at == {"bowl": 0, "mlp": 12} == held(state, {"mlp": 0.01}).ramp.at
+
+
+def test_recorded_ramps_are_in_the_order_of_the_families() -> None:
+    fresh = rp_skipping.Ramp({"bowl": 0, "mlp": 0}, 12)
+    assert rp_skipping.ramp_from_record([3, 7], fresh) == fresh._replace(at={"bowl": 3, "mlp": 7})
+    assert rp_skipping.ramp_from_record(5, fresh).at == {"bowl": 5, "mlp": 5}
 
 
 def test_state_with_families_survives_its_record() -> None:

@@ -9,7 +9,7 @@ from learner.rp_skipping import NEGLIGIBLE, WINDOW
 from learner.running import BLOCK
 
 SIZE = 3
-ES = moments.of(np.array([[0.0] * SIZE, [2.0] * SIZE]))  # per-pair variance 2
+ES = {"": moments.of(np.array([[0.0] * SIZE, [2.0] * SIZE]))}  # per-pair variance 2
 
 
 def observed(batches, state=None):
@@ -102,7 +102,7 @@ def test_observe_without_probes_or_es_learns_nothing():
     unseen = rp_skipping.observe(state, {"": moments.empty(SIZE)}, ES, FLOOR)
     np.testing.assert_array_equal(rp_skipping.past_variance(unseen), rp_skipping.past_variance(state))
     one = moments.of(np.ones((1, SIZE)))
-    assert rp_skipping.observe(state, {"": one}, one, FLOOR).recent == state.recent
+    assert rp_skipping.observe(state, {"": one}, {"": one}, FLOOR).recent == state.recent
 
 
 def test_is_sparse_sees_samples_without_rp():

@@ -80,7 +80,7 @@ class Worker:
         self.theta: np.ndarray | None = None
         self.epoch = self.version = -1
         self.probe_rate = 1.0
-        self.ramp: int | None = None  # of the curriculum; None: the version
+        self.ramps: tuple[int, ...] = ()  # of the curriculum of each family; empty: the version
         self._exchange_seconds = 0.0
 
     def run(self) -> None:
@@ -108,14 +108,19 @@ class Worker:
             raise UserError(
                 "this worker's configuration or data differs from the learner's: start it with the run's config.toml and data"
             )
-        self.epoch, self.version, self.probe_rate, self.ramp = reply.epoch, reply.version, reply.probe_rate, reply.ramp
+        self.epoch, self.version, self.probe_rate, self.ramps = (
+            reply.epoch,
+            reply.version,
+            reply.probe_rate,
+            reply.ramps,
+        )
         if reply.theta is not None:
             self.theta = decode_theta(reply.theta)
 
     def held(self) -> bytes:
         """The packed reply that has the parameters which the worker holds, for `hold`."""
         theta = None if self.theta is None else encode_theta(self.theta)
-        return pack_reply(Reply(None, self.epoch, self.version, self.digest, theta, False, self.probe_rate, self.ramp))
+        return pack_reply(Reply(None, self.epoch, self.version, self.digest, theta, False, self.probe_rate, self.ramps))
 
     def hold(self, reply: bytes) -> None:
         """Continues with the parameters of this reply."""
@@ -128,7 +133,7 @@ class Worker:
         family = self._family()
         trajectories = self.trajectories.of(family)
         after_tasks = time.perf_counter()
-        with_rp, ramp = self._computes_rp(), self.version if self.ramp is None else self.ramp
+        with_rp, ramp = self._computes_rp(), self.ramps[family] if self.ramps else self.version
         advances = []
         for trajectory in trajectories:
             advance, after = self.samplers[family].advance(trajectory, self.theta, ramp, self.sequence, with_rp=with_rp)

@@ -81,10 +81,11 @@ class EstimatorConfig(Section):
         ),
     ] = 10.0
     merge: Annotated[
-        Literal["coordinate", "tensor", "scalar"],
+        Literal["coordinate", "tensor", "scalar", "family"],
         Key(
-            "Granularity of the merge's weights.",
-            "coordinate needs batches of 32 pairs and more; tensor has not been measured to beat scalar.",
+            "Granularity of the merge's weights; family: one for each family of a mixture, by its own variances.",
+            "coordinate needs batches of 32 pairs and more; tensor has not been measured to beat scalar. family: variances "
+            "of the few pairs of one family, but an explosion in it does not take rp from the others.",
         ),
     ] = "scalar"
     cross_fit: Annotated[
@@ -146,6 +147,11 @@ class EstimatorConfig(Section):
             not (persistent and self.cross_fit),
             "estimator.cross_fit is for truncated es, because persistent es takes its weights from earlier batches: "
             "leave it false",
+        )
+        require(
+            self.merge != "family" or not (persistent or self.cross_fit),
+            "estimator.merge = 'family' takes its weights from the family's part of the same batch: set estimator.cross_fit = "
+            "false and estimator.es = 'truncated', or estimator.merge = 'scalar'",
         )
         require(
             persistent or not self.reach,
