@@ -7,15 +7,8 @@ from helpers.figures import result
 
 from common.configfile import load
 from workers.figures import allocation
-from workers.figures.allocation import (
-    ALLOCATED,
-    MERGED,
-    WITH_WINDOW,
-    Training,
-    cpu_seconds,
-    ratio_of_seconds,
-    seconds_to,
-)
+from workers.figures.allocation import ALLOCATED, MERGED, WITH_WINDOW, Training
+from workers.figures.cpu_time import cpu_seconds, ratio_of_seconds, seconds_to
 
 WOBBLE = (-0.002, -0.001, 0.0, 0.0, 0.001, 0.002)  # of the seeds
 

@@ -21,6 +21,7 @@ from workers.figures import (
     fig6,
     fig7,
     fig8,
+    mixtures,
     probing,
     searches,
     staleness,
@@ -107,6 +108,9 @@ def tiny(monkeypatch):
         allocation: allocation.Scale(
             {"tiny": allocation.Regime(TINY, {"merged": (), "allocation": allocation.ALLOCATE}, explodes=True)}, 2, 2, 2
         ),
+        mixtures: mixtures.Scale(
+            {name: mixtures.Variant(TINY, 3) for name in mixtures.SCALES["mini"].variants}, TINY, 2, 2, 2
+        ),
     }
     for module, scale in scales.items():
         monkeypatch.setitem(module.SCALES, "mini", scale)
@@ -171,6 +175,7 @@ def test_figure_without_the_papers_scale_is_refused_at_once():
         "staleness",
         "estimators",
         "allocation",
+        "mixtures",
     }
     assert catalogue.chosen(("fig5", "staleness"), "mini") == ("fig5", "staleness")
     with pytest.raises(UserError, match=r"fig5 has no scale 'long': choose --scale mini or paper"):

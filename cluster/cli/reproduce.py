@@ -56,7 +56,7 @@ class Computers(NamedTuple):
 def command(*, figures: tuple[str, ...], workers: int | None, cluster: bool, so_far: bool, **where: Any) -> None:
     """Recompute figures of the paper; the same command resumes after an interruption.
 
-    FIGURE is one of fig2 ... fig8, searches, probing, staleness, estimators, allocation, or all.
+    FIGURE is one of fig2 ... fig8, searches, probing, staleness, estimators, allocation, mixtures, or all.
     """
     if workers is not None and workers < 1:
         raise UserError(f"--workers {workers}: nothing is computed without one; use at least 1")

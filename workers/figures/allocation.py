@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.update_record import UpdateRecord
 from workers.evaluation.jobs import encode
 from workers.figures import figure
+from workers.figures.cpu_time import cpu_seconds, ratio_of_seconds
 from workers.figures.figure import Job, Kind, Outcome, Results, Settings, Train
 from workers.figures.statistics import Decision, Interval, every, geometric, mean, paired, word
 
@@ -131,43 +131,12 @@ def perform(job: Job, train: Train) -> Job:
     )
 
 
-def cpu_seconds(history: Sequence[UpdateRecord]) -> list[float]:
-    """[updates] CPU seconds of the samples, without compilations.
-
-    The first update with rp compiles, and so does the first without it: they count, per inner step, as the next update that
-    computed rp for as many of its pairs.
-    """
-    shares = [update.rp_pairs / update.es_pairs for update in history]
-    rates = [update.cpu_seconds / max(update.inner_steps, 1) for update in history]
-    firsts = {
-        next((k for k, share in enumerate(shares) if share > 0), 0),
-        next((k for k, share in enumerate(shares) if share < 1), 0),
-    }
-    for k in firsts:
-        later = (j for j in range(k + 1, len(shares)) if j not in firsts and shares[j] == shares[k])
-        rates[k] = rates[next(later, k)]
-    return [update.inner_steps * rate for update, rate in zip(history, rates)]
-
-
 def by_variant(results: Results, regime: str) -> dict[str, list[Training]]:
     """The trainings of each variant in a regime, by seed."""
     known = regimes()[regime].variants
     found = sorted((one for one in figure.of_kind(results, Training) if one.regime == regime), key=lambda one: one.seed)
     table = {variant: [one for one in found if one.variant == variant] for variant in known}
     return {variant: trainings for variant, trainings in table.items() if trainings}
-
-
-def seconds_to(one: Training, loss: float) -> float:
-    """CPU seconds until the least loss so far falls to `loss`, interpolated between judged thetas."""
-    least, first = np.unique(np.minimum.accumulate(one.losses), return_index=True)
-    return float(np.interp(loss, least, np.array(one.seconds)[first]))
-
-
-def ratio_of_seconds(one: Training, other: Training) -> float:
-    """CPU seconds of `one` over those of `other`, to the higher of the two losses that they reach; 1 if one learns nothing."""
-    loss = max(min(one.losses), min(other.losses))
-    first, second = seconds_to(one, loss), seconds_to(other, loss)
-    return first / second if first and second else 1.0
 
 
 class Against(NamedTuple):

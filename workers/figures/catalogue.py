@@ -20,6 +20,7 @@ NAMES = (
     "staleness",
     "estimators",
     "allocation",
+    "mixtures",
 )
 SCALES = ("mini", "long", "paper")
 Records = Sequence[Mapping[str, Any]]
