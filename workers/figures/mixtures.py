@@ -88,7 +88,7 @@ SCALES = {
             ES: Variant(("generalist", LENGTHS, *WITHOUT_RP), 330),
         },
         judge=("unseen", *RULE),
-        seeds=5,
+        seeds=3,
         points=5,
         tasks=3,
     )
