@@ -94,7 +94,7 @@ class Reply(NamedTuple):
     theta: bytes | None  # little-endian float32; None: the worker already holds this version
     stop: bool  # the worker is to shut down
     probe_rate: float  # fraction of samples that compute rp now
-    ramps: tuple[int, ...] = ()  # under `curriculum.hold`: the update that the curriculum of each family is at
+    ramps: tuple[int, ...] = ()  # the update that the curriculum of each family is at, where held; empty: the version
 
 
 def encode_theta(theta: np.ndarray) -> bytes:

@@ -74,6 +74,11 @@ def is_sparse(samples: Sequence[GradientSample]) -> bool:
     return any(s.rp.count < s.es.count for s in samples)
 
 
+def past(state: SkippingState) -> dict[str, Moments]:
+    """Moments of rp over past probes, by family."""
+    return running.by_family(running.Running(state.older, state.newer))
+
+
 def past_variance(state: SkippingState) -> np.ndarray:
     """Variance of rp of one pair [P] over past probes; infinite where unknown, or where one was not finite."""
     return variance(running.moments(running.Running(state.older, state.newer)))
@@ -136,7 +141,7 @@ def _worths(
     state: SkippingState, rp: Mapping[str, Moments], es: Mapping[str, Moments], floor: float, *, dense: bool
 ) -> dict[str, float]:
     """What rp is worth in each family of the batch alone, by the sums of the variances over the coordinates."""
-    observed = rp if dense else running.by_family(running.Running(state.older, state.newer))
+    observed = rp if dense else past(state)
     return {
         name: float(inverse_variance(variance(observed[name], floor).sum(), variance(own, floor).sum()))
         for name, own in es.items()

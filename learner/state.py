@@ -42,7 +42,7 @@ def merge_batch(state: State, samples: Sequence[GradientSample], rule: Rule) -> 
     if state.past is not None:
         past = Both(*map(running.moments, state.past))
     elif state.skipping is not None and rp_skipping.is_sparse(samples):
-        past_rp = running.by_family(Running(*state.skipping[:2]))
+        past_rp = rp_skipping.past(state.skipping)
     return merge(samples, rule, past_rp, past)
 
 

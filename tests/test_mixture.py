@@ -446,9 +446,7 @@ def test_past_variance_is_within_the_families() -> None:
         rp = {name: moments.of(draws.normal(1e6 * spread, spread, (2, SIZE))) for name, spread in spreads.items()}
         state = rp_skipping.observe(state, rp, es, FLOOR)
     expected = (0.5**2 + 2.0**2) / 2  # with the means of the families, 1.5e6 apart, it would be 5e11
-    of_one = (
-        np.sqrt(2 * 23 * (0.5**4 + 2.0**4)) / 46
-    )  # standard error of a coordinate: 24 draws of each family are remembered
+    of_one = np.sqrt(2 * 23 * (0.5**4 + 2.0**4)) / 46  # standard error; 24 draws of each family are remembered
     assert abs(rp_skipping.past_variance(state).mean() - expected) < 4 * of_one / np.sqrt(SIZE)
     assert set(state.newer) == {"a", "b"}
 
@@ -462,7 +460,9 @@ def held(state: rp_skipping.SkippingState, scales: dict[str, float], seed: int =
 
 
 def test_each_family_holds_its_own_window() -> None:
-    """A batch moves the ramps of its families; an explosion shortens the windows of its own family alone, by as many times more steps as there are families."""
+    """A batch moves the ramps of its families. An explosion shortens the windows of its own family, by BACK steps for each
+    family that there is.
+    """
     settings = dataclasses.replace(
         mixed(),
         estimator=EstimatorConfig(pairs=2, probe_rate=0.5, allocate=True),

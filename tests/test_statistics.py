@@ -72,6 +72,7 @@ def test_mean_of_five_samples_is_covered_as_often_as_claimed():
 def test_interval_decides_only_if_it_is_clear_of_the_bound():
     clear, covers = statistics.Interval(1.0, 0.5, 1.5), statistics.Interval(1.0, -0.5, 2.5)
     assert (clear.above(0), clear.above(2), covers.above(0)) == (True, False, None)
+    assert (clear.below(2), clear.below(0), covers.below(0)) == (True, False, None)
     assert (clear.within(2), clear.within(0.4), clear.within(1), covers.within(2)) == (True, False, None, None)
 
 

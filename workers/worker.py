@@ -108,12 +108,8 @@ class Worker:
             raise UserError(
                 "this worker's configuration or data differs from the learner's: start it with the run's config.toml and data"
             )
-        self.epoch, self.version, self.probe_rate, self.ramps = (
-            reply.epoch,
-            reply.version,
-            reply.probe_rate,
-            reply.ramps,
-        )
+        self.epoch, self.version = reply.epoch, reply.version
+        self.probe_rate, self.ramps = reply.probe_rate, reply.ramps
         if reply.theta is not None:
             self.theta = decode_theta(reply.theta)
 

@@ -166,11 +166,9 @@ def outcome(results: Results) -> Outcome:
         merged = table.pop(MERGED)
         found = {variant: against(trainings, merged) for variant, trainings in table.items()}
         for variant in decisions.keys() & found.keys():
-            worse = found[variant].loss.above(WORSE)
-            decisions[variant][f"{name}: at most {WORSE:.0%} worse"] = None if worse is None else not worse
+            decisions[variant][f"{name}: at most {WORSE:.0%} worse"] = found[variant].loss.below(WORSE)
             if regime.explodes:
-                above = found[variant].seconds.above(HALF)
-                decisions[variant][f"{name}: half of the CPU time"] = None if above is None else not above
+                decisions[variant][f"{name}: half of the CPU time"] = found[variant].seconds.below(HALF)
         numbers = "; ".join(
             f"{variant} {one.seconds} of the CPU time to the same loss, loss at the end {one.loss} higher, rp in "
             f"{one.with_rp:.0%} of the pairs"

@@ -34,6 +34,10 @@ class Interval(NamedTuple):
         """Whether the statistic is above `bound`: undecided while the interval covers it."""
         return True if self.low > bound else False if self.high < bound else None
 
+    def below(self, bound: float) -> Decision:
+        """Whether the statistic is below `bound`: undecided while the interval covers it."""
+        return True if self.high < bound else False if self.low > bound else None
+
     def within(self, margin: float) -> Decision:
         """Whether its size is below `margin`: so if the whole interval is, not so if all of it is beyond."""
         if -margin < self.low and self.high < margin:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.stats import gmean
 
 from common import plotting
 from workers.figures.figure import Results
@@ -28,6 +29,4 @@ def draw(results: Results) -> Figure:
 
 def _curve(panel: Axes, trainings: list[Training], losses: list[Sequence[float]], k: int, variant: str) -> None:
     seconds = np.mean([one.seconds for one in trainings], axis=0)
-    panel.plot(
-        seconds, np.exp(np.mean(np.log(losses), axis=0)), "o-", markersize=3, color=plotting.PALETTE[k], label=variant
-    )
+    panel.plot(seconds, gmean(losses), "o-", markersize=3, color=plotting.PALETTE[k], label=variant)
