@@ -108,7 +108,7 @@ OBJECTIVES: dict[str, Settings] = {
 SPLITS = ("outer_train", "outer_test")
 PROBING = "estimator.probe_rate=0.25"  # rp costs six times what es does
 SCALES = {
-    "mini": Scale(("mini", PROBING), seeds=3, points=6, tasks=12),
+    "mini": Scale(("mini", PROBING), seeds=5, points=6, tasks=40),
     "paper": Scale(("paper",), seeds=5, points=20, tasks=40),
 }
 
