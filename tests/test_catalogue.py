@@ -91,7 +91,7 @@ def tiny(monkeypatch):
         ),
         fig4: fig4.Scale([2, 6], 3),
         fig5: fig5.Scale(TINY, seeds=2, points=2, tasks=2),
-        fig6: fig6.Scale(TINY, tasks=2, starts=2, plan=Plan(3, (Rung(1, 1), Rung(1, 1)))),
+        fig6: fig6.Scale(TINY, tasks=2, starts=2, plans=(Plan(3, (Rung(1, 1), Rung(1, 1))),)),
         fig7: fig7.Scale(TINY, digits=("task.units=[3]",), problems=1, starts=2, elsewhere={"same": ()}),
         fig8: fig8.SCALES["mini"]._replace(base=TINY, windows=[2, 6], growing=(2, 4), budget=600, tasks=2),
         searches: searches.SCALES["mini"]._replace(
@@ -178,7 +178,7 @@ def test_figure_without_the_papers_scale_is_refused_at_once():
         "mixtures",
     }
     assert catalogue.chosen(("fig5", "staleness"), "mini") == ("fig5", "staleness")
-    with pytest.raises(UserError, match=r"fig5 has no scale 'long': choose --scale mini or paper"):
+    with pytest.raises(UserError, match=r"fig5 has no scale 'long': choose --scale mini or wallclock or paper"):
         catalogue.chosen(("fig5",), "long")
     assert catalogue.chosen(("all",), "long") == ("fig4", "fig8")
 

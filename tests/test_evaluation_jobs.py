@@ -44,7 +44,8 @@ def test_job_names_identify_the_result() -> None:
 
 
 @pytest.mark.parametrize(
-    "job", [*jobs.first_stage(configuration("adam"), [Learned(THETA, 5)]), TimingJob("AAAA", ("sgd",), "BBBB")]
+    "job",
+    [*jobs.first_stage(configuration("adam"), [Learned(THETA, 5)]), TimingJob("AAAA", ("sgd",), (("adam8", "BBBB"),))],
 )
 def test_job_survives_json(job: jobs.Job) -> None:
     record = json.loads(json.dumps(job.to_json()))

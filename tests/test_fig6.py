@@ -60,9 +60,53 @@ def test_gaps_are_baseline_minus_learned_over_tasks():
 def test_mean_in_time_of_a_slower_step_stretches_the_curve():
     falling = [[4.0, 3.0, 2.0, 1.0]] * 2
     found = [replace(one, train=falling) if isinstance(one, Curve) else one for one in race(1.0, slower=2.0)]
-    fast, slow = (races.means_in_time(found, name, "train")[0] for name in ("adam (train)", "learned (train)"))
+    shown = ("adam (train)", "learned (train)")
+    fast, slow = (races.means_in_time(found, name, "adam", "train")[0] for name in shown)
     assert fast == pytest.approx(4 * 0.25 + 2.5 * 0.75, abs=0.02)
     assert slow == pytest.approx(4 * 0.5 + 3.5 * 0.5, abs=0.02)
+
+
+def test_seconds_are_those_that_the_baseline_takes():
+    """A baseline of half the speed leaves the learned optimizer twice the steps."""
+    falling = [[4.0, 3.0, 2.0, 1.0]] * 2
+    found = [replace(one, train=falling) if isinstance(one, Curve) else one for one in race(1.0)]
+    times = result(StepTimes, seconds={"learned": 1, "adam": 0.5, "rmsprop": 1, "sgd": 1, "adam8": 1})
+    found[0] = times
+    at = {rival: races.means_in_time(found, "learned (train)", rival, "train")[0] for rival in ("adam", "sgd")}
+    assert at["adam"] == pytest.approx(4 * 0.5 + 3.5 * 0.5, abs=0.02)
+    assert at["sgd"] == pytest.approx(4 * 0.25 + 2.5 * 0.75, abs=0.02)
+
+
+def test_step_times_are_medians_of_the_timings():
+    found = [result(StepTimes, seconds={"learned": spent, "adam": 1.0}) for spent in (3.0, 1.0, 8.0)]
+    assert races.seconds(found) == {"learned": 3.0, "adam": 1.0}
+
+
+def test_included_optimizer_has_verdicts_of_its_own():
+    found = race(1.0)
+    found += [curve(f"included ({t})", task, 3.0, "learned") for task in range(8) for t in ("train", "valid")]
+    told = fig6.outcome(found)
+    assert (
+        told.holds is False
+        and "learned (train) better than every baseline on train loss over steps: holds" in told.sentence
+    )
+    assert "included (train) better than every baseline on train loss over steps: does not hold" in told.sentence
+    assert "included for validation loss, converges to a lower test loss" in told.sentence
+
+
+def test_curves_are_kept_where_they_are_drawn():
+    kept = {
+        shown: races.drawn(curve(shown, 0, 1.0, name))
+        for shown, name in (("sgd (valid)", "sgd"), ("learned (train)", "learned"))
+    }
+    assert kept == {"sgd (valid)": ("test",), "learned (train)": ("train", "test")}
+
+
+def test_scale_over_seconds_searches_three_families():
+    listed = fig6.jobs("wallclock", [])
+    families = [job.family for job in listed if isinstance(job, fig6.DrawJob)]
+    assert {name: families.count(name) for name in families} == {"adam8": 200, "rmsprop7": 200, "momentum6": 200}
+    assert len({job.name for job in listed}) == len(listed) == 720
 
 
 def test_best_rate_is_that_of_the_asked_loss():

@@ -93,8 +93,7 @@ class Evaluator:
         """The timing protocol on the first task of the evaluation."""
         thetas = {LEARNED: decode(job.theta)}
         thetas |= {name: baselines.theta(name, baselines.TIMED) for name in job.baselines}
-        if job.adam8 is not None:
-            thetas["adam8"] = decode(job.adam8)
+        thetas |= {name: decode(theta) for name, theta in job.searched}
         cases = {}
         for name, theta in thetas.items():
             family = job.family if name == LEARNED else None

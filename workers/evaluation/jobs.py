@@ -66,22 +66,24 @@ class TimingJob(NamedTuple):
 
     theta: str  # of the learned optimizer, as in `UnrollJob`
     baselines: tuple[str, ...]
-    adam8: str | None = None  # theta of Adam with all eight hyper-parameters; None: not timed
+    searched: tuple[tuple[str, str], ...] = ()  # optimizers with all their hyper-parameters, and their thetas
     family: str | None = None  # as in `UnrollJob`
 
     @property
     def name(self) -> str:
-        timed = repr((self.baselines, self.adam8, self.family))
+        timed = repr((self.baselines, self.searched or None, self.family))
         return f"{timing_prefix(sha256(self.theta))}-{hashlib.sha256(timed.encode()).hexdigest()[:8]}"
 
     def to_json(self) -> Json:
         record = {"item": self.name, "kind": "timing", "theta": self.theta, "baselines": list(self.baselines)}
-        later = {"adam8": self.adam8, "family": self.family}
+        later = {"searched": dict(self.searched) or None, "family": self.family}
         return record | {key: value for key, value in later.items() if value is not None}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:
-        return cls(record["theta"], tuple(record["baselines"]), record.get("adam8"), record.get("family"))
+        return cls(
+            record["theta"], tuple(record["baselines"]), tuple(record.get("searched", {}).items()), record.get("family")
+        )
 
 
 Job = UnrollJob | TimingJob

@@ -22,7 +22,7 @@ NAMES = (
     "allocation",
     "mixtures",
 )
-SCALES = ("mini", "long", "paper")
+SCALES = ("mini", "wallclock", "long", "paper")
 Records = Sequence[Mapping[str, Any]]
 
 

@@ -99,6 +99,7 @@ class Scale(NamedTuple):
     seeds: int
     points: int  # of a training at which it is evaluated
     tasks: int
+    of_objective: Mapping[str, Settings] = {}  # settings of the trainings for one objective
 
 
 OBJECTIVES: dict[str, Settings] = {
@@ -107,8 +108,15 @@ OBJECTIVES: dict[str, Settings] = {
 }
 SPLITS = ("outer_train", "outer_test")
 PROBING = "estimator.probe_rate=0.25"  # rp costs six times what es does
+VALID = (  # as in the preset quickstart-valid-mlp
+    "estimator.sigma=0.03",
+    "outer.updates=230",
+    "outer.learning_rate=0.008",
+    "outer.schedule=cosine",
+)
 SCALES = {
     "mini": Scale(("mini", PROBING), seeds=5, points=6, tasks=40),
+    "wallclock": Scale(("wallclock",), seeds=3, points=2, tasks=12, of_objective={"valid": VALID}),
     "paper": Scale(("paper",), seeds=5, points=20, tasks=40),
 }
 
@@ -118,9 +126,10 @@ def jobs(scale: str, results: Results) -> list[Job]:
     listed: list[Job] = []
     for objective, overrides in OBJECTIVES.items():
         base = (*chosen.base, *overrides)
-        versions = [round(v) for v in np.linspace(0, config_of(base).outer.updates, chosen.points)]
+        learning = (*base, *chosen.of_objective.get(objective, ()))
+        versions = [round(v) for v in np.linspace(0, config_of(learning).outer.updates, chosen.points)]
         for seed in range(chosen.seeds):
-            label, settings = f"train-{objective}-seed{seed}", (*base, f"seed={seed}")
+            label, settings = f"train-{objective}-seed{seed}", (*learning, f"seed={seed}")
             training = TrainingJob(
                 label=label, settings=settings, objective=objective, seed=seed, versions_kept=versions
             )

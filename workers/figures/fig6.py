@@ -2,7 +2,8 @@
 
 On tasks of unseen classes: the learned optimizers of Figure 5, Adam, RMSProp and SGD with momentum at the best rate of
 each task (11 rates, for train and for valid loss), and Adam with regularisation and decay, its eight hyper-parameters
-from a random search for train and for valid loss.
+from a random search for train and for valid loss. The scale `wallclock` also has the included learned optimizers, and
+the same search for RMSProp and momentum (appendix E).
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,11 +12,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from common import pretrained
 from workers.evaluation import search
 from workers.evaluation.comparison import LEARNED
-from workers.evaluation.jobs import TimingJob, UnrollJob
+from workers.evaluation.jobs import TimingJob, UnrollJob, encode
 from workers.evaluation.perform import run_draw
-from workers.evaluation.search import Plan, SearchJob, SearchResult
+from workers.evaluation.search import ADAM, Plan, SearchJob, SearchResult
 from workers.evaluation.tuning import TUNED, LossTable, grid_rates
 from workers.figures.fig5 import best_theta
 from workers.figures.figure import (
@@ -29,7 +31,7 @@ from workers.figures.figure import (
     of_kind,
     rounded,
 )
-from workers.figures.race import TUNED_FOR, Curve, CurveJob, StepTimes, StepTimesJob
+from workers.figures.race import TUNED_FOR, Curve, CurveJob, StepTimes, StepTimesJob, drawn
 from workers.figures.race import outcome as outcome
 
 CLAIM = "The learned optimizer is faster than tuned first-order methods on train loss, in steps and in seconds, and better on test loss."
@@ -60,9 +62,10 @@ class DrawJob(Job, figure="fig6", kind="search"):
     rung: int
     theta: str
     tasks: Sequence[int]
+    family: str = ADAM
 
     def job(self) -> SearchJob:
-        return SearchJob(self.draw, self.rung, self.theta, tuple(self.tasks))
+        return SearchJob(self.draw, self.rung, self.theta, tuple(self.tasks), self.family)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,42 +89,66 @@ class Scale(NamedTuple):
     base: Settings
     tasks: int
     starts: int
-    plan: Plan
+    plans: tuple[Plan, ...] = (search.MINI,)  # of the searches, one for each family
+    included: Mapping[str, str] = {}  # learned optimizers that are compared too, by what they are tuned for
+    timings: int = 1  # of which the median counts
 
 
 SCALES = {
-    "mini": Scale(("mini",), tasks=100, starts=3, plan=search.MINI),
-    "paper": Scale(("paper",), tasks=100, starts=5, plan=search.PAPER),
+    "mini": Scale(("mini",), tasks=100, starts=3),
+    "wallclock": Scale(
+        ("wallclock",),
+        tasks=40,
+        starts=5,
+        plans=tuple(search.MINI._replace(family=family) for family in search.RANGES),
+        included={"train": "small-conv-train", "valid": "small-conv-valid"},
+        timings=3,
+    ),
+    "paper": Scale(("paper",), tasks=100, starts=5, plans=(search.PAPER,)),
 }
 
 
 def jobs(scale: str, results: Results) -> list[Job]:
-    base, count, starts, plan = SCALES[scale]
-    config = config_of(base)
-    tasks = range(config.evaluation.seed, config.evaluation.seed + count)
+    """The grids and the searches; after all of these, the curves of what they found, and the timings."""
+    chosen = SCALES[scale]
+    config = config_of(chosen.base)
+    tasks = range(config.evaluation.seed, config.evaluation.seed + chosen.tasks)
     listed: list[Job] = [
-        GridJob(label=f"grid-{name}-{task}", settings=base, optimizer=name, task=task).named()
+        GridJob(label=f"grid-{name}-{task}", settings=chosen.base, optimizer=name, task=task).named()
         for task in tasks
         for name in TUNED
     ]
-    draws = [draw.result() for draw in of_kind(results, Draw)]
-    listed += [
-        DrawJob(
-            label=one.name, settings=base, name=one.name, draw=one.draw, rung=one.rung, theta=one.theta, tasks=one.tasks
-        )
-        for one in search.jobs(plan, config.task.longest, draws)
-    ]
-    known = {result.name for result in results}
-    learned = {objective: best_theta(results, objective) for objective in TUNED_FOR}
-    theta = learned["train"]
-    if theta is None or any(job.name not in known for job in listed):
+    for plan in chosen.plans:
+        listed += draw_jobs(chosen.base, search.jobs(plan, config.task.longest, draws_of(results, plan)))
+    known, learned = {result.name for result in results}, best_theta(results, "train")
+    if learned is None or any(job.name not in known for job in listed):
         return listed
-    adam8 = {loss: search.best(draws, loss).theta for loss in TUNED_FOR}
+    fixed = {tuned_for: fixed_contenders(chosen, results, tuned_for) for tuned_for in TUNED_FOR}
     for task in tasks:
-        for contender in contenders(results, task, learned, adam8):
-            listed.append(curve_job(contender, base, task, starts))
-    timing = StepTimesJob(label="timing", settings=base, theta=theta, adam8=adam8["train"], baselines=list(TUNED))
-    return [*listed, timing.named()]
+        for tuned_for, known_before in fixed.items():
+            rates = {name: best_rate(results, name, task, tuned_for) for name in TUNED}
+            grid = [Contender(f"{name} ({tuned_for})", name, rate=rate) for name, rate in rates.items()]
+            listed += [curve_job(contender, chosen, task) for contender in (*known_before, *grid)]
+    searched: dict[str, str] = {plan.family: best_draw(results, plan, "train") for plan in chosen.plans}
+    times = [
+        StepTimesJob(label=label, settings=chosen.base, theta=learned, searched=searched, baselines=list(TUNED))
+        for label in ("timing", *(f"timing-{k}" for k in range(2, chosen.timings + 1)))
+    ]
+    return [*listed, *(one.named() for one in times)]
+
+
+def draw_jobs(base: Settings, listed: Sequence[SearchJob]) -> list[Job]:
+    return [DrawJob(label=one.name, settings=base, name=one.name, **one._asdict()) for one in listed]
+
+
+def draws_of(results: Results, plan: Plan) -> list[SearchResult]:
+    """The results of one search."""
+    return [draw.result() for draw in of_kind(results, Draw) if draw.family == plan.family]
+
+
+def best_draw(results: Results, plan: Plan, tuned_for: str) -> str:
+    """The theta that a search ends with."""
+    return search.best(draws_of(results, plan), tuned_for).theta
 
 
 class Contender(NamedTuple):
@@ -133,23 +160,30 @@ class Contender(NamedTuple):
     rate: float | None = None
 
 
-def contenders(
-    results: Results, task: int, learned: Mapping[str, str | None], adam8: Mapping[str, str]
-) -> list[Contender]:
-    """Every optimizer as it is tuned for a task. Args: learned, adam8: thetas by what they are tuned for."""
-    listed = []
-    for tuned_for in TUNED_FOR:
-        listed.append(Contender(f"learned ({tuned_for})", LEARNED, theta=learned[tuned_for]))
-        listed.append(Contender(f"adam8 ({tuned_for})", "adam8", theta=adam8[tuned_for]))
-        for name in TUNED:
-            rate = best_rate(results, name, task, tuned_for)
-            listed.append(Contender(f"{name} ({tuned_for})", name, rate=rate))
-    return listed
+def fixed_contenders(chosen: Scale, results: Results, tuned_for: str) -> list[Contender]:
+    """The optimizers that are the same on every task: learned ones, and the best draws of the searches."""
+    learned = {"learned": best_theta(results, tuned_for)}
+    if tuned_for in chosen.included:
+        learned["included"] = included_theta(chosen.included[tuned_for])
+    return [
+        *(Contender(f"{name} ({tuned_for})", LEARNED, theta) for name, theta in learned.items()),
+        *(
+            Contender(f"{plan.family} ({tuned_for})", plan.family, best_draw(results, plan, tuned_for))
+            for plan in chosen.plans
+        ),
+    ]
 
 
-def curve_job(contender: Contender, base: Settings, task: int, starts: int) -> CurveJob:
+def included_theta(name: str) -> str:
+    """The theta of an included optimizer, encoded."""
+    path = pretrained.find(name)
+    assert path is not None, name
+    return encode(pretrained.load(path).theta)
+
+
+def curve_job(contender: Contender, chosen: Scale, task: int) -> CurveJob:
     label = f"curve-{contender.shown}-{task}".replace(" ", "")
-    return CurveJob(label=label, settings=base, task=task, starts=starts, **contender._asdict()).named()
+    return CurveJob(label=label, settings=chosen.base, task=task, starts=chosen.starts, **contender._asdict()).named()
 
 
 def best_rate(results: Results, name: str, task: int, loss: str) -> float | None:
@@ -171,9 +205,9 @@ def perform(job: Job, train: Train) -> Job:
     if isinstance(job, CurveJob):
         starts = [UnrollJob(job.optimizer, job.task, k, job.rate, job.theta) for k in range(job.starts)]
         runs = [evaluator.run(start) for start in starts]
-        lines = {loss: rounded([run.curves.of(loss) for run in runs], 4) for loss in ("train", "test")}
+        lines = {loss: rounded([run.curves.of(loss) for run in runs], 4) for loss in drawn(job)}
         means = {f"mean_{loss}": rounded([run.mean(loss) for run in runs]) for loss in ("train", "test")}
         return Curve.of(job, steps=list(runs[0].steps), **lines, **means)
     assert isinstance(job, StepTimesJob)
-    timed = evaluator.time(TimingJob(job.theta, tuple(job.baselines), job.adam8))
+    timed = evaluator.time(TimingJob(job.theta, tuple(job.baselines), tuple(job.searched.items())))
     return StepTimes.of(job, seconds=rounded(timed.seconds), quartiles=rounded(timed.quartiles))

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from common import plotting
 from workers.figures.figure import Results
-from workers.figures.race import TUNED_FOR, curves, means, rivals, seconds
+from workers.figures.race import TUNED_FOR, curves, learners, means, rivals, seconds
 
 
 def draw(results: Results) -> Figure:
@@ -28,8 +28,9 @@ def draw(results: Results) -> Figure:
 
 def _draw_curves(axes: Axes, results: Results, tuned_for: str, scale: str) -> None:
     shown = TUNED_FOR[tuned_for]
-    colours = {rival: plotting.COLOURS[name] for rival, name in rivals(tuned_for).items()}
-    learned = [f"learned ({objective})" for objective in (TUNED_FOR if shown == "test" else ("train",))]
+    colours = {rival: plotting.COLOURS[name] for rival, name in rivals(results, tuned_for).items()}
+    objectives = TUNED_FOR if shown == "test" else ("train",)
+    learned = [name for objective in objectives for name in learners(results, objective)]
     colours |= {name: plotting.COLOURS[name] for name in learned}
     for name, colour in colours.items():
         found = curves(results, name)
@@ -43,7 +44,7 @@ def _draw_curves(axes: Axes, results: Results, tuned_for: str, scale: str) -> No
 
 def _draw_gaps(axes: Axes, results: Results, tuned_for: str) -> None:
     shown = TUNED_FOR[tuned_for]
-    for rival, name in rivals(tuned_for).items():
+    for rival, name in rivals(results, tuned_for).items():
         if name in ("adam", "adam8"):
             gap = means(results, rival, shown) - means(results, f"learned ({tuned_for})", shown)
             label = f"{rival}: {int((gap > 0).sum())} of {len(gap)} won"
