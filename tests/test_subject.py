@@ -10,8 +10,9 @@ from cluster.cli.main import main
 from cluster.cli.options import Place
 from cluster.cli.subject import Request, find_all
 from cluster.runs import directory
-from common import checkpoint, configfile
+from common import checkpoint, configfile, pretrained
 from common.errors import UserError
+from common.optimizer import make_family
 from learner import checkpoints
 from learner.lineage import Position, claim
 
@@ -41,6 +42,19 @@ def test_several_on_a_cluster_are_computed_by_the_run(targets: list[str]) -> Non
     assert [one.name for one in subject.contenders] == targets
     elsewhere = find_all(targets, Request(targets[0], (), Place(False, False)))
     assert elsewhere.computed_by is None and elsewhere.config.optimizer == elsewhere.contenders[0].optimizer
+
+
+def test_results_of_another_rate_have_a_folder_of_their_own() -> None:
+    """The theta of celo2 does not hold its rate, and the names of results are those of thetas."""
+    sizes = configfile.load("small.toml", ["optimizer.family=celo2"])
+    theta = np.zeros(make_family(sizes.optimizer).size, np.float32)
+    pretrained.save(Path("b.theta"), pretrained.Pretrained(theta, sizes.optimizer, "a test"))
+
+    def folder_of(rate: float) -> str:
+        asked = ("optimizer.family=celo2", f"optimizer.learning_rate={rate}")
+        return find_all(["b.theta"], Request("b.theta", asked, Place(True, False), tasks="small.toml")).run.name
+
+    assert [folder_of(rate) for rate in (0.01, 0.01, 0.003)] == ["b-on-small", "b-on-small", "b-on-small-2"]
 
 
 @pytest.mark.parametrize(

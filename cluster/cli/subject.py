@@ -220,12 +220,18 @@ def _places(config: Config) -> list[tuple[str, str]]:
 
 
 def results_directory(name: str, config: Config) -> RunDirectory:
-    """A run directory without training, for results: a new one, or the existing one if its tasks are the same."""
+    """A run directory without training, for results: a new one, or the existing one of the same tasks and [optimizer].
+
+    The results of a theta do not repeat those keys of [optimizer] that are not in it, such as the rate of celo2.
+    """
     if name not in directory.names():
         return directory.create(name, config)
     run = directory.find(name)
     before = run.config()
-    if any(getattr(before, name) != getattr(config, name) for name in ("task", "dataset", "mixture", "estimator")):
+    if any(
+        getattr(before, name) != getattr(config, name)
+        for name in ("task", "dataset", "mixture", "optimizer", "estimator")
+    ):
         return directory.create(directory.free_name(name), config)
     run.write_config(config)
     return run
