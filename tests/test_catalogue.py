@@ -91,7 +91,13 @@ def tiny(monkeypatch):
         ),
         fig4: fig4.Scale([2, 6], 3),
         fig5: fig5.Scale(TINY, seeds=2, points=2, tasks=2),
-        fig6: fig6.Scale(TINY, tasks=2, starts=2, plans=(Plan(3, (Rung(1, 1), Rung(1, 1))),)),
+        fig6: fig6.Scale(
+            TINY,
+            tasks=2,
+            starts=2,
+            plans=tuple(Plan(3, (Rung(1, 1), Rung(1, 1)), family=name) for name in RANGES),
+            timings=2,
+        ),
         fig7: fig7.Scale(TINY, digits=("task.units=[3]",), problems=1, starts=2, elsewhere={"same": ()}),
         fig8: fig8.SCALES["mini"]._replace(base=TINY, windows=[2, 6], growing=(2, 4), budget=600, tasks=2),
         searches: searches.SCALES["mini"]._replace(

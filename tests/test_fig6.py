@@ -5,9 +5,12 @@ from dataclasses import replace
 import pytest
 from helpers.figures import result
 
+from common.optimizer import make_family
+from workers.evaluation.jobs import decode
 from workers.figures import fig6
 from workers.figures import race as races
 from workers.figures.fig6 import Curve, Grid, StepTimes
+from workers.figures.figure import config_of
 
 
 def curve(shown, task, level, optimizer, end=None):
@@ -92,6 +95,13 @@ def test_included_optimizer_has_verdicts_of_its_own():
     )
     assert "included (train) better than every baseline on train loss over steps: does not hold" in told.sentence
     assert "included for validation loss, converges to a lower test loss" in told.sentence
+
+
+def test_included_theta_fits_the_optimizer_of_the_scale():
+    """1,090 numbers: the paper's network of 32 units."""
+    thetas = [decode(fig6.included_theta(name)) for name in fig6.SCALES["wallclock"].included.values()]
+    assert [len(theta) for theta in thetas] == [1090, 1090]
+    assert make_family(config_of(("wallclock",)).optimizer).size == 1090
 
 
 def test_curves_are_kept_where_they_are_drawn():

@@ -125,10 +125,10 @@ def jobs(scale: str, results: Results) -> list[Job]:
         return listed
     fixed = {tuned_for: fixed_contenders(chosen, results, tuned_for) for tuned_for in TUNED_FOR}
     for task in tasks:
-        for tuned_for, known_before in fixed.items():
+        for tuned_for, same in fixed.items():
             rates = {name: best_rate(results, name, task, tuned_for) for name in TUNED}
             grid = [Contender(f"{name} ({tuned_for})", name, rate=rate) for name, rate in rates.items()]
-            listed += [curve_job(contender, chosen, task) for contender in (*known_before, *grid)]
+            listed += [curve_job(contender, chosen, task) for contender in (*same, *grid)]
     searched: dict[str, str] = {plan.family: best_draw(results, plan, "train") for plan in chosen.plans}
     times = [
         StepTimesJob(label=label, settings=chosen.base, theta=learned, searched=searched, baselines=list(TUNED))
