@@ -220,21 +220,19 @@ def _places(config: Config) -> list[tuple[str, str]]:
 
 
 def results_directory(name: str, config: Config) -> RunDirectory:
-    """A run directory without training, for results: a new one, or the existing one of the same tasks and [optimizer].
+    """A run directory without training, for results: the existing one of the same tasks and [optimizer], or a new one.
 
     The results of a theta do not repeat those keys of [optimizer] that are not in it, such as the rate of celo2.
     """
-    if name not in directory.names():
-        return directory.create(name, config)
-    run = directory.find(name)
-    before = run.config()
-    if any(
-        getattr(before, name) != getattr(config, name)
-        for name in ("task", "dataset", "mixture", "optimizer", "estimator")
-    ):
-        return directory.create(directory.free_name(name), config)
-    run.write_config(config)
-    return run
+    deciding_sections = ("task", "dataset", "mixture", "optimizer", "estimator")
+    for known in directory.names():
+        if known == name or known.removeprefix(f"{name}-").isdigit():
+            run = directory.find(known)
+            before = run.config()
+            if all(getattr(before, section) == getattr(config, section) for section in deciding_sections):
+                run.write_config(config)
+                return run
+    return directory.create(directory.free_name(name), config)
 
 
 def make_pool(subject: Subject, place: Place) -> JobHost:
