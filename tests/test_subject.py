@@ -54,6 +54,7 @@ def test_results_of_another_rate_have_a_folder_of_their_own() -> None:
         asked = ("optimizer.family=celo2", f"optimizer.learning_rate={rate}")
         return find_all(["b.theta"], Request("b.theta", asked, Place(True, False), tasks="small.toml")).run.name
 
+    directory.create("7", configfile.load("small.toml", ["optimizer.family=celo2", "optimizer.learning_rate=0.01"]))
     first, second = "b-on-small", "b-on-small-2"
     assert [folder_of(rate) for rate in (0.01, 0.01, 0.003, 0.01, 0.003)] == [first, first, second, first, second]
 

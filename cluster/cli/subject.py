@@ -1,5 +1,6 @@
 """What `evaluate`, `baselines` and `search` work on: a run, a theta file, or a configuration without a run."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -226,7 +227,7 @@ def results_directory(name: str, config: Config) -> RunDirectory:
     """
     deciding_sections = ("task", "dataset", "mixture", "optimizer", "estimator")
     for known in directory.names():
-        if known == name or known.removeprefix(f"{name}-").isdigit():
+        if re.fullmatch(rf"{re.escape(name)}(-\d+)?", known):
             run = directory.find(known)
             before = run.config()
             if all(getattr(before, section) == getattr(config, section) for section in deciding_sections):
