@@ -119,6 +119,14 @@ def test_scale_over_seconds_searches_three_families():
     assert len({job.name for job in listed}) == len(listed) == 720
 
 
+def test_timings_run_one_after_the_other():
+    chosen, found = fig6.SCALES["wallclock"]._replace(plans=()), []
+    for count in (1, 2, 3, 3):
+        listed = fig6.timing_jobs(chosen, found, "theta")
+        assert len(listed) == count
+        found = [StepTimes.of(job, seconds={}, quartiles={}) for job in listed]
+
+
 def test_best_rate_is_that_of_the_asked_loss():
     grid = result(Grid, optimizer="adam", task=3, rates=[0.1, 1.0], train=[2.0, 1.0], valid=[1.0, 2.0])
     assert [fig6.best_rate([grid], "adam", 3, loss) for loss in ("train", "valid")] == [1.0, 0.1]

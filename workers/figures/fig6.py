@@ -109,7 +109,7 @@ SCALES = {
 
 
 def jobs(scale: str, results: Results) -> list[Job]:
-    """The grids and the searches; after all of these, the curves of what they found, and the timings."""
+    """The grids and the searches; after all of these, the curves of what they found; after all curves, the timings."""
     chosen = SCALES[scale]
     config = config_of(chosen.base)
     tasks = range(config.evaluation.seed, config.evaluation.seed + chosen.tasks)
@@ -129,12 +129,20 @@ def jobs(scale: str, results: Results) -> list[Job]:
             rates = {name: best_rate(results, name, task, tuned_for) for name in TUNED}
             grid = [Contender(f"{name} ({tuned_for})", name, rate=rate) for name, rate in rates.items()]
             listed += [curve_job(contender, chosen, task) for contender in (*same, *grid)]
+    if any(job.name not in known for job in listed):
+        return listed
+    return [*listed, *timing_jobs(chosen, results, learned)]
+
+
+def timing_jobs(chosen: Scale, results: Results, learned: str) -> list[StepTimesJob]:
+    """Each is listed when the one before has its result, so that no other job of the figure runs beside it."""
     searched: dict[str, str] = {plan.family: best_draw(results, plan, "train") for plan in chosen.plans}
-    times = [
-        StepTimesJob(label=label, settings=chosen.base, theta=learned, searched=searched, baselines=list(TUNED))
+    listed = [
+        StepTimesJob(label=label, settings=chosen.base, theta=learned, searched=searched, baselines=list(TUNED)).named()
         for label in ("timing", *(f"timing-{k}" for k in range(2, chosen.timings + 1)))
     ]
-    return [*listed, *(one.named() for one in times)]
+    known = {result.name for result in of_kind(results, StepTimes)}
+    return listed[: sum(job.name in known for job in listed) + 1]
 
 
 def draw_jobs(base: Settings, listed: Sequence[SearchJob]) -> list[Job]:
