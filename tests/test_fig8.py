@@ -95,7 +95,8 @@ def trainings(scale, *, trial):
 def test_trainings_end_with_one_budget_of_inner_steps(scale, trial):
     for job in trainings(scale, trial=trial):
         outer = load(job.settings[0], job.settings[1:]).outer
-        assert outer.inner_steps == 2 * fig8.SCALES[scale].budget * (0.25 if trial else 1) == job.steps[-1]
+        share = 0.25 if trial or job.variant in ablations.SHORTER else 1
+        assert outer.inner_steps == 2 * fig8.SCALES[scale].budget * share == job.steps[-1]
 
 
 def test_trials_share_no_seed_and_no_task_with_the_result():
@@ -119,7 +120,18 @@ def test_ablations_begin_after_the_estimators_have_ended():
         known.append(Training.of(jobs[len(known)], **NOTHING))
         jobs = fig8.jobs("long", known)
     assert len(known) == 3 * (3 + fig8.SCALES["long"].seeds)  # trials of three rates, and the seeds
-    assert {job.variant for job in jobs[len(known) :]} == {ablations.HELD}
+    assert {job.variant for job in jobs[len(known) :]} == set(ablations.SHORTER)
+
+
+def test_a_quarter_of_the_budget_has_the_rates_of_the_trials():
+    """No trials of its own: those of the estimators have as many steps."""
+    best = {"merged": 0.01, "rp only": 0.003, "es only": 0.03}
+    jobs = listed("long", ended_at=lambda job: abs(job.rate - best.get(job.variant, 0.03)))
+    shorter = [job for job in jobs if job.variant in ablations.SHORTER]
+    assert {job.variant.removesuffix(ablations.QUARTER): job.rate for job in shorter} == best
+    assert len(shorter) == 3 * fig8.SCALES["long"].seeds and not any(job.trial for job in shorter)
+    trial = next(job for job in jobs if job.trial and job.variant == "merged")
+    assert next(job.steps for job in shorter)[-1] == trial.steps[-1]
 
 
 def test_trial_that_diverges_is_never_the_best():
@@ -143,6 +155,14 @@ def test_merged_with_the_window_held_is_compared_with_the_estimators():
     said = fig8.outcome(rows).sentence
     assert "Merged, window held, better than rp only and es only: holds (minus it, rp only 0.35" in said
     assert fig8.held({"merged": np.ones(5), ablations.HELD: np.ones(5)}) == ""
+
+
+def test_a_quarter_of_the_budget_has_a_sentence_of_its_own():
+    losses = {"merged": 0.5, "es only": 0.5} | dict(zip(ablations.SHORTER, (0.54, 0.8, 0.65)))
+    rows = [ended(name, seed, loss + 0.001 * seed) for name, loss in losses.items() for seed in range(5)]
+    said, alone = fig8.outcome(rows).sentence, fig8.outcome(rows[:10]).sentence
+    assert "With a quarter of the steps, merged (0.542 (0.54 to 0.544)) better than rp only and es only: holds" in said
+    assert said.startswith(alone) and "quarter" not in alone
 
 
 def test_outcome_of_trials_alone_is_a_user_error():

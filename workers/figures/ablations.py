@@ -2,8 +2,9 @@
 
 The same budget of inner steps for every variant, counted as they happen: merged, rp only, es only; fixed windows of 0.1 %
 (where the problem is long enough), 1 %, 10 % and all of the problem; without momentum or time features; persistent and
-noise-reuse es; at `long` also merged with `curriculum.hold`. Each variant has the outer learning rate that is best for
-it, of the same three, in a trial of one seed and a quarter of the budget on other tasks.
+noise-reuse es; at `long` also merged with `curriculum.hold`, and the three estimators with a quarter of the budget. Each
+variant has the outer learning rate that is best for it, of the same three, in a trial of one seed and a quarter of the
+budget on other tasks.
 """
 
 import math
@@ -82,6 +83,7 @@ class Scale(NamedTuple):
     tasks: int
     ablation_seeds: int | None = None  # of variants other than the estimators; None: as many
     holding: bool = False  # whether there is a variant whose window grows only while rp is worth its CPU time
+    quarter: bool = False  # whether the estimators are also trained with a quarter of the budget
 
 
 SCALES = {
@@ -105,6 +107,7 @@ SCALES = {
         tasks=8,
         ablation_seeds=3,
         holding=True,
+        quarter=True,
     ),
     "paper": Scale(
         ("paper",),
@@ -118,21 +121,24 @@ SCALES = {
 }
 MERGED, HELD = "merged", "merged, window held"
 ESTIMATORS = (MERGED, "rp only", "es only")
-LISTED = (*ESTIMATORS, HELD, "window", "no momentum", "no time", "persistent es", "noise-reuse es")
+QUARTER = ", a quarter of the steps"  # of the budget, as in the trials that choose the rates
+SHORTER = tuple(name + QUARTER for name in ESTIMATORS)
+LISTED = (*ESTIMATORS, *SHORTER, HELD, "window", "no momentum", "no time", "persistent es", "noise-reuse es")
 
 
 class Variant(NamedTuple):
     overrides: Settings
     window: Window
+    share: float = 1.0  # of the budget
 
 
 def variants(chosen: Scale) -> Mapping[str, Variant]:
     growing = chosen.growing
     fixed = {f"window {window}": Variant((), (window, window)) for window in chosen.windows}
+    uses: dict[str, Settings] = {MERGED: (), "rp only": ("estimator.use=rp",), "es only": ("estimator.use=es",)}
     return {
-        MERGED: Variant((), growing),
-        "rp only": Variant(("estimator.use=rp",), growing),
-        "es only": Variant(("estimator.use=es",), growing),
+        **{name: Variant(use, growing) for name, use in uses.items()},
+        **{name + QUARTER: Variant(use, growing, TRIAL_SHARE) for name, use in uses.items() if chosen.quarter},
         **({HELD: Variant(HOLDING, growing)} if chosen.holding else {}),
         **fixed,
         "no momentum": Variant(("optimizer.momentum_features=false",), growing),
@@ -147,22 +153,28 @@ def jobs(scale: str, results: Results) -> list[Job]:
 
     No job of a group of variants is listed before all of the group before it have their results.
     """
-    chosen, known, listed = SCALES[scale], {one.name for one in results}, list[Job]()
-    first = [name for name in (HELD,) if name in variants(chosen)]
-    others = [name for name in variants(chosen) if name not in (*ESTIMATORS, *first)]
-    for names in (ESTIMATORS, first, others):
-        trials = {
-            name: [training(chosen, name, rate, TRIAL_SEED, trial=True) for rate in chosen.rates] for name in names
-        }
+    chosen, known, listed = SCALES[scale], {one.name for one in results}, dict[str, Job]()
+    named = list(variants(chosen))
+    shorter, held = [name for name in named if name in SHORTER], [name for name in named if name == HELD]
+    others = [name for name in named if name not in (*ESTIMATORS, *shorter, *held)]
+    for names in (ESTIMATORS, shorter, held, others):
+        trials = {name: trials_of(chosen, name) for name in names}
         rates = {name: best_rate(tried, results) for name, tried in trials.items()}
-        listed += [trial for tried in trials.values() for trial in tried]
+        listed |= {trial.name: trial for tried in trials.values() for trial in tried}
         seeds = chosen.seeds if names is not others or chosen.ablation_seeds is None else chosen.ablation_seeds
         for seed in range(seeds):
             found = ((name, rate) for name in names if (rate := rates[name]) is not None)
-            listed += [training(chosen, name, rate, seed, trial=False) for name, rate in found]
-        if any(job.name not in known for job in listed):
+            trained = (training(chosen, name, rate, seed, trial=False) for name, rate in found)
+            listed |= {job.name: job for job in trained}
+        if any(name not in known for name in listed):
             break
-    return listed
+    return list(listed.values())
+
+
+def trials_of(chosen: Scale, name: str) -> list[TrainingJob]:
+    """A variant at each rate; one with a quarter of the budget has the trials of its estimator, which have as much."""
+    tried = name.removesuffix(QUARTER)
+    return [training(chosen, tried, rate, TRIAL_SEED, trial=True) for rate in chosen.rates]
 
 
 def best_rate(trials: Sequence[TrainingJob], results: Results) -> float | None:
@@ -175,8 +187,8 @@ def best_rate(trials: Sequence[TrainingJob], results: Results) -> float | None:
 
 def training(chosen: Scale, name: str, rate: float, seed: int, *, trial: bool) -> TrainingJob:
     """One training until its budget of inner steps is spent; the window grows over the updates that this should take."""
-    overrides, (start, end) = variants(chosen)[name]
-    budget = round(chosen.budget * (TRIAL_SHARE if trial else 1))
+    overrides, (start, end), share = variants(chosen)[name]
+    budget = round(chosen.budget * (TRIAL_SHARE if trial else share))
     updates = max(1, round(budget / (config_of(chosen.base).outer.batch_samples * (start + end) / 2)))
     first = TRIAL_TASKS if trial else TASKS
     settings = (

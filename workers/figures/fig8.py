@@ -1,7 +1,7 @@
 """Figure 8: what the ablations of `workers.figures.ablations` end at, for the same budget of inner steps."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from workers.figures.ablations import (
     HELD,
     KINDS,
     MERGED,
+    QUARTER,
     SCALES,
     Training,
     by_variant,
@@ -30,12 +31,26 @@ CLAIM = (
 NEEDS = ()
 FROM_PARTS = True  # variants without a training are left out
 HARDLY = 0.1  # of what momentum features are worth: an effect below it counts as hardly any
+ALONE = tuple(name for name in ESTIMATORS if name != MERGED)
 GUESSING = 0.95  # of the loss of guessing: a variant above it has not begun to learn, which is not the same as worse
 
 
-def scores(results: Results) -> dict[str, np.ndarray]:
-    """[seeds] mean loss at the end of training, by variant."""
-    return {name: np.array([score(one) for one in found]) for name, found in by_variant(results).items()}
+Table = Mapping[str, np.ndarray]  # [seeds] mean loss at the end of training, by variant
+
+
+def scores(found: Mapping[str, Sequence[Training]]) -> dict[str, np.ndarray]:
+    return {name: np.array([score(one) for one in trained]) for name, trained in found.items()}
+
+
+def with_all_steps(results: Results) -> dict[str, list[Training]]:
+    """The trainings of the variants that have the whole budget."""
+    return {name: found for name, found in by_variant(results).items() if not name.endswith(QUARTER)}
+
+
+def with_a_quarter(results: Results) -> dict[str, list[Training]]:
+    """Those of the estimators with a quarter of it, by the names of the estimators."""
+    found = by_variant(results).items()
+    return {name.removesuffix(QUARTER): trained for name, trained in found if name.endswith(QUARTER)}
 
 
 def bar(results: Results) -> float:
@@ -59,7 +74,7 @@ def at_equal_seconds(one: Training, other: Training) -> float:
 class Gaps:
     """Mean loss at the end of each variant minus that of merged, of the same seeds."""
 
-    def __init__(self, table: Mapping[str, np.ndarray], bar: float):
+    def __init__(self, table: Table, bar: float):
         self._table, self._bar = table, bar
         self.unbegun = [name for name, values in table.items() if not values.mean() < bar]
 
@@ -82,17 +97,17 @@ class Gaps:
 
 def outcome(results: Results) -> Outcome:
     """Student's tests of paired differences over seeds; Pitman and Morgan's of their variances."""
-    table = scores(results)
+    found = with_all_steps(results)
+    table = scores(found)
     if MERGED not in table:
         raise UserError(
             "fig8: no merged training has ended yet, only trials of the rates: compute more without --so-far"
         )
     gaps, merged = Gaps(table, bar(results)), table[MERGED]
-    alone = [name for name in ESTIMATORS if name != MERGED]
     windows = [name for name in table if name.startswith("window")]
-    steady = (steadier(merged, table[name]) if name in table else None for name in alone)
+    steady = (steadier(merged, table[name]) if name in table else None for name in ALONE)
     parts: dict[str, Decision] = {
-        "merged better than rp and es alone": every(gaps.above(name) for name in alone),
+        "merged better than rp and es alone": every(gaps.above(name) for name in ALONE),
         "and steadier": every(steady),
         "growing window better than fixed": every(gaps.above(name) for name in windows) if windows else None,
         "momentum needed": gaps.above("no momentum"),
@@ -103,36 +118,50 @@ def outcome(results: Results) -> Outcome:
     return Outcome(
         every(parts.values()),
         f"{said}. Mean loss at the end of training, minus that of merged ({mean(merged)}; {len(merged)} seeds): "
-        f"{numbers}. {held(table)}{not_begun(gaps, table)}Standard deviation over seeds: {spreads(table)}. {in_seconds(results)}",
+        f"{numbers}. {held(table)}{not_begun(gaps, table)}Standard deviation over seeds: {spreads(table)}. "
+        f"{in_seconds(found)}{quarter(with_a_quarter(results))}",
     )
 
 
-def held(table: Mapping[str, np.ndarray]) -> str:
+def held(table: Table) -> str:
     """How merged with the window held compares with rp and es alone; nothing where it has not been trained."""
-    others = [name for name in ESTIMATORS if name != MERGED and name in table]
-    if HELD not in table or not others:
+    if HELD not in table or not set(ALONE) & set(table):
         return ""
-    found = {name: paired(table[name][: len(table[HELD])], table[HELD][: len(table[name])]) for name in others}
-    better = word(every(gap.above(0) for gap in found.values()))
-    listed = "; ".join(f"{name} {gap}" for name, gap in found.items())
-    return f"{HELD.capitalize()}, better than {' and '.join(others)}: {better} (minus it, {listed}). "
+    return f"{HELD.capitalize()}, {better(table, HELD)}. "
 
 
-def not_begun(gaps: Gaps, table: Mapping[str, np.ndarray]) -> str:
+def quarter(found: Mapping[str, Sequence[Training]]) -> str:
+    """How the estimators compare with a quarter of the budget; nothing where they have not been trained with it."""
+    table = scores(found)
+    if MERGED not in table or not set(ALONE) & set(table):
+        return ""
+    return f" With a quarter of the steps, merged ({mean(table[MERGED])}) {better(table, MERGED)}. {in_seconds(found)}"
+
+
+def better(table: Table, name: str) -> str:
+    """Whether a variant is better than rp and es alone, of the same seeds."""
+    others = [other for other in ALONE if other in table]
+    found = {other: paired(table[other][: len(table[name])], table[name][: len(table[other])]) for other in others}
+    decided = word(every(gap.above(0) for gap in found.values()))
+    listed = "; ".join(f"{other} {gap}" for other, gap in found.items())
+    return f"better than {' and '.join(others)}: {decided} (minus it, {listed})"
+
+
+def not_begun(gaps: Gaps, table: Table) -> str:
     if not gaps.unbegun:
         return ""
     listed = ", ".join(f"{name} ({table[name].mean():.3g})" for name in gaps.unbegun)
     return f"Has not begun to learn, within {1 - GUESSING:.0%} of guessing or above: {listed}. "
 
 
-def spreads(table: Mapping[str, np.ndarray]) -> str:
+def spreads(table: Table) -> str:
     shown = [(name, table[name]) for name in ESTIMATORS if name in table]
     return ", ".join(f"{name} {values.std(ddof=1):.2g}" for name, values in shown)
 
 
-def in_seconds(results: Results) -> str:
+def in_seconds(trained: Mapping[str, Sequence[Training]]) -> str:
     """What the estimators cost, and how they compare at equal cost."""
-    found = {name: runs for name, runs in by_variant(results).items() if name in (*ESTIMATORS, HELD)}
+    found = {name: runs for name, runs in trained.items() if name in (*ESTIMATORS, HELD)}
     costs = ", ".join(f"{name} {np.median([one.core_seconds[-1] for one in runs]):.3g}" for name, runs in found.items())
     gaps = "; ".join(
         f"{name} {mean(np.array([at_equal_seconds(one, other) for one, other in zip(runs, found[MERGED])]))}"

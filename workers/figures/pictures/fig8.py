@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from common import plotting
 from workers.figures.ablations import ESTIMATORS, HELD, MERGED, by_variant
-from workers.figures.fig8 import bar, judged, scores
+from workers.figures.fig8 import bar, judged, scores, with_a_quarter, with_all_steps
 from workers.figures.figure import Results
 
 
@@ -32,7 +32,7 @@ def draw(results: Results) -> Figure:
 
 def ends(axes: Axes, results: Results) -> None:
     """Each variant's seeds, as points."""
-    table = scores(results)
+    table = scores(by_variant(results))
     for k, values in enumerate(table.values()):
         colour = plotting.PALETTE[k % len(plotting.PALETTE)]
         axes.plot(values, np.full(len(values), -k), "o", color=colour, alpha=0.7)
@@ -43,10 +43,10 @@ def ends(axes: Axes, results: Results) -> None:
 
 
 def along(axes: Axes, results: Results, against: str) -> None:
-    """The judged losses of the estimators: a line for each seed."""
-    table = by_variant(results)
-    for k, name in enumerate(name for name in (*ESTIMATORS, HELD) if name in table):
-        for one in table[name]:
-            x = one.steps if against == "inner_steps" else one.judged_seconds
-            label = name if one.seed == 0 else None
-            axes.plot(x, judged(one), "o-", color=plotting.PALETTE[k], linewidth=0.8, markersize=2, label=label)
+    """The judged losses of the estimators: a line for each seed, dashed with a quarter of the budget."""
+    for table, style in ((with_all_steps(results), "o-"), (with_a_quarter(results), "o--")):
+        for k, name in enumerate((*ESTIMATORS, HELD)):
+            for one in table.get(name, []):
+                x = one.steps if against == "inner_steps" else one.judged_seconds
+                label = name if one.seed == 0 and style == "o-" else None
+                axes.plot(x, judged(one), style, color=plotting.PALETTE[k], linewidth=0.8, markersize=2, label=label)
