@@ -30,7 +30,7 @@ EXPLODED = 1e15  # |rp| from which it counts as infinite; a variance 20 orders a
 class Rule(NamedTuple):
     """How to merge."""
 
-    estimator: EstimatorConfig  # `use`, `merge` and `cross_fit`
+    estimator: EstimatorConfig  # `use`, `merge`, `cross_fit` and `rp_variance`
     segments: np.ndarray  # [P] int, which tensor each coordinate belongs to
 
 
@@ -83,8 +83,8 @@ def merge(
       samples: the batch, sorted by name; equal batches in equal order give equal bits.
       rule: how to merge.
       past_rp: moments of rp over earlier batches by family. Their variance within the families replaces the batch's own
-        where only some samples carry rp (`learner.rp_skipping`): a few observations of a heavy tail look calm exactly when
-        they are not.
+        where only some samples carry rp (`learner.rp_skipping`), and where it is larger under `estimator.rp_variance =
+        "recent"`: a few observations of a heavy tail look calm exactly when they are not.
       past: moments of both estimators over earlier batches, within the families. Replaces both variances. Weights that
         do not depend on the batch leave a merge of unbiased estimators unbiased; like those of `cross_fit` they do
         not see an outlier.
@@ -187,15 +187,26 @@ def _cross_fitted(
     return gradient, weight
 
 
+def _of_one_rp(means: Both, spread: Both, rule: Rule, past_rp: Mapping[str, Moments] | None) -> np.ndarray:
+    """Variance of rp of one pair [P]; arguments as of `_weights`."""
+    own = variance(spread.rp, FLOOR)
+    if past_rp is None:
+        return own
+    past = pooled(list(past_rp.values()), len(own))
+    known, dense = variance(past, FLOOR), means.rp.count == means.es.count
+    if rule.estimator.rp_variance == "recent" and dense:
+        return np.maximum(own, known) if past.count >= 2 else own
+    return known
+
+
 def _weights(means: Both, spread: Both, rule: Rule, past_rp: Mapping[str, Moments] | None) -> np.ndarray:
-    """Weight of rp [P] for `means`, with the sample variances of `spread`, or for rp with those of `past_rp`."""
+    """Weight of rp [P] for `means`, with the sample variances of `spread`; for rp those of `past_rp`, as `merge` says."""
     rp, es = means
     if rule.estimator.use == "rp":
         return np.ones(len(rp.mean))
     if rp.count == 0 or es.count == 0 or rule.estimator.use == "es":
         return np.where(np.isfinite(rp.mean), float(es.count == 0 and rp.count > 0), 0.0)
-    of_one = spread.rp if past_rp is None else pooled(list(past_rp.values()), len(rp.mean))
-    per_pair_rp = variance(of_one, FLOOR)
+    per_pair_rp = _of_one_rp(means, spread, rule, past_rp)
     per_pair_rp = np.where(np.isfinite(rp.mean), per_pair_rp, np.inf)
     of_rp = totals(per_pair_rp, rule.segments, rule.estimator.merge) / rp.count
     of_es = totals(variance(spread.es, FLOOR), rule.segments, rule.estimator.merge) / es.count

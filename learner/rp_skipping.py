@@ -4,7 +4,8 @@ While the merge has given rp a negligible weight for some time, workers compute 
 samples only, the probes. Its variance is then a running estimate over past probes (`learner.running`): the weight of a
 batch never depends on its own probes, because a few observations of a heavy tail look calm exactly when they are not.
 Costs four vectors [P] of state, with a mixture of families of tasks for each of them. Decides from past batches alone. Do not use it where rp matters: with
-`estimator.probe_rate = 1` nothing here runs.
+`estimator.probe_rate = 1` no sample skips rp. Under `estimator.rp_variance = "recent"` the running estimate also weighs
+batches that have rp in all samples, where it is larger than their own variance.
 
 With `estimator.allocate` the bound is where the variance of the merge, times the CPU time of its pairs, is least. With a
 weight w of rp, the variance of the merge is 1 - w of that of es, and a pair takes 1 + c times the time of one without
@@ -59,9 +60,9 @@ def start(size: int, families: Iterable[str] = ("",)) -> SkippingState:
 
 
 def of(config: Config, size: int) -> SkippingState | None:
-    """The state before the first batch of a run; None where each sample computes rp, or none does."""
+    """The state before the first batch of a run; None where each sample computes rp, or none does, and no past counts."""
     estimator, curriculum = config.estimator, config.curriculum
-    if estimator.use != "merged" or estimator.probe_rate == 1:
+    if estimator.use != "merged" or (estimator.probe_rate == 1 and estimator.rp_variance == "batch"):
         return None
     least = least_worth(estimator.rp_cost) if estimator.allocate else None
     families = [member.name for member in config.members]

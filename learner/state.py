@@ -41,7 +41,7 @@ def merge_batch(state: State, samples: Sequence[GradientSample], rule: Rule) -> 
     past_rp = past = None
     if state.past is not None:
         past = Both(*map(running.moments, state.past))
-    elif state.skipping is not None and rp_skipping.is_sparse(samples):
+    elif state.skipping is not None and (rule.estimator.rp_variance == "recent" or rp_skipping.is_sparse(samples)):
         past_rp = rp_skipping.past(state.skipping)
     return merge(samples, rule, past_rp, past)
 

@@ -66,6 +66,8 @@ IMPOSSIBLE = [
     (EstimatorConfig, {"merge": "layer"}, "coordinate, tensor, scalar"),
     (EstimatorConfig, {"es": "persistent", "use": "rp"}, "estimator.use = 'es' or 'merged'"),
     (EstimatorConfig, {"es": "persistent", "cross_fit": True}, "leave it false"),
+    (EstimatorConfig, {"es": "persistent", "rp_variance": "recent"}, "leave it 'batch'"),
+    (EstimatorConfig, {"rp_variance": "past"}, "batch, recent"),
     (EstimatorConfig, {"merge": "family", "cross_fit": True}, "set estimator.cross_fit = false"),
     (EstimatorConfig, {"merge": "family", "es": "persistent"}, "or estimator.merge = 'scalar'"),
     (EstimatorConfig, {"es": "noise_reuse"}, "estimator.use = 'es'"),
@@ -263,7 +265,7 @@ def of_the_format():
     """The defaults of the keys that existed when the format was defined."""
     tree = asdict(Config())
     later = {
-        "estimator": ("allocate", "outer_loss", "reach", "rp_cost", "rp_nonfinite"),
+        "estimator": ("allocate", "outer_loss", "reach", "rp_cost", "rp_nonfinite", "rp_variance"),
         "curriculum": ("hold",),
         "evaluation": ("weight_decays", "rejection"),
         "optimizer": ("layers", "orthogonalize", "progress"),

@@ -15,8 +15,9 @@ from learner.merge import EXPLODED, Rule, calm, exploded, merge
 SCALAR, TENSOR, COORDINATE = "scalar", "tensor", "coordinate"
 
 
-def rule(use="merged", granularity=COORDINATE, cross_fit=False, segments=SEGMENTS):
-    return Rule(EstimatorConfig(use=use, merge=granularity, cross_fit=cross_fit), np.asarray(segments, int))
+def rule(use="merged", granularity=COORDINATE, cross_fit=False, segments=SEGMENTS, rp_variance="batch"):
+    estimator = EstimatorConfig(use=use, merge=granularity, cross_fit=cross_fit, rp_variance=rp_variance)
+    return Rule(estimator, np.asarray(segments, int))
 
 
 def batch(rp, es):
@@ -220,6 +221,20 @@ def test_merge_past_variance_replaces_that_of_the_batch():
     assert single.weight_rp[0] == pytest.approx(9 / 18)  # one probe is enough: es has 18 / 2
     unknown = merge(samples, rule(segments=[0]), past_rp=past(np.inf))
     assert unknown.weight_rp[0] == 0
+
+
+@pytest.mark.parametrize(("of_past", "weight"), [(50.0, 18 / 68), (1.0, 0.9), (np.inf, 0.9)])
+def test_merge_recent_variance_counts_where_it_is_larger(of_past, weight):
+    """The batch of equation 1 by hand, whose rp has the variance 2; the last one is a past of fewer than two pairs."""
+    samples = batch([[1.0], [3.0]], [[2.0], [8.0]])
+    merged = merge(samples, rule(segments=[0], rp_variance="recent"), past_rp=past(of_past))
+    assert merged.weight_rp[0] == pytest.approx(weight, rel=1e-14)
+
+
+def test_merge_recent_variance_of_a_sparse_batch_is_the_past_alone():
+    samples = batch([[1.0], [9.0], None, None], [[2.0], [8.0], [2.0], [8.0]])
+    both = [merge(samples, rule(segments=[0], rp_variance=of), past_rp=past(4.0)) for of in ("batch", "recent")]
+    assert both[0].weight_rp[0] == both[1].weight_rp[0] == pytest.approx(3 / 5)
 
 
 def test_merge_variance_obeys_the_harmonic_law():

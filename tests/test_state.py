@@ -75,6 +75,24 @@ def test_negligible_rp_is_skipped_and_weighed_by_its_past():
     )
 
 
+@pytest.mark.parametrize("probes", [1.0, 0.25])
+def test_calm_batch_after_an_exploded_one_is_not_trusted_by_its_recent_variance(probes):
+    """Four pairs in a batch: the exploded one is remembered until the block of 32 after its own is complete."""
+    weights = {}
+    for rp_variance in ("batch", "recent"):
+        settings, made, state, rule = setting({"probe_rate": probes, "rp_variance": rp_variance, "merge": "scalar"})
+        batches = [[drawn(2 * k), drawn(2 * k + 1)] for k in range(40)]  # of four pairs
+        batches[3] = [wild(1000), wild(1001)]
+        weights[rp_variance] = []
+        for one in batches:
+            merged = merge_batch(state, one, rule)
+            weights[rp_variance].append(merged.weight_rp.mean())
+            state = advance(state, merged, made)[0]
+        assert probe_rate(state, settings) == 1.0
+    assert min(weights["batch"][4:]) > 0.5  # 0.9 by the variances that are drawn from
+    assert max(weights["recent"][4:16]) < 1e-6 and min(weights["recent"][16:]) > 0.5
+
+
 @pytest.mark.parametrize(
     "estimator", [{"probe_rate": 1.0}, {"use": "es", "probe_rate": 0.5}, {"use": "rp", "probe_rate": 0.5}]
 )
@@ -134,9 +152,9 @@ def test_record_restores_the_past_of_a_persistent_merge():
     assert restored.past[0].newer[""].count == state.past[0].newer[""].count > 0
 
 
-@pytest.mark.parametrize("rate", [1.0, 0.25])
-def test_record_restores_the_state_bit_for_bit(rate):
-    settings, made, state, rule = setting({"probe_rate": rate}, optimizer="adam")
+@pytest.mark.parametrize(("rate", "rp_variance"), [(1.0, "batch"), (0.25, "batch"), (1.0, "recent")])
+def test_record_restores_the_state_bit_for_bit(rate, rp_variance):
+    settings, made, state, rule = setting({"probe_rate": rate, "rp_variance": rp_variance}, optimizer="adam")
     for k in range(3):
         state = step(state, [wild(2 * k), wild(2 * k + 1)], rule, made)
     stored = checkpoint.unpack(checkpoint.pack(to_record(1, "d", state, Deduplicator(), {"turn": b"1"})))
@@ -144,8 +162,8 @@ def test_record_restores_the_state_bit_for_bit(rate):
     assert fitted and stored["beside"] == {"turn": b"1"} and restored.version == 3
     after = [step(s, [wild(90), wild(91)], rule, made) for s in (state, restored)]
     assert after[0].theta.tobytes() == after[1].theta.tobytes()
-    assert (restored.skipping is None) == (rate == 1.0)
-    if rate < 1:
+    assert (restored.skipping is None) == (rate == 1.0 and rp_variance == "batch")
+    if restored.skipping is not None:
         assert restored.skipping.recent == state.skipping.recent
         for name in ("older", "newer"):
             one, other = getattr(restored.skipping, name)[""], getattr(state.skipping, name)[""]

@@ -95,6 +95,15 @@ class EstimatorConfig(Section):
             "Variances come from half as many pairs, and a weight cannot react to an outlier in its own half.",
         ),
     ] = False
+    rp_variance: Annotated[
+        Literal["batch", "recent"],
+        Key(
+            "Which variance of rp the merge's weights are from: that of the batch, or, where it is larger, that of the last 32 to "
+            "64 pairs.",
+            "A small batch looks calm where rp explodes in one pair of many; recent gives rp less weight for a few batches "
+            "after it has exploded.",
+        ),
+    ] = "batch"
     probe_rate: Annotated[
         float,
         Key(
@@ -147,6 +156,11 @@ class EstimatorConfig(Section):
             not (persistent and self.cross_fit),
             "estimator.cross_fit is for truncated es, because persistent es takes its weights from earlier batches: "
             "leave it false",
+        )
+        require(
+            not (persistent and self.rp_variance == "recent"),
+            "estimator.rp_variance = 'recent' is for truncated es, because persistent es takes its weights from earlier "
+            "batches alone: leave it 'batch'",
         )
         require(
             self.merge != "family" or not (persistent or self.cross_fit),
