@@ -2,9 +2,9 @@
 
 The same budget of inner steps for every variant, counted as they happen: merged, rp only, es only; fixed windows of 0.1 %
 (where the problem is long enough), 1 %, 10 % and all of the problem; without momentum or time features; persistent and
-noise-reuse es; at `long` also merged with `curriculum.hold`, and the three estimators with a quarter of the budget. Each
-variant has the outer learning rate that is best for it, of the same three, in a trial of one seed and a quarter of the
-budget on other tasks.
+noise-reuse es; at `long` also merged with `curriculum.hold`, and with a quarter of the budget the three estimators and
+merged with `estimator.rp_variance = "recent"`. Each variant has the outer learning rate that is best for it, of the same
+three, in a trial of one seed and a quarter of the budget on other tasks.
 """
 
 import math
@@ -83,7 +83,7 @@ class Scale(NamedTuple):
     tasks: int
     ablation_seeds: int | None = None  # of variants other than the estimators; None: as many
     holding: bool = False  # whether there is a variant whose window grows only while rp is worth its CPU time
-    quarter: bool = False  # whether the estimators are also trained with a quarter of the budget
+    quarter: bool = False  # whether there are variants with a quarter of the budget
 
 
 SCALES = {
@@ -119,10 +119,10 @@ SCALES = {
         tasks=40,
     ),
 }
-MERGED, HELD = "merged", "merged, window held"
+MERGED, HELD, RECENT = "merged", "merged, window held", "merged, recent variance"
 ESTIMATORS = (MERGED, "rp only", "es only")
 QUARTER = ", a quarter of the steps"  # of the budget, as in the trials that choose the rates
-SHORTER = tuple(name + QUARTER for name in ESTIMATORS)
+SHORTER = tuple(name + QUARTER for name in (*ESTIMATORS, RECENT))
 LISTED = (*ESTIMATORS, *SHORTER, HELD, "window", "no momentum", "no time", "persistent es", "noise-reuse es")
 
 
@@ -136,9 +136,10 @@ def variants(chosen: Scale) -> Mapping[str, Variant]:
     growing = chosen.growing
     fixed = {f"window {window}": Variant((), (window, window)) for window in chosen.windows}
     uses: dict[str, Settings] = {MERGED: (), "rp only": ("estimator.use=rp",), "es only": ("estimator.use=es",)}
+    shorter = {**uses, RECENT: ("estimator.rp_variance=recent",)} if chosen.quarter else {}
     return {
         **{name: Variant(use, growing) for name, use in uses.items()},
-        **{name + QUARTER: Variant(use, growing, TRIAL_SHARE) for name, use in uses.items() if chosen.quarter},
+        **{name + QUARTER: Variant(use, growing, TRIAL_SHARE) for name, use in shorter.items()},
         **({HELD: Variant(HOLDING, growing)} if chosen.holding else {}),
         **fixed,
         "no momentum": Variant(("optimizer.momentum_features=false",), growing),
@@ -174,6 +175,7 @@ def jobs(scale: str, results: Results) -> list[Job]:
 def trials_of(chosen: Scale, name: str) -> list[TrainingJob]:
     """A variant at each rate; one with a quarter of the budget has the trials of its estimator, which have as much."""
     tried = name.removesuffix(QUARTER)
+    tried = MERGED if tried == RECENT else tried
     return [training(chosen, tried, rate, TRIAL_SEED, trial=True) for rate in chosen.rates]
 
 

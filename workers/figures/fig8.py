@@ -12,6 +12,7 @@ from workers.figures.ablations import (
     KINDS,
     MERGED,
     QUARTER,
+    RECENT,
     SCALES,
     Training,
     by_variant,
@@ -48,7 +49,7 @@ def with_all_steps(results: Results) -> dict[str, list[Training]]:
 
 
 def with_a_quarter(results: Results) -> dict[str, list[Training]]:
-    """Those of the estimators with a quarter of it, by the names of the estimators."""
+    """Those with a quarter of it, by the names of the same variants with all."""
     found = by_variant(results).items()
     return {name.removesuffix(QUARTER): trained for name, trained in found if name.endswith(QUARTER)}
 
@@ -135,7 +136,10 @@ def quarter(found: Mapping[str, Sequence[Training]]) -> str:
     table = scores(found)
     if MERGED not in table or not set(ALONE) & set(table):
         return ""
-    return f" With a quarter of the steps, merged ({mean(table[MERGED])}) {better(table, MERGED)}. {in_seconds(found)}"
+    said = "; ".join(
+        f"{name} ({mean(table[name])}) {better(table, name)}" for name in (MERGED, RECENT) if name in table
+    )
+    return f" With a quarter of the steps, {said}. {in_seconds(found)}"
 
 
 def better(table: Table, name: str) -> str:
@@ -161,7 +165,7 @@ def spreads(table: Table) -> str:
 
 def in_seconds(trained: Mapping[str, Sequence[Training]]) -> str:
     """What the estimators cost, and how they compare at equal cost."""
-    found = {name: runs for name, runs in trained.items() if name in (*ESTIMATORS, HELD)}
+    found = {name: runs for name, runs in trained.items() if name in (*ESTIMATORS, HELD, RECENT)}
     costs = ", ".join(f"{name} {np.median([one.core_seconds[-1] for one in runs]):.3g}" for name, runs in found.items())
     gaps = "; ".join(
         f"{name} {mean(np.array([at_equal_seconds(one, other) for one, other in zip(runs, found[MERGED])]))}"

@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from common import plotting
-from workers.figures.ablations import ESTIMATORS, HELD, MERGED, by_variant
+from workers.figures.ablations import ESTIMATORS, HELD, MERGED, RECENT, by_variant
 from workers.figures.fig8 import bar, judged, scores, with_a_quarter, with_all_steps
 from workers.figures.figure import Results
 
@@ -45,8 +45,8 @@ def ends(axes: Axes, results: Results) -> None:
 def along(axes: Axes, results: Results, against: str) -> None:
     """The judged losses of the estimators: a line for each seed, dashed with a quarter of the budget."""
     for table, style in ((with_all_steps(results), "o-"), (with_a_quarter(results), "o--")):
-        for k, name in enumerate((*ESTIMATORS, HELD)):
+        for k, name in enumerate((*ESTIMATORS, HELD, RECENT)):
             for one in table.get(name, []):
                 x = one.steps if against == "inner_steps" else one.judged_seconds
-                label = name if one.seed == 0 and style == "o-" else None
+                label = name if one.seed == 0 and (style == "o-" or name == RECENT) else None
                 axes.plot(x, judged(one), style, color=plotting.PALETTE[k], linewidth=0.8, markersize=2, label=label)
