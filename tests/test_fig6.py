@@ -15,9 +15,8 @@ from workers.figures.figure import config_of
 
 def curve(shown, task, level, optimizer, end=None):
     """A loss that stays at a level; `end`: on test images after the last step."""
-    lines, means = [[level] * 4] * 2, [level] * 2
-    test = [[level] * 3 + [level if end is None else end]] * 2
-    more = {"steps": [1, 2, 3, 4], "train": lines, "test": test, "mean_train": means, "mean_test": means}
+    means, test = [level] * 2, [level] * 3 + [level if end is None else end]
+    more = {"steps": [1, 2, 3, 4], "train": [level] * 4, "test": test, "mean_train": means, "mean_test": means}
     return result(Curve, shown=shown, task=task, optimizer=optimizer, **more)
 
 
@@ -61,7 +60,7 @@ def test_gaps_are_baseline_minus_learned_over_tasks():
 
 
 def test_mean_in_time_of_a_slower_step_stretches_the_curve():
-    falling = [[4.0, 3.0, 2.0, 1.0]] * 2
+    falling = [4.0, 3.0, 2.0, 1.0]
     found = [replace(one, train=falling) if isinstance(one, Curve) else one for one in race(1.0, slower=2.0)]
     shown = ("adam (train)", "learned (train)")
     fast, slow = (races.means_in_time(found, name, "adam", "train")[0] for name in shown)
@@ -71,7 +70,7 @@ def test_mean_in_time_of_a_slower_step_stretches_the_curve():
 
 def test_seconds_are_those_that_the_baseline_takes():
     """A baseline of half the speed leaves the learned optimizer twice the steps."""
-    falling = [[4.0, 3.0, 2.0, 1.0]] * 2
+    falling = [4.0, 3.0, 2.0, 1.0]
     found = [replace(one, train=falling) if isinstance(one, Curve) else one for one in race(1.0)]
     times = result(StepTimes, seconds={"learned": 1, "adam": 0.5, "rmsprop": 1, "sgd": 1, "adam8": 1})
     found[0] = times

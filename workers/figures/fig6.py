@@ -214,6 +214,7 @@ def perform(job: Job, train: Train) -> Job:
         starts = [UnrollJob(job.optimizer, job.task, k, job.rate, job.theta) for k in range(job.starts)]
         runs = [evaluator.run(start) for start in starts]
         lines = {loss: rounded([run.curves.of(loss) for run in runs], 4) for loss in drawn(job)}
+        lines = {loss: rounded(np.mean(of_starts, axis=0), 4) for loss, of_starts in lines.items()}
         means = {f"mean_{loss}": rounded([run.mean(loss) for run in runs]) for loss in ("train", "test")}
         return Curve.of(job, steps=list(runs[0].steps), **lines, **means)
     assert isinstance(job, StepTimesJob)

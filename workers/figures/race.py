@@ -31,15 +31,15 @@ class CurveJob(Job, figure="fig6", kind="curve"):
 @dataclass(frozen=True, kw_only=True)
 class Curve(CurveJob):
     steps: Sequence[int]  # [points]
-    train: Sequence[Sequence[float]] | None = None  # [starts, points] losses; None unless `drawn` names them
-    test: Sequence[Sequence[float]] | None = None
+    train: Sequence[float] | None = None  # [points] losses, mean over the starts; None unless `drawn` names them
+    test: Sequence[float] | None = None
     mean_train: Sequence[float]  # [starts] mean losses over the steps
     mean_test: Sequence[float]
 
-    def losses(self, loss: str) -> Sequence[Sequence[float]]:
-        lines = self.train if loss == "train" else self.test
-        assert lines is not None, f"{self.shown} has no curves of the {loss} loss"
-        return lines
+    def losses(self, loss: str) -> Sequence[float]:
+        line = self.train if loss == "train" else self.test
+        assert line is not None, f"{self.shown} has no curve of the {loss} loss"
+        return line
 
     def means(self, loss: str) -> Sequence[float]:
         return self.mean_train if loss == "train" else self.mean_test
@@ -92,7 +92,7 @@ def means_in_time(results: Results, shown: str, rival: str, loss: str) -> np.nda
     steps = found[0].steps
     instants = np.linspace(0, cost[rival] * steps[-1], 200)
     own = np.array(steps) * cost[found[0].optimizer]
-    return np.array([np.mean([np.interp(instants, own, line) for line in one.losses(loss)]) for one in found])
+    return np.array([np.interp(instants, own, one.losses(loss)).mean() for one in found])
 
 
 class Gap(NamedTuple):
@@ -134,7 +134,7 @@ def ends(results: Results, shown: str, loss: str) -> np.ndarray:
     """[tasks] mean loss over the last 5 % of the steps and over the initialisations."""
     found = curves(results, shown)
     last = np.array(found[0].steps) > (1 - TRAILING) * found[0].steps[-1]
-    return np.array([np.mean(np.array(one.losses(loss))[:, last]) for one in found])
+    return np.array([np.array(one.losses(loss))[last].mean() for one in found])
 
 
 class Part(NamedTuple):

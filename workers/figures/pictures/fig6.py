@@ -34,11 +34,9 @@ def _draw_curves(axes: Axes, results: Results, tuned_for: str, scale: str) -> No
     colours |= {name: plotting.COLOURS[name] for name in learned}
     for name, colour in colours.items():
         found = curves(results, name)
-        lines = np.mean([one.losses(shown) for one in found], axis=0)  # [starts, points], over tasks
+        line = np.mean([one.losses(shown) for one in found], axis=0)  # [points], over tasks
         x = np.array(found[0].steps) * (seconds(results)[found[0].optimizer] if scale == "seconds" else 1)
-        axes.plot(x, np.median(lines, axis=0), color=colour, label=name, linewidth=1.2)
-        low, high = np.percentile(lines, [25, 75], axis=0)
-        axes.fill_between(x, low, high, color=colour, alpha=0.25, linewidth=0)
+        axes.plot(x, line, color=colour, label=name, linewidth=1.2)
     plotting.label(axes, {"steps": "inner step", "seconds": "seconds"}[scale], f"{shown} loss")
 
 
