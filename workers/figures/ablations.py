@@ -83,7 +83,7 @@ class Scale(NamedTuple):
     tasks: int
     ablation_seeds: int | None = None  # of variants other than the estimators; None: as many
     holding: bool = False  # whether there is a variant whose window grows only while rp is worth its CPU time
-    quarter: bool = False  # whether there are variants with a quarter of the budget
+    quarter_seeds: int = 0  # of the variants with a quarter of the budget; 0: there are none
 
 
 SCALES = {
@@ -107,7 +107,7 @@ SCALES = {
         tasks=8,
         ablation_seeds=3,
         holding=True,
-        quarter=True,
+        quarter_seeds=10,
     ),
     "paper": Scale(
         ("paper",),
@@ -136,7 +136,7 @@ def variants(chosen: Scale) -> Mapping[str, Variant]:
     growing = chosen.growing
     fixed = {f"window {window}": Variant((), (window, window)) for window in chosen.windows}
     uses: dict[str, Settings] = {MERGED: (), "rp only": ("estimator.use=rp",), "es only": ("estimator.use=es",)}
-    shorter = {**uses, RECENT: ("estimator.rp_variance=recent",)} if chosen.quarter else {}
+    shorter = {**uses, RECENT: ("estimator.rp_variance=recent",)} if chosen.quarter_seeds else {}
     return {
         **{name: Variant(use, growing) for name, use in uses.items()},
         **{name + QUARTER: Variant(use, growing, TRIAL_SHARE) for name, use in shorter.items()},
@@ -158,11 +158,12 @@ def jobs(scale: str, results: Results) -> list[Job]:
     named = list(variants(chosen))
     shorter, held = [name for name in named if name in SHORTER], [name for name in named if name == HELD]
     others = [name for name in named if name not in (*ESTIMATORS, *shorter, *held)]
-    for names in (ESTIMATORS, shorter, held, others):
+    ablation_seeds = chosen.seeds if chosen.ablation_seeds is None else chosen.ablation_seeds
+    groups = (ESTIMATORS, chosen.seeds), (shorter, chosen.quarter_seeds), (held, chosen.seeds), (others, ablation_seeds)
+    for names, seeds in groups:
         trials = {name: trials_of(chosen, name) for name in names}
         rates = {name: best_rate(tried, results) for name, tried in trials.items()}
         listed |= {trial.name: trial for tried in trials.values() for trial in tried}
-        seeds = chosen.seeds if names is not others or chosen.ablation_seeds is None else chosen.ablation_seeds
         for seed in range(seeds):
             found = ((name, rate) for name in names if (rate := rates[name]) is not None)
             trained = (training(chosen, name, rate, seed, trial=False) for name, rate in found)

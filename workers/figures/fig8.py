@@ -136,10 +136,22 @@ def quarter(found: Mapping[str, Sequence[Training]]) -> str:
     table = scores(found)
     if MERGED not in table or not set(ALONE) & set(table):
         return ""
-    said = "; ".join(
-        f"{name} ({mean(table[name])}) {better(table, name)}" for name in (MERGED, RECENT) if name in table
-    )
-    return f" With a quarter of the steps, {said}. {in_seconds(found)}"
+    said = [f"{name} ({mean(table[name])}) {better(table, name)}" for name in (MERGED, RECENT) if name in table]
+    if RECENT in table:
+        batch, recent = table[MERGED], table[RECENT]
+        spread = f"standard deviations {recent.std(ddof=1):.2g} and {batch.std(ddof=1):.2g}"
+        said.append(f"{RECENT}, steadier than {MERGED}: {word(steadier(recent, batch))} ({spread})")
+    return f" With a quarter of the steps, {'; '.join(said)}. {along(found)} {in_seconds(found)}"
+
+
+def along(found: Mapping[str, Sequence[Training]]) -> str:
+    """How rp and es alone compare with merged at each theta that is judged, at equal steps."""
+    first, said = found[MERGED][0], list[str]()
+    for name in (name for name in ALONE if name in found):
+        gaps = np.array([judged(one) - judged(merged) for one, merged in zip(found[name], found[MERGED])])
+        of_shares = zip(first.steps, gaps.T)
+        said += [f"{name} after {steps / first.steps[-1]:.0%} {mean(gap)}" for steps, gap in of_shares]
+    return f"Minus merged along the training: {'; '.join(said)}."
 
 
 def better(table: Table, name: str) -> str:

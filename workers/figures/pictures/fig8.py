@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from common import plotting
-from workers.figures.ablations import ESTIMATORS, HELD, MERGED, RECENT, by_variant
+from workers.figures.ablations import ESTIMATORS, HELD, MERGED, QUARTER, RECENT, by_variant
 from workers.figures.fig8 import bar, judged, scores, with_a_quarter, with_all_steps
 from workers.figures.figure import Results
 
@@ -31,14 +31,14 @@ def draw(results: Results) -> Figure:
 
 
 def ends(axes: Axes, results: Results) -> None:
-    """Each variant's seeds, as points."""
+    """Each variant's seeds, as points; 1/4: with a quarter of the budget."""
     table = scores(by_variant(results))
     for k, values in enumerate(table.values()):
         colour = plotting.PALETTE[k % len(plotting.PALETTE)]
         axes.plot(values, np.full(len(values), -k), "o", color=colour, alpha=0.7)
         axes.plot(values.mean(), -k, "|", color=plotting.INK, markersize=16)
     axes.axvline(bar(results), color=plotting.INK, linewidth=0.6, linestyle=":")
-    axes.set_yticks([-k for k in range(len(table))], list(table))
+    axes.set_yticks([-k for k in range(len(table))], [name.replace(QUARTER, ", 1/4") for name in table])
     plotting.label(axes, "mean train loss (points: seeds; dotted: has not begun)", "")
 
 
