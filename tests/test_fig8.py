@@ -150,6 +150,13 @@ def test_variants_are_listed_in_one_order_whatever_the_rows():
     )
 
 
+def test_seeds_are_paired_while_some_trainings_have_not_ended():
+    """es has no seed 1 yet: only seed 0 of both counts, where the difference is 0.5."""
+    rows = [ended("merged", seed, 1.0 + seed) for seed in range(5)] + [ended("es only", k, 1.5 + k) for k in (0, 2, 3)]
+    assert [one.seed for one in ablations.by_variant(rows)["es only"]] == [0]
+    assert "es only 0.5" in fig8.outcome(rows).sentence and "and steadier: undecided" in fig8.outcome(rows).sentence
+
+
 def test_merged_with_the_window_held_is_compared_with_the_estimators():
     losses = {"merged": 0.55, "rp only": 0.8, "es only": 0.5, ablations.HELD: 0.45}
     rows = [ended(name, seed, loss + 0.001 * seed) for name, loss in losses.items() for seed in range(5)]

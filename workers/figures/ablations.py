@@ -253,9 +253,12 @@ def place(variant: str) -> tuple[int, int]:
 
 
 def by_variant(results: Results) -> dict[str, list[Training]]:
-    """The trainings of each variant, by seed, in the order of the variants; no trials."""
+    """The trainings of each variant, by seed, in the order of the variants; no trials.
+
+    Seeds 0, 1, ... as far as all have ended, so that equal places in two lists are equal seeds.
+    """
     table: dict[str, list[Training]] = {}
     for one in sorted(of_kind(results, Training), key=lambda one: (*place(one.variant), one.seed)):
-        if not one.trial:
+        if not one.trial and one.seed == len(table.get(one.variant, [])):
             table.setdefault(one.variant, []).append(one)
     return table

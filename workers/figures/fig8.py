@@ -40,6 +40,7 @@ Table = Mapping[str, np.ndarray]  # [seeds] mean loss at the end of training, by
 
 
 def scores(found: Mapping[str, Sequence[Training]]) -> dict[str, np.ndarray]:
+    """The table of these trainings."""
     return {name: np.array([score(one) for one in trained]) for name, trained in found.items()}
 
 
@@ -119,7 +120,7 @@ def outcome(results: Results) -> Outcome:
     return Outcome(
         every(parts.values()),
         f"{said}. Mean loss at the end of training, minus that of merged ({mean(merged)}; {len(merged)} seeds): "
-        f"{numbers}. {held(table)}{not_begun(gaps, table)}Standard deviation over seeds: {spreads(table)}. "
+        f"{numbers}. {held(table)}{not_begun(gaps, table)}{spreads(table)}"
         f"{in_seconds(found)}{quarter(with_a_quarter(results))}",
     )
 
@@ -137,7 +138,7 @@ def quarter(found: Mapping[str, Sequence[Training]]) -> str:
     if MERGED not in table or not set(ALONE) & set(table):
         return ""
     said = [f"{name} ({mean(table[name])}) {better(table, name)}" for name in (MERGED, RECENT) if name in table]
-    if RECENT in table:
+    if min(len(table.get(name, ())) for name in (MERGED, RECENT)) > 1:
         batch, recent = table[MERGED], table[RECENT]
         spread = f"standard deviations {recent.std(ddof=1):.2g} and {batch.std(ddof=1):.2g}"
         said.append(f"{RECENT}, steadier than {MERGED}: {word(steadier(recent, batch))} ({spread})")
@@ -171,8 +172,10 @@ def not_begun(gaps: Gaps, table: Table) -> str:
 
 
 def spreads(table: Table) -> str:
-    shown = [(name, table[name]) for name in ESTIMATORS if name in table]
-    return ", ".join(f"{name} {values.std(ddof=1):.2g}" for name, values in shown)
+    """Standard deviations over two seeds and more."""
+    shown = [(name, table[name]) for name in ESTIMATORS if len(table.get(name, ())) > 1]
+    listed = ", ".join(f"{name} {values.std(ddof=1):.2g}" for name, values in shown)
+    return f"Standard deviation over seeds: {listed}. " if shown else ""
 
 
 def in_seconds(trained: Mapping[str, Sequence[Training]]) -> str:

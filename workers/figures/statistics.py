@@ -94,8 +94,10 @@ def paired(one: np.ndarray, other: np.ndarray) -> Interval:
 def steadier(one: np.ndarray, other: np.ndarray) -> Decision:
     """Whether `one` varies less than `other`, of the same seeds: the test of Pitman (1939) and Morgan (1939).
 
-    The variances of two paired samples differ if and only if their sum and their difference are correlated.
+    The variances of two paired samples differ if and only if their sum and their difference are correlated. Seeds that
+    only one of the two has are left out.
     """
+    one, other = one[: len(other)], other[: len(one)]
     total, gap = np.add(one, other), np.subtract(one, other)
     if len(total) < FEWEST or not total.std() or not gap.std():
         return None
