@@ -137,22 +137,23 @@ def quarter(found: Mapping[str, Sequence[Training]]) -> str:
     table = scores(found)
     if MERGED not in table or not set(ALONE) & set(table):
         return ""
-    said = [f"{name} ({mean(table[name])}) {better(table, name)}" for name in (MERGED, RECENT) if name in table]
+    merges = [name for name in (MERGED, RECENT) if name in table]
+    said = [f"{name} ({mean(table[name])}) {better(table, name)}" for name in merges]
     if min(len(table.get(name, ())) for name in (MERGED, RECENT)) > 1:
         batch, recent = table[MERGED], table[RECENT]
         spread = f"standard deviations {recent.std(ddof=1):.2g} and {batch.std(ddof=1):.2g}"
         said.append(f"{RECENT}, steadier than {MERGED}: {word(steadier(recent, batch))} ({spread})")
-    return f" With a quarter of the steps, {'; '.join(said)}. {along(found)} {in_seconds(found)}"
+    told = " ".join([*(along(found, name) for name in merges), in_seconds(found)])
+    return f" With a quarter of the steps, {'; '.join(said)}. {told}"
 
 
-def along(found: Mapping[str, Sequence[Training]]) -> str:
-    """How rp and es alone compare with merged at each theta that is judged, at equal steps."""
-    first, said = found[MERGED][0], list[str]()
+def along(found: Mapping[str, Sequence[Training]], reference: str) -> str:
+    """How rp and es alone compare with a variant at each theta that is judged, at equal steps."""
+    steps, said = found[reference][0].steps, list[str]()
     for name in (name for name in ALONE if name in found):
-        gaps = np.array([judged(one) - judged(merged) for one, merged in zip(found[name], found[MERGED])])
-        of_shares = zip(first.steps, gaps.T)
-        said += [f"{name} after {steps / first.steps[-1]:.0%} {mean(gap)}" for steps, gap in of_shares]
-    return f"Minus merged along the training: {'; '.join(said)}."
+        gaps = np.array([judged(one) - judged(other) for one, other in zip(found[name], found[reference])])
+        said += [f"{name} after {at / steps[-1]:.0%} {mean(gap)}" for at, gap in zip(steps, gaps.T)]
+    return f"Minus {reference} along the training: {'; '.join(said)}."
 
 
 def better(table: Table, name: str) -> str:
