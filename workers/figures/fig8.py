@@ -143,7 +143,7 @@ def quarter(found: Mapping[str, Sequence[Training]]) -> str:
         batch, recent = table[MERGED], table[RECENT]
         spread = f"standard deviations {recent.std(ddof=1):.2g} and {batch.std(ddof=1):.2g}"
         said.append(f"{RECENT}, steadier than {MERGED}: {word(steadier(recent, batch))} ({spread})")
-    told = " ".join([*(along(found, name) for name in merges), in_seconds(found)])
+    told = " ".join([*(along(found, name) for name in merges), in_seconds(found, merges)])
     return f" With a quarter of the steps, {'; '.join(said)}. {told}"
 
 
@@ -179,13 +179,16 @@ def spreads(table: Table) -> str:
     return f"Standard deviation over seeds: {listed}. " if shown else ""
 
 
-def in_seconds(trained: Mapping[str, Sequence[Training]]) -> str:
-    """What the estimators cost, and how they compare at equal cost."""
+def in_seconds(trained: Mapping[str, Sequence[Training]], references: Sequence[str] = (MERGED,)) -> str:
+    """What the estimators cost, and how they compare with these variants at equal cost."""
     found = {name: runs for name, runs in trained.items() if name in (*ESTIMATORS, HELD, RECENT)}
     costs = ", ".join(f"{name} {np.median([one.core_seconds[-1] for one in runs]):.3g}" for name, runs in found.items())
-    gaps = "; ".join(
-        f"{name} {mean(np.array([at_equal_seconds(one, other) for one, other in zip(runs, found[MERGED])]))}"
-        for name, runs in found.items()
-        if name != MERGED
-    )
-    return f"Core seconds of a training (median): {costs}; minus merged at equal core seconds: {gaps}."
+    told = [f"Core seconds of a training (median): {costs}"]
+    for reference in references:
+        gaps = "; ".join(
+            f"{name} {mean(np.array([at_equal_seconds(one, other) for one, other in zip(runs, found[reference])]))}"
+            for name, runs in found.items()
+            if name != reference
+        )
+        told.append(f"minus {reference} at equal core seconds: {gaps}")
+    return f"{'; '.join(told)}."
