@@ -82,7 +82,7 @@ def test_calm_batch_after_an_exploded_one_is_not_trusted_by_its_recent_variance(
     for rp_variance in ("batch", "recent"):
         settings, made, state, rule = setting({"probe_rate": probes, "rp_variance": rp_variance, "merge": "scalar"})
         batches = [[drawn(2 * k), drawn(2 * k + 1)] for k in range(40)]  # of four pairs
-        batches[3] = [wild(1000), wild(1001)]
+        batches[3] = [wild(1000 + k) for k in range(4)]
         weights[rp_variance] = []
         for one in batches:
             merged = merge_batch(state, one, rule)
