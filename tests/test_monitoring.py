@@ -79,8 +79,12 @@ class Watched(NamedTuple):
 
     def process(self, name: str) -> list[psutil.Process]:
         """Running processes of the run's own Ray, by the name of their actor."""
-        family = psutil.Process(self.train.pid).children(recursive=True)
-        return [p for p in family if name in " ".join(p.cmdline())]
+        found = []
+        for process in psutil.Process(self.train.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):  # it has ended since, or is a zombie
+                if name in " ".join(process.cmdline()):
+                    found.append(process)
+        return found
 
 
 def await_(holds: Callable[[], Any], seconds: float, what: str) -> None:

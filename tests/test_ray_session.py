@@ -110,12 +110,14 @@ def test_local_inside_a_cluster_is_independent_of_it(
 
 
 PROCESSES = """
+from contextlib import suppress
 import psutil
 from cluster.actors import ray_session
 from common.config import Config
 with ray_session.local(2, "x", Config()):
     for process in psutil.Process().children(recursive=True):
-        print(" ".join(process.cmdline()))
+        with suppress(psutil.NoSuchProcess):  # one that has just ended
+            print(" ".join(process.cmdline()))
 """
 
 
