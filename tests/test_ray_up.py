@@ -112,7 +112,7 @@ def test_ray_up_commands_of_the_readme_deploy_and_clean_up(machines: Network) ->
     begin = f"cd ~/outertrain; . {sys.prefix}/bin/activate; {token.partition(' && ')[0]}; "
     laptop.run(f"{begin} {token}; export EDITOR='{editor} -e s/ubuntu/root/'; {edit}; {up}", 300)
     until(lambda: all(running(host, "raylet/raylet") for host in workers), 240, "all machines")
-    until(lambda: "3 local.cluster.node" in head.run("ray status"), 60, "all machines to be known")
+    until(lambda: "3 local.cluster.node" in head.run("ray status"), 240, "all machines to be known")
 
     for name in ("own_task.py", "own_task.toml"):
         laptop.run(f"{begin} ray rsync-up my-cluster.yaml {name} {name}")
