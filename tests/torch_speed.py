@@ -37,7 +37,7 @@ BATCH = 128
 
 
 def modules() -> dict[str, ModuleType]:
-    """The modules that are exported for torch and for optax, of the one family that both cover."""
+    """The modules that are exported for torch and for optax, of the paper's family."""
     found, config = {}, OptimizerConfig(family="mlp")
     theta = np.asarray(make_family(config).init(jax.random.key(0)))
     with tempfile.TemporaryDirectory() as folder:

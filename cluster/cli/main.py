@@ -29,7 +29,7 @@ COMMANDS = {  # module of cluster.cli, which holds the command -> its line in `o
     "list": "List the runs.",
     "evaluate": "Compare a learned optimizer with tuned baselines on unseen tasks.",
     "baselines": "Tune hand-designed optimizers on the tasks of an evaluation.",
-    "search": "Search Adam's eight hyper-parameters at random.",
+    "search": "Search the hyper-parameters of Adam, RMSProp or momentum at random.",
     "report": "Write the HTML report of a run.",
     "export": "Save a learned optimizer as a Python module or a theta file.",
     "reproduce": "Recompute figures of the paper.",

@@ -40,7 +40,7 @@ class Computers(NamedTuple):
     default=Path("figures"),
     metavar="DIR",
     show_default=True,
-    help="Directory for pictures, rows and verdicts.",
+    help="Directory for pictures, rows and outcomes.",
 )
 @click.option(
     "--workers",
