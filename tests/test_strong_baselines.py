@@ -11,6 +11,8 @@ from helpers import tasks
 from optax.contrib import MuonDimensionNumbers, muon, schedule_free_adamw, schedule_free_eval_params
 
 from common.errors import UserError
+from common.networks import autoencoder
+from common.networks.autoencoder import AutoencoderSpec
 from workers.clamp import clamped_gradient
 from workers.evaluation import baselines
 from workers.evaluation.tuning import CONSTANT, COSINE, WARM_UP, Setting
@@ -83,6 +85,8 @@ def test_muon_leaves_the_last_layer_and_biases_to_adam() -> None:
     dense = baselines.matrix_dimensions(tasks.task("mlp").init(jax.random.key(0)))
     assert {name for name, axes in dense.items() if axes} == {"dense0_kernel"}
     assert dense["dense0_kernel"] == MuonDimensionNumbers(1, 0)
+    encoder = baselines.matrix_dimensions(autoencoder.init(AutoencoderSpec(12, (4, 2)), jax.random.key(0)))
+    assert {axes for axes in encoder.values() if axes} == {MuonDimensionNumbers((0,), 1)}
     assert baselines.matrix_dimensions({"w": jnp.zeros(3)}) == {"w": None}
     deep = baselines.matrix_dimensions({f"dense{k}_kernel": jnp.zeros((2, 2)) for k in range(11)})
     assert [name for name, numbers in deep.items() if numbers is None] == ["dense10_kernel"]

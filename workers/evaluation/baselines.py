@@ -110,7 +110,7 @@ def matrix_dimensions(w: Any) -> Any:
     found: list[MuonDimensionNumbers | None] = [None] * len(leaves)
     for k in kernels[:-1]:
         path, leaf = leaves[k]
-        if leaf.ndim == 2 and "dense" in jax.tree_util.keystr(path):
+        if leaf.ndim == 2 and re.search(r"dense\d+_kernel", jax.tree_util.keystr(path)):
             found[k] = MuonDimensionNumbers(reduction_axis=1, output_axis=0)
         else:
             found[k] = MuonDimensionNumbers(tuple(range(leaf.ndim - 1)), leaf.ndim - 1)
