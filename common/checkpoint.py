@@ -40,14 +40,19 @@ def unpack(data: bytes, name: str = "the record") -> Any:
         ) from None
 
 
+def holds(dtype: Any) -> bool:
+    """Whether a record can hold arrays of this dtype: not those of JAX's random keys, nor bfloat16."""
+    return isinstance(dtype, np.dtype) and dtype.newbyteorder("<").str in _DTYPES
+
+
 def _encode(value: Any) -> msgpack.ExtType:
     if isinstance(value, np.generic):
         value = np.asarray(value)
     if not isinstance(value, np.ndarray):
         raise TypeError(f"a record cannot hold a {type(value).__name__}")
-    shape, kind = value.shape, value.dtype.newbyteorder("<").str
-    if kind not in _DTYPES:
+    if not holds(value.dtype):
         raise TypeError(f"a record cannot hold an array of {value.dtype}")
+    shape, kind = value.shape, value.dtype.newbyteorder("<").str
     return msgpack.ExtType(_ARRAY, msgpack.packb([kind, shape, np.ascontiguousarray(value, kind).tobytes()]))
 
 

@@ -58,6 +58,7 @@ class Learner:
         self._state, self._batch, self._held = state, list[tuple[GradientSample, bytes]](), 0
         self._lock = threading.Lock()
         self._draining = self._superseded = self._replied = False
+        self._unsaved: dict[str, Any] | None = None  # the checkpoint that could not be written
         self._publish()
 
     def exchange(self, payload: bytes | None, epoch: int, version: int) -> bytes:
@@ -83,10 +84,13 @@ class Learner:
         self._draining = True
 
     def persist(self) -> None:
-        """Tries again to write a checkpoint of the present version, if it is not durable yet."""
+        """Tries again to write the checkpoint of the present version, if it is not durable yet.
+
+        It is that of the update itself: samples that came since are in no batch that was applied.
+        """
         with self._lock:
-            if self._store.durable.version < self._state.version:
-                self._store.save(self.snapshot())
+            if self._unsaved is not None:
+                self._save(self._unsaved)
 
     @property
     def inner_steps(self) -> int:
@@ -173,9 +177,13 @@ class Learner:
         self._state = state
         record = describe(self._stamp(), samples, self._rule, merged, step)
         self._store.add(record, [payload for _, payload in batch])
-        self._store.save(self.snapshot())
+        self._save(self.snapshot())
         self._publish()
         self._hooks.observer.observe_update(record, self._config.estimator.objective, time.perf_counter() - began)
+
+    def _save(self, record: dict[str, Any]) -> None:
+        self._store.save(record)
+        self._unsaved = record if self._store.durable.version < record["version"] else None
 
     def _stamp(self) -> Stamp:
         now = self._hooks.clock()

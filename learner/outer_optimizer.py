@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import optax
 
+from common import checkpoint
 from common.config import OuterConfig
 from common.errors import UserError
 
@@ -76,6 +77,9 @@ def _try_out(chosen: optax.GradientTransformation) -> None:
     """An abstract step, which computes nothing: finds errors that the factory does not, such as a wrong type."""
     theta = jax.ShapeDtypeStruct((2,), np.float32)
     state = jax.eval_shape(chosen.init, theta)
+    for leaf in jax.tree.leaves(state):
+        if not checkpoint.holds(leaf.dtype):
+            raise TypeError(f"its state has an array of {leaf.dtype}, which a checkpoint cannot hold")
     jax.eval_shape(chosen.update, theta, state, theta)
 
 
@@ -141,8 +145,25 @@ def leaves(outer: Any) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(outer)]
 
 
+def structure(outer: Any) -> str:
+    """Of which records of optax the state consists: the arrays of some optimizers differ in nothing else."""
+    return str(jax.tree.structure(outer))
+
+
+def at_version(outer: Any, version: int) -> Any:
+    """An initial optax state whose schedule of the rate is that of this version."""
+
+    def moved(part: Any) -> Any:
+        return part._replace(count=np.asarray(version, part.count.dtype)) if scheduled(part) else part
+
+    def scheduled(part: Any) -> bool:
+        return isinstance(part, optax.ScaleByScheduleState)
+
+    return jax.tree.map(moved, outer, is_leaf=scheduled)
+
+
 def from_leaves(arrays: list[np.ndarray], like: Any) -> Any | None:
-    """The optax state of the structure `like`; None when the arrays belong to another optimizer."""
+    """The optax state of the structure `like`; None when there are other arrays than it has."""
     expected = jax.tree.leaves(like)
     same = len(arrays) == len(expected) and all(
         a.shape == np.shape(e) and a.dtype == np.asarray(e).dtype for a, e in zip(arrays, expected, strict=False)

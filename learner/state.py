@@ -12,7 +12,7 @@ from common.update_record import Allocation
 from learner import rp_skipping, running
 from learner.deduplication import Deduplicator
 from learner.merge import Both, Merged, Rule, merge
-from learner.outer_optimizer import OuterOptimizer, Step, from_leaves, leaves
+from learner.outer_optimizer import OuterOptimizer, Step, at_version, from_leaves, leaves, structure
 from learner.running import Running
 
 
@@ -110,6 +110,7 @@ def to_record(
         "digest": digest,
         "theta": state.theta,
         "outer": leaves(state.outer),
+        "outer_structure": structure(state.outer),
         "probing": None if skipping is None else [*running.to_record(Running(*skipping[:2])), list(skipping.recent)],
         "ledger": taken.dump(),
         "beside": dict(auxiliary),
@@ -129,7 +130,9 @@ def from_record(record: Mapping[str, Any], fresh: State) -> tuple[State, bool]:
       fresh: the initial state under the present configuration; its optax state is used where the recorded one does
         not fit.
     """
-    outer = from_leaves(record["outer"], fresh.outer)
+    expected = structure(fresh.outer)
+    fits = record.get("outer_structure", expected) == expected  # an earlier format has none
+    outer = from_leaves(record["outer"], fresh.outer) if fits else None
     skipping, past = fresh.skipping, fresh.past
     if skipping is not None and record["probing"] is not None:
         *parts, recent = record["probing"]
@@ -142,5 +145,5 @@ def from_record(record: Mapping[str, Any], fresh: State) -> tuple[State, bool]:
         half = len(parts) // 2
         past = running.from_record(parts[:half]), running.from_record(parts[half:])
     theta, steps = np.array(record["theta"], np.float32), record.get("inner_steps", fresh.inner_steps)
-    used = fresh.outer if outer is None else outer
+    used = at_version(fresh.outer, record["version"]) if outer is None else outer
     return State(record["version"], theta, used, skipping, past, steps), outer is not None

@@ -8,11 +8,22 @@ from helpers.learner import DIGEST, SEGMENTS, THETA, ask, config, feed, run_dire
 
 from common import checkpoint, files
 from common.errors import UserError
-from common.messages import decode_theta
-from learner import lineage
+from common.messages import Verdict, decode_theta
+from learner import checkpoints, lineage
 from learner.checkpoints import latest_checkpoint, load_theta, path_of, positions
+from learner.history import read_history
 from learner.lineage import Position
 from learner.recovery import open_learner
+
+
+def patched_save(monkeypatch):
+    """No checkpoint can be written, until it is undone."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "save", full)
+    return monkeypatch
 
 
 def listing(run):
@@ -115,6 +126,41 @@ def test_open_changed_optimizer_initialises_its_state(tmp_path, caplog):
         learner = start(tmp_path, config(optimizer="sgd"))
     assert "outer.optimizer differs from that of the checkpoint" in caplog.text
     assert feed(learner, 4, first=4)[-1].version == 2
+
+
+def test_open_optimizer_with_a_state_of_the_same_shapes_initialises_its_state(tmp_path, caplog):
+    """The trace of momentum has negative numbers, of which RMSProp would take roots."""
+    feed(start(tmp_path, config(optimizer="sgd", options={"momentum": 0.9})), 12)
+    with caplog.at_level(logging.WARNING):
+        learner = start(tmp_path, config(optimizer="rmsprop"))
+    assert "outer.optimizer differs from that of the checkpoint" in caplog.text
+    feed(learner, 16, first=12)
+    assert not any(update.refused for update in read_history(tmp_path))
+
+
+def test_open_changed_schedule_begins_where_the_run_stands(tmp_path):
+    """A cosine that is chosen after 15 of 20 updates ends near 0, as one from the start does."""
+    constant = {"optimizer": "sign_sgd", "updates": 20, "learning_rate": 0.01}
+    feed(start(tmp_path, config(**constant)), 60)
+    feed(start(tmp_path, config(**constant, schedule="cosine")), 20, first=60)
+    norms = [update.norms.update for update in read_history(tmp_path)]
+    assert norms[19] < 0.05 * norms[14]
+
+
+def test_checkpoint_that_could_not_be_written_is_that_of_its_update(tmp_path, monkeypatch):
+    """Samples of the batch that was being collected are no part of it: they are not applied, so their names are free."""
+    state = {"w0": b"before"}
+    learner = start(tmp_path, auxiliary=lambda: dict(state))
+    full = patched_save(monkeypatch)
+    feed(learner, 4)
+    full.undo()
+    state["w0"] = b"after"
+    feed(learner, 2, first=4)
+    learner.persist()
+    record = checkpoint.load(latest_checkpoint(tmp_path))
+    assert (record["version"], record["beside"]) == (1, {"w0": b"before"})
+    resumed = start(tmp_path)
+    assert [reply.verdict for reply in feed(resumed, 2, first=4)] == [Verdict.accepted, Verdict.accepted]
 
 
 @pytest.mark.parametrize(
