@@ -15,7 +15,7 @@ from common.errors import UserError
 from common.networks import autoencoder, conv, dense, residual
 from common.own_task.source import place, place_of_error
 from common.own_task.task import Task
-from common.task_family import SPLITS
+from common.task_family import SPLITS, counted_from
 from common.task_family import TaskFamily as TaskFamily
 from common.text_task import language_task
 from common.user_code import load
@@ -224,8 +224,8 @@ def above_bound(family: TaskFamily) -> TaskFamily:
         return family
 
     def loss(*arguments: Any) -> Any:
-        value = family.loss(*arguments)
-        return value - bound if family.state is None else (value[0] - bound, value[1])
+        found = family.loss(*arguments)
+        return counted_from(bound, found) if family.state is None else (counted_from(bound, found[0]), found[1])
 
     return family._replace(loss=loss, lower_bound=0.0)
 

@@ -4,9 +4,17 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 SPLITS = ("train", "valid", "test")  # of the examples of a task
+ROUNDING = 1e-5  # of a lower bound: a float32 loss at its bound may be below it by so much
+
+
+def counted_from(bound: float, loss: jax.Array) -> jax.Array:
+    """The loss [] counted from its lower bound: 0 where only rounding takes it below the bound."""
+    excess = loss - bound
+    return jnp.where((excess < 0) & (excess >= -ROUNDING * abs(bound)), 0, excess)
 
 
 class TaskFamily(NamedTuple):

@@ -18,6 +18,7 @@ from common.own_task import task as task_module
 from common.own_task.rows import open_rows
 from common.own_task.task import Task
 from common.task import open_task
+from common.task_family import counted_from
 from workers.unroll import OuterLoss, Problem, Unroll
 
 X = np.random.default_rng(0).normal(size=(100, 3)).astype(np.float32)
@@ -145,6 +146,25 @@ def test_lower_bound_is_subtracted():
     batch = plain.batch(plain.sample(np.random.default_rng(0), "outer_train"), jax.random.key(0), "train")
     w = init(jax.random.key(0))
     assert float(bounded.loss(w, batch)) == pytest.approx(float(plain.loss(w, batch)), rel=1e-5)
+
+
+@pytest.mark.parametrize("save, keep", [(np.savez, 0.5), (np.savez_compressed, 1.0)])
+def test_damaged_file_of_rows_is_a_sentence(tmp_path, save, keep):
+    """Truncated, or with one byte changed."""
+    file = tmp_path / "rows.npz"
+    save(file, x=np.random.default_rng(0).normal(size=(1000, 3)))
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    file.write_bytes(content[: round(keep * len(content))])
+    with pytest.raises(UserError, match=r"rows.npz' cannot be read as .npz"):
+        open_rows(str(file), 0)
+
+
+def test_loss_at_its_lower_bound_is_zero_whatever_its_rounding():
+    counted = [float(counted_from(-1.0, np.float32(loss))) for loss in (-1 - 2e-7, -1, -0.5)]
+    assert counted == [0, 0, 0.5]
+    assert float(counted_from(-1.0, np.float32(-1.1))) == pytest.approx(-0.1, rel=1e-5)
+    assert np.isnan(counted_from(-1.0, np.float32(np.nan)))
 
 
 def test_check_says_sizes_and_splits():

@@ -7,6 +7,8 @@ divided in the same way, without the halves: each call returns the rows of anoth
 
 import hashlib
 import inspect
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -99,7 +101,7 @@ def _read(path: Path) -> Mapping[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (OSError, ValueError, AttributeError, EOFError) as error:
+    except (OSError, ValueError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(
             f"the data file {str(path)!r} cannot be read as .npz ({error}): write it with numpy.savez, with arrays of numbers"
         ) from None

@@ -14,7 +14,7 @@ from common.config import Config
 from common.errors import UserError
 from common.own_task.rows import open_rows
 from common.own_task.source import place
-from common.task_family import TaskFamily
+from common.task_family import TaskFamily, counted_from
 
 OPTIONAL = ("key", "state")  # what a loss may take after params and batch, by name
 
@@ -153,7 +153,7 @@ class Calls(NamedTuple):
         return {name: values[name] for name in self.arguments}
 
     def _shifted(self, loss: Any) -> Any:
-        return loss - self.task.lower_bound if self.task.lower_bound else loss
+        return counted_from(self.task.lower_bound, loss) if self.task.lower_bound else loss
 
 
 def _named(function: Callable[..., Any], own: Callable[..., Any]) -> Callable[..., Any]:
