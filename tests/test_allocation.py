@@ -158,7 +158,6 @@ def test_ramp_rises_while_rp_is_worth_it_and_goes_back():
 def test_ramp_stays_within_bounds_and_rp_is_skipped_at_its_start():
     at, rates = path_of([1e6] * 6, held())
     assert set(at) == {0} and rates[-1] == 0.1
-    assert set(path_of([0.1] * 3, held(steps=0))[0]) == {0}
 
 
 def test_ramp_is_that_of_the_version_unless_it_is_held():

@@ -164,6 +164,28 @@ def test_config_that_holds_windows_without_allocation_is_rejected():
     Config(curriculum=CurriculumConfig(hold=True), estimator=EstimatorConfig(allocate=True, probe_rate=0.1))
 
 
+@pytest.mark.parametrize("windows", [{"start": 50, "end": 20}, {"start": 20, "end": 20}, {"updates": 0}])
+def test_config_that_holds_windows_which_do_not_grow_is_rejected(windows):
+    with pytest.raises(
+        UserError, match=r"curriculum.hold shortens windows that have grown: set curriculum.start below"
+    ):
+        Config(
+            curriculum=CurriculumConfig(hold=True, **windows), estimator=EstimatorConfig(allocate=True, probe_rate=0.1)
+        )
+
+
+def test_config_with_more_pairs_than_a_message_holds_is_rejected():
+    with pytest.raises(UserError, match=r"4096 pairs at most, and would have 4097: lower .* estimator.pairs"):
+        Config(estimator=EstimatorConfig(pairs=4097))
+    Config(estimator=EstimatorConfig(pairs=4096))
+
+
+@pytest.mark.parametrize("name", ["momentum_features", "time_features"])
+def test_optimizer_that_has_its_inputs_always_is_not_ablated(name):
+    with pytest.raises(UserError, match="are for mlp: mlp_muon has its inputs always"):
+        OptimizerConfig(family="mlp_muon", **{name: False})
+
+
 CHANGED = {
     "mixture": (MixtureConfig(name="alone"),),
     "task": TaskConfig(classes=4),

@@ -106,6 +106,11 @@ class OptimizerConfig(Section):
             + ("takes optimizer.hidden" if self.family == "mlp" else "has no layers"),
         )
         require(
+            self.family == "mlp" or (self.momentum_features and self.time_features),
+            f"optimizer.momentum_features and optimizer.time_features are for mlp: {self.family} has its inputs always, so "
+            "leave both true, or set optimizer.family to mlp",
+        )
+        require(
             not self.orthogonalize or self.family == "celo2",
             f"optimizer.orthogonalize is for celo2: remove it, or set optimizer.family to celo2 instead of {self.family}",
         )

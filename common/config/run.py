@@ -52,15 +52,13 @@ class Config(Section):
             f"the window grows to {window} steps, longer than the inner problem (task.inner_steps = {longest}): "
             "lower curriculum.start / end, or raise task.inner_steps",
         )
-        together = min(self.workers.aggregate, self.outer.batch_samples) * self.estimator.pairs
+        together = max(1, min(self.workers.aggregate, self.outer.batch_samples)) * self.estimator.pairs
         require(
             together <= MAX_PAIRS,
-            f"an aggregate has {together} pairs, and a message holds {MAX_PAIRS} pairs at most: lower workers.aggregate",
+            f"a message holds {MAX_PAIRS} pairs at most, and would have {together}: lower workers.aggregate or "
+            "estimator.pairs",
         )
-        require(
-            not self.curriculum.hold or self.estimator.allocate,
-            "curriculum.hold needs to know what rp is worth: set estimator.allocate = true, or leave hold false",
-        )
+        self._check_hold()
         names = [one.label for one in self.mixture]
         for name in names:
             require(
@@ -69,6 +67,19 @@ class Config(Section):
         require(
             not self.mixture or self.estimator.pairs >= 2,
             "estimator.pairs = 1: a mixture needs 2 or more pairs, because its variances are those within the families",
+        )
+
+    def _check_hold(self) -> None:
+        if not self.curriculum.hold:
+            return
+        require(
+            self.estimator.allocate,
+            "curriculum.hold needs to know what rp is worth: set estimator.allocate = true, or leave hold false",
+        )
+        require(
+            self.curriculum.start < self.curriculum.end and self.curriculum.updates > 0,
+            "curriculum.hold shortens windows that have grown: set curriculum.start below curriculum.end and "
+            "curriculum.updates above 0, or leave hold false",
         )
 
     @property
