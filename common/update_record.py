@@ -123,8 +123,8 @@ class UpdateRecord(NamedTuple):
     staleness: Staleness
     diverged: int  # inner problems that were abandoned
     finished: int  # inner problems that reached their last step
-    workers_seen: int  # workers with a sample in the batch
-    rp_nonfinite: int  # samples whose rp exploded
+    workers_seen: int  # senders of the batch: workers, or aggregators
+    rp_nonfinite: int  # samples whose rp exploded; those of one aggregate count as one
     weight_rp: Weight
     var_rp: Quantiles
     var_es: Quantiles

@@ -50,7 +50,7 @@ def describe(stamp: Stamp, samples: Sequence[GradientSample], rule: Rule, merged
     estimator = rule.estimator
     plus, minus = (np.concatenate([getattr(s, name) for s in samples]) for name in ("loss_plus", "loss_minus"))
     windows = np.concatenate([s.windows for s in samples])
-    staleness = np.array([stamp.version - 1 - s.version for s in samples])
+    staleness, pairs = np.array([(stamp.version - 1 - s.version, len(s.windows)) for s in samples]).T
     return UpdateRecord(
         **stamp._asdict(),
         loss=_bounded((plus.mean() + minus.mean()) / 2),
@@ -59,7 +59,7 @@ def describe(stamp: Stamp, samples: Sequence[GradientSample], rule: Rule, merged
         samples=len(windows) // estimator.pairs,
         inner_steps=_count(s.facts.inner_steps for s in samples),
         windows=Windows(float(windows.mean()), int(windows.min()), int(windows.max())),
-        staleness=Staleness(float(staleness.mean()), int(staleness.max())),
+        staleness=Staleness(float(np.average(staleness, weights=pairs)), int(staleness.max())),
         diverged=_count(s.facts.diverged for s in samples),
         finished=_count(s.facts.finished for s in samples),
         workers_seen=len({s.worker for s in samples}),

@@ -71,9 +71,11 @@ def test_describe_counts_and_means_by_hand() -> None:
 def test_describe_weighs_pairs_alike_whoever_sent_them() -> None:
     samples = [
         sample(pairs=3, loss_plus=(1.0, 1.0, 1.0), loss_minus=(1.0, 1.0, 1.0)),
-        sample("b", loss_plus=(5.0,), loss_minus=(5.0,)),
+        sample("b", version=4, loss_plus=(5.0,), loss_minus=(5.0,)),
     ]
-    assert (described(samples).loss, described(samples).samples) == (2.0, 4)
+    made = described(samples)
+    assert (made.loss, made.samples) == (2.0, 4)
+    assert made.staleness == Staleness((3 * 7 + 3) / 4, 7)
 
 
 def test_describe_step_by_hand() -> None:
