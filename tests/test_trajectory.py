@@ -275,6 +275,21 @@ def test_dump_keeps_half_precision(unroll):
     assert_same(restored, trajectory)
 
 
+def test_dump_keeps_random_keys_of_a_models_state(unroll):
+    def loss(w, batch, state):
+        return unroll.task.loss(w, batch), {"key": jax.random.split(state["key"])[0]}
+
+    stateful = unroll.task._replace(loss=loss, state=lambda key: {"key": key})
+    config = tasks.config(curriculum=CURRICULUM)
+    draw = Sampler(config, stateful, Unroll(stateful, make_family(config.optimizer), OuterLoss(), 4), "a worker", 2)
+    _, trajectory = draw.advance(draw.begin(0, 1), THETA, 0, 0, with_rp=False)
+    (restored,), _ = reloaded(draw, [trajectory], 1)
+    resumed, continued = (draw.advance(one, THETA, 0, 1, with_rp=False) for one in (restored, trajectory))
+    assert resumed[0].pair.plus.loss == continued[0].pair.plus.loss
+    keys = [jax.random.key_data(one[1].plus.model["key"]) for one in (resumed, continued)]
+    np.testing.assert_array_equal(*keys)
+
+
 def test_begin_samples_outer_train_tasks_only(unroll):
     asked = []
     task = unroll.task._replace(sample=lambda random, split: asked.append(split) or unroll.task.sample(random, split))

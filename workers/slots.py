@@ -84,12 +84,22 @@ class Slots:
 
 def _put(arrays: dict[str, Any], name: str, plus: InnerState, minus: InnerState) -> None:
     for k, leaf in enumerate(jax.tree.leaves((plus, minus))):
-        arrays[f"{name}.{k}"] = np.asarray(leaf)
+        arrays[f"{name}.{k}"] = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
 
 
 def _taken(arrays: Mapping[str, Any], name: str, like: Trajectory) -> tuple[InnerState, InnerState]:
     """The states that `_put` was given; `like` has states of the same structure."""
     leaves, tree = jax.tree.flatten((like.plus, like.minus))
-    saved = [jax.numpy.asarray(arrays[f"{name}.{k}"].view(x.dtype)) for k, x in enumerate(leaves)]
-    plus, minus = jax.tree.unflatten(tree, saved)
+    plus, minus = jax.tree.unflatten(tree, [_as(arrays[f"{name}.{k}"], x) for k, x in enumerate(leaves)])
     return plus, minus
+
+
+def _as(saved: np.ndarray, like: jax.Array) -> jax.Array:
+    if _is_key(like):
+        return jax.random.wrap_key_data(jax.numpy.asarray(saved), impl=jax.random.key_impl(like))
+    return jax.numpy.asarray(saved.view(like.dtype))
+
+
+def _is_key(leaf: jax.Array) -> bool:
+    """Whether it is a random key, which a model's state may hold."""
+    return jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
