@@ -80,6 +80,8 @@ def replay(run: Path, until: int = NO_END) -> Replay:
     folder, chain = run / "journal", lineage(run / "epochs")
     done: Replay | None = None
     for epoch in sorted(chain):
+        if done is not None and done.state.version >= until:
+            break
         if chain[epoch] == NO_END and not _start(folder, epoch).exists():
             break  # claimed, but never begun
         record = checkpoint.load(_start(folder, epoch))
@@ -91,9 +93,8 @@ def replay(run: Path, until: int = NO_END) -> Replay:
             done.state.theta.tobytes(),
         ):
             raise Inconsistent(f"epoch {epoch} does not start where its parent ended (version {done.state.version})")
-        done = incarnation.replay(
-            folder, epoch, Replay(state, [] if done is None else done.names), min(chain[epoch], until)
-        )
+        before = [] if done is None else done.names
+        done = incarnation.replay(folder, epoch, Replay(state, before), min(chain[epoch], until), chain[epoch])
     if done is None:
         raise Inconsistent(f"{run} has no journal")
     return done
@@ -109,11 +110,12 @@ class _Incarnation:
     def resume(self, record: dict[str, Any]) -> states.State:
         return states.from_record(record, states.initial(self._config, record["theta"], self._optimizer))[0]
 
-    def replay(self, folder: Path, epoch: int, done: Replay, last: int) -> Replay:
+    def replay(self, folder: Path, epoch: int, done: Replay, last: int, end: int) -> Replay:
+        """Up to version `last`; an epoch that has not ended (`end` is NO_END) may have fewer."""
         state, names = done
         while state.version < last:
             path = _entry(folder, Position(epoch, state.version + 1))
-            if not path.exists() and last == NO_END:
+            if not path.exists() and end == NO_END:
                 break
             samples = [unpack_sample(payload) for payload in checkpoint.load(path)["payloads"]]
             names.extend((s.worker, s.sequence) for s in samples)

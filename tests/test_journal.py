@@ -35,6 +35,7 @@ def test_replay_crosses_epochs_and_changed_options(tmp_path):
     assert replayed.state.version == 5
     assert replayed.state.theta.tobytes() == theta_of(tmp_path)
     assert [n for _, n in replayed.names] == [*range(12), *range(100, 108)]
+    assert [replay(tmp_path, until=version).state.version for version in (2, 3, 4, 5, 6)] == [2, 3, 4, 5, 5]
 
 
 def test_replay_missing_entry_is_an_error(tmp_path):
