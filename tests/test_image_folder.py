@@ -93,6 +93,7 @@ def test_names_links_and_hidden_files(tmp_path):
     layout = find_layout(tmp_path / "in")
     found = {n: len(layout.files["train"][n]) + len(layout.files["test"][n]) for n in layout.files["train"]}
     assert found == {"śnieg ☃": 5, "b\nc": 5, "linked": 3}
+    assert open_source(str(tmp_path / "in")).identity  # of the link to nothing too, which is left out when it is read
 
 
 def test_odd_images_are_converted_or_left_out_by_name(tmp_path):

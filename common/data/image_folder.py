@@ -140,10 +140,17 @@ def _identity(folder: Path, shape: tuple[int, int, int], parts: Sequence[tuple[s
     digest = hashlib.sha256(repr(shape).encode())
     for file, examples in parts:
         for path, label in examples:
-            status = path.stat()
             name = os.fsencode(path.relative_to(folder))
-            digest.update(repr((file, label, name, status.st_size, status.st_mtime_ns)).encode())
+            digest.update(repr((file, label, name, *_size_and_time(path))).encode())
     return digest.hexdigest()
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except FileNotFoundError:  # a link to nothing, which is left out when it is read
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
 
 
 def _some(names: list[str]) -> str:
