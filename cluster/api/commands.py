@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, NamedTuple
 
 import optax
@@ -94,20 +95,26 @@ def _options(settings: Mapping[str, Any], in_process: bool) -> Sequence[str]:
 def _run(arguments: Sequence[str]) -> dict[str, Any]:
     """Runs a command and returns the JSON object that it prints. Raises UserError where it fails."""
     command = [sys.executable, "-P", "-m", "cluster.cli.main", *arguments]  # -P: no module of this folder replaces ours
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1, env=_environment()
-    ) as process:
-        assert process.stdout is not None and process.stderr is not None
+    # A file, which the user's own code may print any amount to; a pipe would be full after 64 KiB.
+    with (
+        TemporaryFile("w+", errors="replace") as answer,
+        subprocess.Popen(
+            command, stdout=answer, stderr=subprocess.PIPE, text=True, bufsize=1, env=_environment()
+        ) as process,
+    ):
+        assert process.stderr is not None
         sentence = ""
         try:
             for line in process.stderr:
                 sentence = line.removeprefix(PREFIX).strip() or sentence
                 sys.stderr.write(line)
-            printed = process.stdout.read().strip()
+            process.wait()
         except KeyboardInterrupt:  # of a notebook, which interrupts this process only; the command writes a checkpoint
             process.send_signal(signal.SIGINT)
             process.wait()
             raise
+        answer.seek(0)
+        printed = answer.read().strip()
     if process.returncode:
         raise UserError(sentence or f"the command {' '.join(arguments)} ended with code {process.returncode}")
     facts: dict[str, Any] = json.loads(printed.splitlines()[-1])
