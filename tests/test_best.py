@@ -3,13 +3,17 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cluster.cli.main import main
 from cluster.runs import best, directory
 from cluster.runs.best import Best
+from common import checkpoint
 from common.config import Config
 from common.errors import UserError
+from learner import checkpoints, lineage
+from learner.lineage import Position
 
 FOUND = Best(version=40, epoch=2, loss=1.23456, objective="valid", tasks=20, evaluated=5, outer_split="outer_train")
 
@@ -23,6 +27,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> directory.RunDirecto
 def test_best_is_read_as_it_was_written(run: directory.RunDirectory) -> None:
     assert best.read(run) is None
     best.write(run, FOUND)
+    lineage.claim(run.epochs, None, 0.0)
+    lineage.claim(run.epochs, Position(1, 10), 0.0)
     assert best.read(run) == FOUND and best.version_of(run) == 40
     assert FOUND.sentence() == (
         "version 40, mean valid loss 1.235 on 20 tasks of outer-train classes, of 5 evaluated versions"
@@ -34,6 +40,27 @@ def test_best_of_an_older_version_says_by_which_tasks(run: directory.RunDirector
     run.best_file.write_text(json.dumps(old))
     found = best.read(run)
     assert found is not None and "on 20 of the comparison's own tasks" in found.sentence()
+
+
+def test_versions_of_an_abandoned_branch_are_not_found(run: directory.RunDirectory) -> None:
+    """Versions 4 and 6 were evaluated; then the run was resumed from version 3, and version 6 is another theta."""
+    for folder, epoch, version in (
+        ("evaluated", 1, 4),
+        ("evaluated", 1, 6),
+        ("checkpoints", 1, 3),
+        ("checkpoints", 2, 6),
+    ):
+        (run.path / folder).mkdir(exist_ok=True)
+        theta = np.full(2, 10 * epoch + version, np.float32)
+        checkpoint.save(checkpoints.path_of(run.path / folder, Position(epoch, version)), {"theta": theta})
+    lineage.claim(run.epochs, None, 0.0)
+    lineage.claim(run.epochs, Position(1, 3), 0.0)
+    best.write(run, FOUND._replace(version=6, epoch=1))
+    with pytest.raises(UserError, match="6, is no longer part of it"):
+        best.version_of(run)
+    with pytest.raises(UserError, match=r"no checkpoint of version 4: choose one of \[3, 6\]"):
+        directory.load_theta(run, 4)
+    assert directory.load_theta(run, 6)[0].tolist() == [26, 26]
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"version": 3}', "null"])

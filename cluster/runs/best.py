@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from cluster.runs.directory import RunDirectory
 from common import files
 from common.errors import UserError
+from learner import lineage
 
 BEST = "best"  # as a version, of `export`
 CHOOSING = "outer_train"  # the classes of the tasks that choose; those of the comparison with baselines are others
@@ -56,10 +57,15 @@ def read(run: RunDirectory) -> Best | None:
 
 
 def version_of(run: RunDirectory) -> int:
-    """The best version. Raises UserError when none has been evaluated."""
+    """The best version. Raises UserError when none has been evaluated, or the run has been resumed from before it."""
     best = read(run)
     if best is None:
         raise UserError(
             f"the run {run.name!r} has no best version: set evaluation.every, so that versions are evaluated during training"
+        )
+    if not lineage.contains(lineage.lineage(run.epochs), lineage.Position(best.epoch, best.version)):
+        raise UserError(
+            f"the best version of the run {run.name!r}, {best.version}, is no longer part of it: the run was resumed from an earlier "
+            "checkpoint. Resume it until the next evaluation, or name a version"
         )
     return best.version

@@ -17,7 +17,7 @@ import numpy as np
 from common import configfile, files
 from common.config import Config
 from common.errors import UserError
-from learner import checkpoints, history
+from learner import checkpoints, history, lineage
 
 ROOT_VARIABLE = "OUTERTRAIN_RUNS"
 TRAINING, EVALUATION, SEARCH = "lock", "evaluation.lock", "search.lock"  # lock files of a run, for `exclusive`
@@ -255,8 +255,9 @@ def load_theta(run: RunDirectory, version: int | None = None) -> tuple[np.ndarra
 
     Raises UserError when there is no such checkpoint.
     """
-    evaluated = {p.version: checkpoints.path_of(run.evaluated, p) for p in checkpoints.positions(run.evaluated)}
-    kept = evaluated | dict(checkpoints.versions(run.path))
+    chain = lineage.lineage(run.epochs)
+    places = [p for p in checkpoints.positions(run.evaluated) if lineage.contains(chain, p)]
+    kept = {p.version: checkpoints.path_of(run.evaluated, p) for p in places} | dict(checkpoints.versions(run.path))
     if version is None:
         path = checkpoints.latest_checkpoint(run.path)
     elif version in kept:
