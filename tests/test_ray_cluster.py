@@ -13,6 +13,7 @@ from cluster.cli.main import main
 from cluster.launchers import ray_cluster
 from cluster.monitoring import targets
 from cluster.runs import directory
+from cluster.runs.open import Opened
 from common.config import Config
 from common.errors import UserError
 from learner.status import LearnerStatus
@@ -33,6 +34,7 @@ def connecting(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     monkeypatch.setattr(ray_cluster, "find_head", lambda: "127.0.0.1:1")
     monkeypatch.setattr(ray, "init", init)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray.util, "list_named_actors", lambda all_namespaces: [])
     return calls
 
 
@@ -114,6 +116,30 @@ def test_launch_that_fails_frees_the_name(
     monkeypatch.setattr(ray_cluster, "launch", launch)
     assert main(["launch", "--name", "a"]) == (130 if error is KeyboardInterrupt else 2)
     assert not (tmp_path / "runs" / "a").exists()
+
+
+def test_launch_resumes_only_what_exists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A service gives its CONFIG too, and then starts what does not exist yet."""
+    monkeypatch.setenv("OUTERTRAIN_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(ray_cluster, "launch", lambda *arguments, **options: None)
+    assert main(["launch", "--name", "a", "--resume"]) == 2
+    assert "no run 'a'" in capsys.readouterr().err and not (tmp_path / "runs").exists()
+    assert main(["launch", "quickstart", "--name", "a", "--resume", "--set", "evaluation.every=5"]) == 0
+    assert "evaluation.every has no effect on a launched run" in capsys.readouterr().err
+
+
+def test_launch_of_a_run_that_is_there_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its learner reads the configuration when it restarts, and makes updates meanwhile."""
+    monkeypatch.setenv("OUTERTRAIN_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(ray_cluster, "launch", lambda *arguments, **options: None)
+    assert main(["launch", "--name", "a"]) == 0
+    before = (tmp_path / "runs" / "a" / "config.toml").read_bytes()
+    monkeypatch.setattr(ray_cluster, "runs", lambda: ["a"])
+    monkeypatch.setattr(Opened, "apply", lambda opened: pytest.fail("its configuration is written"))
+    assert main(["launch", "--name", "a", "--resume", "--set", "outer.updates=9"]) == 2
+    assert (tmp_path / "runs" / "a" / "config.toml").read_bytes() == before
 
 
 def test_launch_in_the_folder_of_a_job_is_a_user_error(

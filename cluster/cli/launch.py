@@ -14,6 +14,11 @@ from cluster.runs.open import Request, open_run
 from cluster.tracking.tracker import missing
 from common.errors import printable
 
+UNUSED = (
+    "evaluation.every has no effect on a launched run, only on `train`: set outer.keep_every to keep versions, and compare "
+    "them with `outertrain evaluate`"
+)
+
 
 @click.command()
 @click.argument("config", required=False)
@@ -31,14 +36,16 @@ def command(
 ) -> None:
     """Start a run on the Ray cluster of this machine, and return.
 
-    CONFIG is a TOML file or a preset (default: quickstart).
+    CONFIG is a TOML file or a preset (default: quickstart). With CONFIG and --resume, a run that does not exist yet is
+    started, so that a service can repeat its command.
     """
     ray_cluster.check_place()
-    resume = resume and name in directory.names()
+    resume = resume and (config is None or name in directory.names())
     opened = open_run(Request(config, name, overrides, resume, start))
     run, settings = opened.run, opened.config
-    if opened.note:
-        print(opened.note, file=sys.stderr)
+    unused = UNUSED if settings.evaluation.every else ""
+    for note in filter(None, (opened.note, unused)):
+        print(note, file=sys.stderr)
     asked_now = any(override.partition("=")[0].strip() == "workers.count" for override in overrides)
     scaled = run.worker_target() if resume and not asked_now else None
     workers = settings.workers.count if scaled is None else scaled
@@ -47,6 +54,7 @@ def command(
             if found:
                 print(printable(found), file=sys.stderr)
         with exclusive(run), ray_cluster.connected(run.name, settings):
+            ray_cluster.check_free(run.name)  # before its learner could read another configuration
             opened.apply()
             ray_cluster.launch(run, workers, spread=not pack)
     except BaseException:  # an interrupt too: the name would stay taken

@@ -36,3 +36,12 @@ def raise_if_superseded(learner: LearnerStatus) -> None:
         raise UserError(
             "another learner has taken over this run, so this one has stopped: `outertrain watch RUN` shows that one"
         )
+
+
+def raise_if_in_memory_only(run: str, status: LearnerStatus | None) -> None:
+    """Raises UserError when the newest version of a run that is to be stopped is not on disk."""
+    if status is not None and not status.superseded and status.durable_version < status.version:
+        raise UserError(
+            f"version {status.version} of {run!r} is in memory only, version {status.durable_version} is on disk "
+            f"({status.checkpoint_error}): free disk space and repeat the command, or lose it with --now"
+        )

@@ -21,13 +21,13 @@ from cluster.actors.ray_errors import await_ready, explained, summary, unwrap
 from cluster.actors.user_files import stage
 from cluster.actors.worker_program import TRAINING
 from cluster.jobs.job import Pool
+from cluster.launchers.host import raise_if_in_memory_only
 from cluster.monitoring import targets
 from cluster.monitoring.fleet_status import FleetStatus
 from cluster.runs import directory
 from cluster.runs.directory import RunDirectory
 from common.config import Config
 from common.errors import UserError
-from learner.status import LearnerStatus
 
 PREFIX = "outertrain/"  # of our namespaces
 WORKER = {"num_cpus": 1}  # Ray's options of a worker
@@ -136,8 +136,7 @@ def launch(
     from cluster.actors.fleet_actor import FleetSpec, start_fleet
     from cluster.actors.learner_actor import start_learner
 
-    if running(run.name):
-        raise UserError(f"the run {run.name!r} is on this cluster already: scale it, watch it, or stop it first")
+    check_free(run.name)
     run.save_worker_target(workers)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     # One byte: Ray ignores the soft affinity of an actor that requests no resource at all.
@@ -220,6 +219,12 @@ def running(run: str) -> bool:
     return run in runs()
 
 
+def check_free(run: str) -> None:
+    """Raises UserError where the run is on this cluster already."""
+    if running(run):
+        raise UserError(f"the run {run!r} is on this cluster already: scale it, watch it, or stop it first")
+
+
 def runs() -> list[str]:
     """Names of the runs on this cluster."""
     import ray
@@ -253,7 +258,7 @@ def stop(run: str, say: Callable[[str], None], *, now: bool = False) -> None:
             _wait_until_empty(fleet, say)
     with suppress(RayActorError):
         if learner and not now:
-            _check_durable(run, unwrap(learner.persist.remote))
+            raise_if_in_memory_only(run, unwrap(learner.persist.remote))
         if learner:
             unwrap(learner.close.remote)
     with suppress(RayActorError):
@@ -275,14 +280,6 @@ def _ended(run: str, seconds: float) -> bool:
             return False
         time.sleep(0.1)
     return True
-
-
-def _check_durable(run: str, status: LearnerStatus | None) -> None:
-    if status is not None and not status.superseded and status.durable_version < status.version:
-        raise UserError(
-            f"version {status.version} of {run!r} is in memory only, version {status.durable_version} is on disk "
-            f"({status.checkpoint_error}): free disk space and repeat the command, or lose it with --now"
-        )
 
 
 def _wait_until_empty(fleet: Any, say: Callable[[str], None]) -> None:
