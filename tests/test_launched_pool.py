@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,9 +18,14 @@ from PIL import Image
 
 from cluster.cli.main import main
 from cluster.jobs.job import Job
-from cluster.launchers import ray_cluster
+from cluster.launchers import launched_pool, ray_cluster
 from cluster.launchers.launched_pool import Finished, launching
+from cluster.monitoring.fleet_status import FleetStatus
+from cluster.monitoring.run_status import LearnerReport
+from cluster.runs import directory
+from common.errors import UserError
 from learner.history import read_history
+from learner.status import LearnerStatus
 from workers.figures import fig5
 
 LONGER = (*TINY, "outer.batch_samples=2", "outer.updates=400")
@@ -48,6 +54,24 @@ def test_trained_takes_the_last_kept_version_before_steps() -> None:
     thetas = {version: np.full(2, version, np.float32) for version in (0, 40, 80, 90)}
     reached = Finished(thetas, history).trained([0], [50, 4500, 8000, 20_000]).reached
     assert {steps: int(theta[0]) for steps, theta in reached.items()} == {50: 0, 4500: 40, 8000: 80, 20_000: 90}
+
+
+@pytest.mark.parametrize(
+    "learner, fleet, said",
+    [
+        (LearnerStatus(superseded=True), FleetStatus(target=4, running=4), "another learner has taken over"),
+        (LearnerStatus(), FleetStatus(target=4, abandoned=4, last_failure="no class store"), "failed.*no class store"),
+    ],
+)
+def test_training_that_cannot_go_on_is_an_error(
+    learner: LearnerStatus, fleet: FleetStatus, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = {"report": LearnerReport(learner, [], ""), "status": fleet}
+    actor = SimpleNamespace(**{name: SimpleNamespace(remote=name) for name in answers})
+    monkeypatch.setattr(ray_cluster, "handles", lambda run: (actor, actor))
+    monkeypatch.setattr(launched_pool, "unwrap", answers.get)
+    with pytest.raises(UserError, match=said):
+        launched_pool.finished(directory.RunDirectory(tmp_path / "a"))
 
 
 @pytest.fixture

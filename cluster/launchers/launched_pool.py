@@ -22,6 +22,8 @@ from ray.exceptions import RayActorError, RayError
 from cluster.actors.ray_errors import unwrap
 from cluster.jobs.job import Ended, Job, Json
 from cluster.launchers import ray_cluster
+from cluster.launchers.host import raise_if_superseded
+from cluster.monitoring.fleet_status import FleetStatus
 from cluster.monitoring.run_status import LearnerReport
 from cluster.runs import directory
 from cluster.runs.directory import RunDirectory
@@ -142,14 +144,19 @@ def command(*arguments: str) -> None:
 
 
 def finished(run: RunDirectory) -> bool:
+    """Whether a launched training is done. Raises UserError where it cannot go on by itself."""
     learner, fleet = ray_cluster.handles(run.name)
     if learner is None or fleet is None:
         raise UserError(f"{run.name} is incomplete on the cluster: outertrain stop {run.name}, then repeat the command")
     try:
         report: LearnerReport = unwrap(learner.report.remote)
+        if not report.learner.finished:
+            raise_if_superseded(report.learner)
+            fleet_status: FleetStatus = unwrap(fleet.status.remote)
+            fleet_status.raise_if_all_abandoned()
         return report.learner.finished
     except RayActorError:
-        return False  # the learner is being restarted
+        return False  # the learner or the fleet manager is being restarted
 
 
 def read(run: RunDirectory) -> Finished:
