@@ -1,6 +1,7 @@
 """Runs in one process: the same seed gives the same theta, bit for bit, however often the run was killed."""
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from cluster.cli import console
 from cluster.cli.interrupt import Interrupt
 from cluster.cli.main import main
 from cluster.cli.train import follow
+from cluster.jobs import candidates
 from cluster.jobs.evaluation import FILE, InterimEvaluation
 from cluster.launchers.in_process import InProcessRun, open_training, train_for_figure
 from cluster.monitoring.status import status_of, text
@@ -118,6 +120,26 @@ def test_run_evaluated_during_training_is_unchanged() -> None:
         ("learned", version, task, "outer_train") for version in (0, 5, 10) for task in (1000, 1001)
     }
     assert load_theta(run)[0].tobytes() == load_theta(train("plain", config()))[0].tobytes()
+
+
+def test_full_disk_delays_the_evaluation_and_not_the_training(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    wanted = config(evaluation={"every": 5, "tasks": 1})
+    run, failures = directory.create("full", wanted), []
+    link = candidates.add
+
+    def add(*arguments: Any) -> Path | None:
+        failures.append(1)
+        if len(failures) < 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return link(*arguments)
+
+    monkeypatch.setattr(candidates, "add", add)
+    with InProcessRun(run, wanted) as host:
+        follow(host, wanted, InterimEvaluation(run, wanted, host.pool()), Interrupt(), console.PlainDisplay())
+    assert load_theta(run)[1] == UPDATES and len(jsonlines.read(run.evaluation / FILE)) >= 1
+    assert "the disk is full" in caplog.text and "training continues" in caplog.text
 
 
 def test_best_evaluated_version_is_kept_and_exported(tmp_path: Path) -> None:

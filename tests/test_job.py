@@ -1,5 +1,6 @@
 """Jobs: every job is done once, whatever happens to the workers that compute them."""
 
+import errno
 import json
 import random
 from collections.abc import Iterable
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.jobs.job import ATTEMPTS, Ended, InProcessPool, Job, Json, Results, run
+from cluster.jobs.job import ATTEMPTS, Ended, InProcessPool, Job, JobQueue, Json, Results, run
 from common.errors import UserError
 
 
@@ -90,6 +91,23 @@ def test_run_stores_what_an_earlier_queue_left_in_the_pool(tmp_path: Path) -> No
     pool.submit(jobs("x")[0])
     run(jobs("abc"), results, pool, ignore)
     assert set("abc") <= set(results.by_name) <= set("abcx")
+
+
+def test_results_that_could_not_be_stored_are_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = Results(tmp_path / "results.jsonl")
+    queue = JobQueue(jobs("ab"), results, InProcessPool(lambda spec: {"item": spec["item"]}))
+    with monkeypatch.context() as full:
+
+        def add(result: Json) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        full.setattr(results, "add", add)
+        for _ in range(3):
+            with pytest.raises(OSError, match="No space left"):
+                queue.step()
+    while not queue.finished:
+        queue.step()
+    assert set(results.by_name) == {"a", "b"}
 
 
 def test_results_that_do_not_count_are_computed_again(tmp_path: Path) -> None:

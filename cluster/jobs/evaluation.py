@@ -1,5 +1,6 @@
 """The evaluation of a run as jobs: the learned optimizer and its baselines on unseen tasks."""
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -9,12 +10,15 @@ from cluster.jobs import candidates, job
 from cluster.jobs.job import Job, JobQueue, Pool, Progress, Results
 from cluster.runs.directory import RunDirectory
 from common.config import Config
+from common.files import explain
 from learner.checkpoints import latest_checkpoint, load_theta
 from workers.evaluation import jobs
 from workers.evaluation.comparison import Comparison, summarise
 from workers.evaluation.jobs import Learned, digest_of
 from workers.evaluation.results import FILE, UnrollResult, is_current, parse
 from workers.evaluation.scores import NO_SCORES
+
+log = logging.getLogger(__name__)
 
 NUMBERS = ("tasks", "learned_mean", "baseline_mean", "baseline_per_task_mean", "ratio", "wins")
 
@@ -68,12 +72,25 @@ class InterimEvaluation:
 
     def __init__(self, run: RunDirectory, config: Config, pool: Pool):
         self._run, self._config, self._pool, self._due = run, config, pool, 0
+        self._failed = -1  # the version at which nothing could be stored
         self._results = results_of(run)
         started = candidates.jobs_of(run, config) if config.evaluation.every else ()
         self._queue = JobQueue([job for _, own in started for job in own], self._results, pool)
 
     def step(self, version: int) -> None:
-        """Submits and stores what it can; takes a moment. To be called repeatedly with the version of the learner."""
+        """Submits and stores what it can; takes a moment. To be called repeatedly with the version of the learner.
+
+        While the storage fails, training goes on without it; it is tried again with each update.
+        """
+        if version == self._failed:
+            return
+        try:
+            self._step(version)
+        except OSError as error:
+            self._failed = version
+            log.error("cannot store the evaluation at version %d (%s); training continues", version, explain(error))
+
+    def _step(self, version: int) -> None:
         every = self._config.evaluation.every
         if every and version >= self._due:
             kept = candidates.add(self._run, latest_checkpoint(self._run.path))

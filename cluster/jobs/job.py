@@ -124,11 +124,19 @@ class JobQueue:
 
         Raises:
           UserError: a job has cost `ATTEMPTS` workers.
+          OSError: results cannot be stored; their jobs wait again.
         """
         while self._waiting and self._pool.free_slots() > 0:
             self._pool.submit(self._waiting.popleft())
+        failed = None
         for ended in self._pool.collect():
-            self._store(ended)
+            try:
+                self._store(ended)
+            except OSError as error:
+                self._waiting.append(ended.job)
+                failed = error
+        if failed is not None:
+            raise failed
 
     def _store(self, ended: Ended) -> None:
         job, result, reason = ended
