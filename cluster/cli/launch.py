@@ -15,8 +15,8 @@ from cluster.tracking.tracker import missing
 from common.errors import printable
 
 UNUSED = (
-    "evaluation.every has no effect on a launched run, only on `train`: set outer.keep_every to keep versions, and compare "
-    "them with `outertrain evaluate`"
+    "evaluation.every has no effect on a launched run, only on `train`: set outer.keep_every to keep versions, write them with "
+    "`outertrain export --version`, and compare them with `outertrain evaluate`"
 )
 
 

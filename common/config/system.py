@@ -60,7 +60,7 @@ class EvaluationConfig(Section):
     every: Annotated[
         int,
         Key(
-            "Outer updates between evaluations during training; 0: only at the end.",
+            "Outer updates between evaluations during training, by `train`; 0: only at the end.",
             "They compete with training for cores when all are busy.",
             low=0,
         ),
