@@ -15,7 +15,7 @@ from common.config import Config
 from common.config.key import Section, alternatives, entries, section_of
 from common.errors import UserError
 from common.overrides import merge as merge
-from common.overrides import mixture_label
+from common.overrides import mixture_label, unreadable
 
 
 def preset_names() -> list[str]:
@@ -35,7 +35,10 @@ def load(source: str, overrides: Iterable[str] = ()) -> Config:
     Raises:
       UserError: no such preset or file, not TOML, an unknown key (the nearest one is named), or an impossible value.
     """
-    return from_dict(merge(_read(source), overrides))
+    try:
+        return from_dict(merge(_read(source), overrides))
+    except RecursionError as error:  # of tables that dotted keys open, which can be parsed
+        raise UserError(f"{source}, with what --set adds, {unreadable(error)}") from None
 
 
 def _read(source: str) -> dict[str, Any]:
@@ -56,8 +59,8 @@ def parse(text: str, name: str) -> dict[str, Any]:
     """TOML as nested dictionaries. Raises UserError, which calls the text `name`."""
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{name} is not valid TOML: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{name} {unreadable(error)}") from None
 
 
 def from_dict(tree: Mapping[str, Any]) -> Config:

@@ -71,6 +71,9 @@ def explain(error: OSError) -> str:
         errno.EROFS: "the file system is read-only: set OUTERTRAIN_RUNS to another folder",
         errno.EDQUOT: "your disk quota is exhausted: free space, or set OUTERTRAIN_RUNS to a folder on another disk",
         errno.EEXIST: "a file exists where a folder is needed: move it, or choose another folder",
+        errno.EISDIR: "a folder exists where a file is needed: move it",
+        errno.ENAMETOOLONG: "the name is too long for the file system: use a shorter one",
+        errno.ELOOP: "symbolic links lead to one another: remove one of them",
         errno.ENOTDIR: "a file exists where a folder is needed: move it, or set OUTERTRAIN_RUNS to another folder",
     }
     return advice.get(error.errno or 0, str(error))

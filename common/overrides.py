@@ -37,6 +37,15 @@ def merge(tree: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     return merged
 
 
+def unreadable(error: ValueError | RecursionError) -> str:
+    """What is wrong with a text that raised this error when it was parsed as TOML."""
+    if isinstance(error, tomllib.TOMLDecodeError):
+        return f"is not valid TOML: {error}"
+    if isinstance(error, RecursionError):
+        return "has too many lists or tables inside one another: write few levels"
+    return "has a number of thousands of digits: write a number of at most 64 bits"
+
+
 def _check_effect(tree: Mapping[str, Any], override: str, parents: list[str], key: str) -> None:
     """Raises UserError for a key of [task] or [dataset] that each family of the mixture sets itself."""
     mixture = tree.get("mixture")
@@ -83,6 +92,8 @@ def _value(text: str, kind: Any) -> Any:
         value = tomllib.loads(f"x = {text}")["x"]
     except tomllib.TOMLDecodeError:
         value = text
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"--set: the value {text[:20]}... {unreadable(error)}") from None
     if kind is str or get_origin(kind) is Literal:
         return value if isinstance(value, str | list | dict) else text
     if get_origin(kind) is tuple and not isinstance(value, list):

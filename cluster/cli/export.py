@@ -1,5 +1,6 @@
 """`outertrain export`: saves a learned optimizer as a Python module or a theta file."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from common.config import Config
 from common.config.inner import sizes
 from common.errors import UserError, printable
 from common.pretrained import Pretrained
+
+LONGEST_VERSION = 18  # digits
 
 
 @click.command()
@@ -72,7 +75,7 @@ def write_hub_folder(learned: Pretrained, folder: Path, target: str, framework: 
 
 def facts_of(target: str) -> dict[str, str]:
     """How theta was trained, for the model card; nothing for theta files, which do not say it."""
-    if target not in directory.names() and not (Path(target) / "config.toml").is_file():
+    if target not in directory.names() and not os.path.isfile(Path(target) / "config.toml"):
         return {}
     run = directory.find(target)
     config = run.config()
@@ -94,6 +97,6 @@ def version_in(text: str | None) -> int | str | None:
     """The version that a text names: a number, or `BEST`."""
     if text is None or text == BEST:
         return text
-    if not (text.isascii() and text.isdigit()):
+    if not (text.isascii() and text.isdigit() and len(text) <= LONGEST_VERSION):
         raise click.BadParameter(f"{text!r} is neither the number of an outer update nor {BEST!r}")
     return int(text)

@@ -38,7 +38,10 @@ COMMANDS = {  # module of cluster.cli, which holds the command -> its line in `o
     "init-task": "Write a starting point for a model of your own.",
     "bench": "Measure the unroll engine and the learner on this machine.",
 }
-STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EIO, errno.ESTALE)
+STORAGE = (  # errors that say something about files or disks, not about this program
+    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EIO, errno.ESTALE),
+    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP),
+)
 
 
 class Commands(click.Group):

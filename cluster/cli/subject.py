@@ -1,5 +1,6 @@
 """What `evaluate`, `baselines` and `search` work on: a run, a theta file, or a configuration without a run."""
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -144,7 +145,7 @@ def find_tasks(request: Request) -> Subject:
 
 
 def is_run(target: str) -> bool:
-    return target in directory.names() or (Path(target) / "config.toml").is_file()
+    return target in directory.names() or os.path.isfile(Path(target) / "config.toml")  # of a name of any length
 
 
 def known_runs() -> str:

@@ -173,9 +173,11 @@ def write(learned: Pretrained, path: Path, framework: str = "optax") -> None:
       framework: "optax" or "torch": what the module needs; a theta file serves both.
 
     Raises:
-      UserError: the path cannot be written, or the optimizer cannot be written for torch.
+      UserError: the path names no file or cannot be written, or the optimizer cannot be written for torch.
     """
     theta, optimizer, origin = learned
+    if not path.name:
+        raise UserError(f"cannot write {path}, which is a folder: name a file with -o")
     if framework == "torch" and path.suffix != ".py":
         raise UserError(f"--framework selects what a module needs, and {path} is not a .py file: name one with -o")
     try:
