@@ -63,7 +63,18 @@ def test_versions_of_an_abandoned_branch_are_not_found(run: directory.RunDirecto
     assert directory.load_theta(run, 6)[0].tolist() == [26, 26]
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"version": 3}', "null"])
+def changed(**fields: object) -> str:
+    return json.dumps(FOUND.to_json() | fields)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("{", "[]", '{"version": 3}', "null", "[" * 100_000),
+        *(changed(version="x"), changed(version=True), changed(loss="y"), changed(loss=10**400), changed(objective=1)),
+    ],
+    ids=lambda content: content[:30],
+)
 def test_read_corrupt_file_says_what_to_do(run: directory.RunDirectory, content: str) -> None:
     run.best_file.write_text(content)
     with pytest.raises(UserError, match=r"best\.json is corrupt.*delete it"):

@@ -140,6 +140,8 @@ def test_log_returns_the_last_lines() -> None:
     assert run.last_failure() == "Traceback\nValueError: a bug"
     run.save_failure(None)
     assert run.last_failure() is None
+    (run.path / "failure.txt").write_bytes(b"ValueError: caf\xe9")
+    assert run.last_failure() == "ValueError: caf\ufffd"
     handler = run.start_log()
     try:
         for k in range(5):

@@ -47,13 +47,22 @@ def write(run: RunDirectory, best: Best) -> None:
 def read(run: RunDirectory) -> Best | None:
     """The best version so far; None while no version has been evaluated. Raises UserError for a corrupt file."""
     try:
-        return Best(**json.loads(run.best_file.read_text()))
+        return _checked(Best(**json.loads(run.best_file.read_text())))
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(
             f"{run.best_file} is corrupt ({error}): delete it; the next evaluation writes it again"
         ) from None
+
+
+def _checked(best: Best) -> Best:
+    """The record with a loss that is a float. Raises TypeError, or OverflowError, for a field of another type."""
+    best = best._replace(loss=float(best.loss) if type(best.loss) is int else best.loss)
+    for name, kind in Best.__annotations__.items():
+        if type(value := getattr(best, name)) is not kind:
+            raise TypeError(f"{name} is {value!r:.40}, not {kind.__name__}")
+    return best
 
 
 def version_of(run: RunDirectory) -> int:

@@ -132,7 +132,9 @@ class RunDirectory:
 
     def last_failure(self) -> str | None:
         """The traceback of the worker that failed last; None when none has failed since the run was scaled."""
-        return (self._failure_file.read_text() or None) if self._failure_file.exists() else None
+        if not self._failure_file.exists():
+            return None
+        return self._failure_file.read_text(errors="replace") or None  # whatever a user's code has put into its error
 
     def save_failure(self, traceback: str | None) -> None:
         files.replace(self._failure_file, traceback or "")
