@@ -119,7 +119,7 @@ def parse(lines: Iterable[bytes]) -> Iterator[Record]:
     for line in lines:
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):  # the latter for thousands of brackets
             continue
         if isinstance(record, dict):
             yield record

@@ -244,11 +244,18 @@ def _value(line: Mapping[str, Any], key: str, *types: type) -> Any:
 
 
 def _integer(line: Mapping[str, Any], key: str) -> int:
-    return int(_value(line, key, int))
+    value = int(_value(line, key, int))
+    if abs(value) >= 2**63:
+        raise ValueError(f"{key} has more than 64 bits")
+    return value
 
 
 def _number(line: Mapping[str, Any], key: str) -> float:
-    return float(_value(line, key, float, int))
+    value = _value(line, key, float, int)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{key} is an integer that no float can hold") from None
 
 
 def _mapping(line: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -262,9 +269,9 @@ def _quantiles(line: Mapping[str, Any]) -> Quantiles:
 
 def _maybe(line: Mapping[str, Any], key: str) -> float | None:
     """A number that may be infinite, or unknown."""
-    infinite = line.get(key) == jsonlines.INFINITY
-    known: float | None = math.inf if infinite else _value(line, key, float, int, type(None))
-    return known
+    if line.get(key) == jsonlines.INFINITY:
+        return math.inf
+    return None if _value(line, key, float, int, type(None)) is None else _number(line, key)
 
 
 def _writable(quantiles: Quantiles) -> Json:

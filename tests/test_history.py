@@ -47,6 +47,16 @@ def test_read_history_skips_torn_and_foreign_lines(tmp_path):
     assert places(tmp_path) == [(1, 1), (1, 2)]
 
 
+@pytest.mark.parametrize("change", [{"loss": 10**400}, {"samples": 10**400}, {"var_rp": {"q05": 10**400}}])
+def test_read_history_skips_numbers_that_are_too_large(tmp_path, change):
+    claim(tmp_path / "epochs", None, 0.0)
+    log, whole = Writer(tmp_path / "history.jsonl"), line(1, 2)
+    extended = {key: whole[key] | value if isinstance(value, dict) else value for key, value in change.items()}
+    for entry in (line(1, 1), whole | extended, line(1, 3)):
+        append(log, entry)
+    assert places(tmp_path) == [(1, 1), (1, 3)]
+
+
 def test_writers_of_two_epochs_leave_no_empty_line(tmp_path):
     for version in (1, 2):
         append(Writer(tmp_path / "history.jsonl"), line(1, version))

@@ -16,7 +16,7 @@ def test_read_missing_file_is_empty(tmp_path: Path) -> None:
     assert jsonlines.read_last(tmp_path / "none.jsonl", 3, list) == []
 
 
-@pytest.mark.parametrize("torn", [b'{"a"', b"[]", b"\xff\xfe", b"", b"3"])
+@pytest.mark.parametrize("torn", [b'{"a"', b"[]", b"\xff\xfe", b"", b"3", b"[" * 10**5], ids=lambda torn: torn[:8])
 def test_read_torn_and_foreign_lines_are_skipped(tmp_path: Path, torn: bytes) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"a": 1}\n' + torn + b'\n{"a": 2}\n' + torn)
