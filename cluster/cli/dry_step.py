@@ -1,30 +1,42 @@
 """One step of a user's task before workers start, in a process of its own: JAX is loaded there, and Ray here."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 
 from common import configfile
 from common.config import Config
 from common.errors import UserError
 
 FOUND, ERROR = "found", "error"  # keys of what the process prints
+POLL_S = 0.1
 
 
-def check_task(config: Config) -> str:
+def ignore() -> None:
+    """The check of commands that an interrupt ends at once."""
+
+
+def check_task(config: Config, check: Callable[[], None] = ignore) -> str:
     """Returns sentences about the tasks of the user; "" for the families that are included.
+
+    Args:
+      check: called while the tasks are tried; what it raises ends that, such as `Interrupt.check`.
 
     Raises:
       UserError: outer-training cannot use a task.
     """
-    return "\n".join(filter(None, (_check(member.config) for member in config.members)))
+    return "\n".join(filter(None, (_try(member.config, check) for member in config.members)))
 
 
-def _check(config: Config) -> str:
+def _try(config: Config, check: Callable[[], None]) -> str:
     if ":" not in config.task.family:
         return ""
     command = [sys.executable, "-P", "-m", __name__]  # -P: no module of the current folder replaces ours
-    done = subprocess.run(command, input=configfile.dump(config), capture_output=True, text=True)
+    done = _completed(command, configfile.dump(config), check)
     answer = done.stdout.rstrip("\n").rpartition("\n")[2]  # after whatever the user's code prints
     if done.returncode or not answer.startswith("{"):
         raise UserError(
@@ -35,6 +47,26 @@ def _check(config: Config) -> str:
     if ERROR in said:
         raise UserError(said[ERROR])
     return str(said[FOUND])
+
+
+def _completed(command: list[str], text: str, check: Callable[[], None]) -> "subprocess.CompletedProcess[str]":
+    """Runs a command with `text` as its input. An exception here, from `check` too, kills it and what it has started.
+
+    It is in a session of its own: Ctrl-C in a terminal reaches all processes of this one, and its traceback would be
+    taken for a fault of the task.
+    """
+    pipe, given = subprocess.PIPE, [text]  # only the first call may give it
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as child:
+        try:
+            while True:
+                check()
+                with suppress(subprocess.TimeoutExpired):
+                    out, err = child.communicate(given.pop(0) if given else None, timeout=POLL_S)
+                    return subprocess.CompletedProcess(command, child.returncode, out, err)
+        except BaseException:
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            raise
 
 
 def main() -> None:

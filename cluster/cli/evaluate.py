@@ -114,7 +114,7 @@ def assess(subject: Subject, place: Place, compute: Compute, manner: Manner) -> 
         own = [subject._replace(run=part.run, config=part.config) for part in listed]
         show.say(f"results in {run.path / 'families' if config.mixture else run.evaluation}")
         if not place.cluster:
-            check_task(config)
+            check_task(config, interrupt.check)
         with make_pool(subject, place) as host:
             if not place.cluster:
                 check_own(config)

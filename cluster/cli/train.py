@@ -70,17 +70,29 @@ def train(request: Request, mode: Mode) -> int:
             if opened.note:
                 show.say(opened.note)
             show.say(f"run {run.name}: {extent(config.outer)}, results in {run.path}")
-            for found in (check_task(config), missing(config)):
+            for found in (tried(config, interrupt), missing(config)):
                 if found:
                     show.say(found)
             work(run, config, mode, interrupt, show)
-        except UserError:
+        except (UserError, NotBegun):
             opened.undo()
             raise
         facts = conclude(run, config, show)
     if mode.as_json:
         print(json.dumps(facts), flush=True)
     return 0
+
+
+class NotBegun(Interrupted):
+    """The user has stopped the command before the training."""
+
+
+def tried(config: Config, interrupt: Interrupt) -> str:
+    """What `check_task` says. Raises NotBegun when the user stops it."""
+    try:
+        return check_task(config, interrupt.check)
+    except Interrupted:
+        raise NotBegun("stopped before the training") from None
 
 
 @contextmanager
