@@ -10,6 +10,7 @@ from cluster.cli.main import main
 from cluster.cli.options import Place
 from cluster.cli.subject import Request, find_all
 from cluster.runs import directory
+from cluster.runs.directory import EVALUATION, exclusive
 from common import checkpoint, configfile, pretrained
 from common.errors import UserError
 from common.optimizer import make_family
@@ -80,6 +81,29 @@ def test_run_with_config_is_evaluated_on_its_tasks() -> None:
     subject = find_all(["a"], Request("a", (), Place(in_process=True, cluster=False), "other.toml"))
     assert (subject.run.name, subject.version, subject.theta) == ("a-on-other", 0, np.full(1, -3.0, np.float32))
     assert (subject.config.task.inner_steps, subject.config.optimizer.family) == (700, "adam")
+
+
+@pytest.mark.parametrize("command", [["evaluate", "a", "--config"], ["baselines"], ["search", "--draws", "1"]])
+@pytest.mark.parametrize("change", ["evaluation.tasks=0", "evaluation.rate_count=5"])
+def test_rejected_command_leaves_a_folder_of_results_as_it_is(
+    command: list[str], change: str, capsys: pytest.CaptureFixture
+) -> None:
+    """While another process computes there, or where there is nothing to compute."""
+    run = directory.create("a-on-small" if "a" in command else "small-baselines", configfile.load("small.toml"))
+    before = run.config_file.read_bytes()
+    with exclusive(run, EVALUATION):
+        assert main([*command, "small.toml", "--set", change, "--in-process"]) == 2
+    assert re.search("is in use by another process|leaves nothing to do", capsys.readouterr().err)
+    assert run.config_file.read_bytes() == before
+    assert directory.names() == ["a", run.name]
+
+
+def test_apply_writes_the_configuration_of_results_only() -> None:
+    place = Place(in_process=True, cluster=False)
+    for tasks, asked in (("small.toml", 3), (None, 4), ("small.toml", 5)):
+        subject = find_all(["a"], Request("a", (f"evaluation.tasks={asked}",), place, tasks))
+        subject.apply()
+        assert subject.run.config().evaluation.tasks == (2 if tasks is None else asked)
 
 
 def test_target_that_is_nothing_is_named() -> None:

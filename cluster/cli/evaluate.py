@@ -115,6 +115,7 @@ def assess(subject: Subject, place: Place, compute: Compute, manner: Manner) -> 
         show.say(f"results in {run.path / 'families' if config.mixture else run.evaluation}")
         if not place.cluster:
             check_task(config, interrupt.check)
+        subject.apply()
         with make_pool(subject, place) as host:
             if not place.cluster:
                 check_own(config)

@@ -11,7 +11,7 @@ from cluster.cli.interrupt import Interrupt
 from cluster.cli.options import Place
 from cluster.cli.subject import Request, Subject, find_tasks, make_pool
 from cluster.jobs.search import Best, Size, searched
-from cluster.runs.directory import SEARCH, exclusive
+from cluster.runs.directory import EVALUATION, SEARCH, exclusive
 from common.errors import UserError
 from workers.evaluation.search import Searched
 
@@ -58,6 +58,9 @@ def search(subject: Subject, place: Place, size: Size) -> dict[str, Best]:
             f"such as {run.of_family(config.members[0].name).config_file} after an evaluation"
         )
     with exclusive(run, SEARCH), Interrupt() as interrupt, console.make() as show:
+        if subject.outdated():
+            with exclusive(run, EVALUATION):
+                subject.apply()
         show.say(f"search: at most {size.plan().inner_runs:,} inner runs of {config.task.longest:,} steps")
         with make_pool(subject, place) as pool:
             found = searched(run, config, size, pool.pool(), counter("searching", interrupt, show))

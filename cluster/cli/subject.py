@@ -48,6 +48,16 @@ class Subject(NamedTuple):
     version: int | None  # of theta; None: not from a run
     contenders: tuple[Contender, ...] = ()  # several learned optimizers, of which theta is the first
     computed_by: str | None = None  # the launched run whose workers compute with --cluster; None: `run`
+    only_results: bool = True  # `run` is a folder of results, whose configuration is that of its newest command
+
+    def outdated(self) -> bool:
+        """Whether `apply` changes the configuration of the folder of results."""
+        return self.only_results and self.run.config() != self.config
+
+    def apply(self) -> None:
+        """Writes that configuration, which workers and reports read. Call with `EVALUATION` locked: others may use it."""
+        if self.outdated():
+            self.run.write_config(self.config)
 
 
 def find_all(targets: Sequence[str], request: Request) -> Subject:
@@ -194,7 +204,7 @@ def of_run(request: Request, *, learned: bool) -> Subject:
     run = directory.find(request.target)
     config = _evaluation_config(run, request)
     theta, version = load_theta(run) if learned else (None, None)
-    return Subject(run, config, theta, version)
+    return Subject(run, config, theta, version, only_results=False)
 
 
 def _evaluation_config(run: RunDirectory, request: Request) -> Config:
@@ -224,7 +234,7 @@ def _places(config: Config) -> list[tuple[str, str]]:
 def results_directory(name: str, config: Config) -> RunDirectory:
     """A run directory without training, for results: the existing one of the same tasks and [optimizer], or a new one.
 
-    The results of a theta do not repeat those keys of [optimizer] that are not in it, such as the rate of celo2.
+    The existing one keeps its configuration until `Subject.apply`. The results of a theta do not repeat those keys of [optimizer] that are not in it, such as the rate of celo2.
     """
     deciding_sections = ("task", "dataset", "mixture", "optimizer", "estimator")
     for known in directory.names():
@@ -232,7 +242,6 @@ def results_directory(name: str, config: Config) -> RunDirectory:
             run = directory.find(known)
             before = run.config()
             if all(getattr(before, section) == getattr(config, section) for section in deciding_sections):
-                run.write_config(config)
                 return run
     return directory.create(directory.free_name(name), config)
 
