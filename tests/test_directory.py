@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cluster.runs import directory
-from cluster.runs.directory import create, discard, exclusive, find, free_name, names
+from cluster.runs.directory import RunDirectory, create, create_free, discard, exclusive, find, free_name, names
 from common.config import Config
 from common.errors import UserError
 
@@ -80,6 +80,26 @@ def test_free_name_counts_up() -> None:
     assert free_name("a") == "a-2"
     create("a-2", Config())
     assert free_name("a") == "a-3"
+
+
+@pytest.mark.parametrize("number", [errno.ENOTEMPTY, errno.EEXIST])
+def test_create_name_taken_meanwhile(runs: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Another process takes the name just before the rename: a name that was asked for is rejected."""
+    rename = os.rename
+
+    def late(source: Path, target: Path) -> None:
+        if not target.exists() and "-" not in target.name:
+            RunDirectory(target).path.mkdir()
+            RunDirectory(target).write_config(Config(seed=3))
+            raise OSError(number, os.strerror(number))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", late)
+    with pytest.raises(UserError, match="the run 'a' exists already"):
+        create("a", Config(seed=1))
+    assert create_free("b", Config(seed=1)).name == "b-2"
+    assert [find(name).config().seed for name in names()] == [3, 3, 1]
+    assert sorted(path.name for path in runs.iterdir()) == ["a", "b", "b-2"]
 
 
 def test_exclusive_rejects_others_until_the_holder_is_killed() -> None:

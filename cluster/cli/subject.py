@@ -243,7 +243,7 @@ def results_directory(name: str, config: Config) -> RunDirectory:
             before = run.config()
             if all(getattr(before, section) == getattr(config, section) for section in deciding_sections):
                 return run
-    return directory.create(directory.free_name(name), config)
+    return directory.create_free(name, config)
 
 
 def make_pool(subject: Subject, place: Place) -> JobHost:

@@ -1,5 +1,6 @@
 """A run on disk: `runs/<name>/`. Owns the path of every file of a run, and the locks that give one process its use."""
 
+import errno
 import json
 import logging
 import os
@@ -144,16 +145,26 @@ class RunDirectory:
         files.replace(self.summary, json.dumps(facts) + "\n")
 
 
+class NameTaken(UserError):
+    """A run of this name exists."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"the run {name!r} exists already ({root() / name}): resume it with --resume, or choose another --name"
+        )
+
+
 def create(name: str, config: Config) -> RunDirectory:
     """Creates a run directory with its configuration, atomically.
 
     Raises:
-      UserError: the name is taken or invalid, or the storage is not writable or full.
+      NameTaken: a run of this name exists.
+      UserError: the name is invalid, or the storage is not writable or full.
     """
     check_name(name)
     path = root() / name
     if path.exists():
-        raise UserError(f"the run {name!r} exists already ({path}): resume it with --resume, or choose another --name")
+        raise NameTaken(name)
     scratch = None
     try:
         root().mkdir(parents=True, exist_ok=True)
@@ -172,8 +183,17 @@ def create(name: str, config: Config) -> RunDirectory:
             raise UserError(
                 f"the configuration names what is not UTF-8 text ({lines[0]!r}): rename that folder"
             ) from None
+        if error.errno in (errno.EEXIST, errno.ENOTEMPTY) and path.exists():  # another process was faster
+            raise NameTaken(name) from None
         raise UserError(f"cannot create the run directory {path}: {files.explain(error)}") from None
     return RunDirectory(path)
+
+
+def create_free(stem: str, config: Config) -> RunDirectory:
+    """Creates a run directory with the first free name of `free_name`. Raises UserError as `create`."""
+    while True:
+        with suppress(NameTaken):  # by a process that started at the same time: the next name
+            return create(free_name(stem), config)
 
 
 def discard(run: RunDirectory) -> None:
@@ -207,7 +227,7 @@ def names() -> list[str]:
 def free_name(stem: str) -> str:
     """Returns the first of `stem`, `stem-2`, `stem-3`, ... that is not taken."""
     taken, number = set(names()), 1
-    while (name := stem if number == 1 else f"{stem}-{number}") in taken or (root() / name).exists():
+    while (name := stem if number == 1 else f"{stem}-{number}") in taken or os.path.exists(root() / name):
         number += 1
     return name
 

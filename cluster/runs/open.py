@@ -73,7 +73,7 @@ def create(request: Request) -> Opened:
         learned = find(request.start)
     if learned is not None:
         check_start(learned, str(request.start), config.optimizer)
-    run = directory.create(request.name or directory.free_name(stem(source)), config)
+    run = directory.create(request.name, config) if request.name else directory.create_free(stem(source), config)
     if learned is not None:
         begin_at(run, learned, str(request.start))
     begins = "" if learned is None else describe_start(learned, str(request.start), config.optimizer)
