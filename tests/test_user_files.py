@@ -73,3 +73,14 @@ def test_stage_copies_the_module_of_an_optimizer(folder: Path) -> None:
 def test_stage_leaves_out_links_to_themselves(folder: Path) -> None:
     Path("loop").symlink_to("loop")
     assert paths(user_files.stage(config("mine:tasks"), folder)) == TASK
+
+
+@pytest.mark.parametrize("here_only", [False, True])
+def test_stage_follows_a_link_to_the_package_of_the_task(folder: Path, here_only: bool) -> None:
+    """And no other link to a folder, of which some lead in a circle."""
+    Path("package").rename(folder / "elsewhere")
+    for name in ("package", "other"):
+        Path(name).symlink_to(folder / "elsewhere")
+    (folder / "elsewhere" / "package").symlink_to(folder / "elsewhere")
+    staged = user_files.stage(config("package.part:tasks"), folder, here_only=here_only)
+    assert paths(staged) == TASK and not (staged / "user" / "package").is_symlink()

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from cluster.actors.worker_program import USER_FOLDER
@@ -34,7 +34,7 @@ def stage(config: Config, scratch: Path, *, here_only: bool = False) -> Path:
     if not own:
         return staged  # all of them are ours, or installed modules
     total = 0
-    for path in files(here):
+    for path in files(here, own):
         target = user / path.relative_to(here)
         target.parent.mkdir(parents=True, exist_ok=True)
         if here_only and path.suffix != ".py":
@@ -54,8 +54,12 @@ def modules_of(config: Config) -> list[str]:
     return list(dict.fromkeys(name.partition(":")[0].split(".")[0] for name in named))
 
 
-def files(top: Path) -> Iterator[Path]:
-    """The readable files under a folder that belong to a task, Python files first in each folder."""
+def files(top: Path, linked: Collection[str] = ()) -> Iterator[Path]:
+    """The readable files under a folder that belong to a task, Python files first in each folder.
+
+    Args:
+      linked: links to folders that are followed, by name and in `top` only: others may lead in a circle.
+    """
     runs = os.path.realpath(directory.root())
     folders = []
     for path in sorted(top.iterdir(), key=lambda path: (path.suffix != ".py", path.name)):
@@ -63,7 +67,7 @@ def files(top: Path) -> Iterator[Path]:
             continue
         if path.is_file() and os.access(path, os.R_OK):
             yield path
-        elif path.is_dir() and not path.is_symlink() and _is_of_the_task(path):
+        elif path.is_dir() and (path.name in linked or not path.is_symlink()) and _is_of_the_task(path):
             folders.append(path)
     for folder in folders:
         yield from files(folder)
