@@ -234,7 +234,8 @@ def _places(config: Config) -> list[tuple[str, str]]:
 def results_directory(name: str, config: Config) -> RunDirectory:
     """A run directory without training, for results: the existing one of the same tasks and [optimizer], or a new one.
 
-    The existing one keeps its configuration until `Subject.apply`. The results of a theta do not repeat those keys of [optimizer] that are not in it, such as the rate of celo2.
+    The existing one keeps its configuration until `Subject.apply`. The results of a theta do not repeat those keys of
+    [optimizer] that are not in it, such as the rate of celo2.
     """
     deciding_sections = ("task", "dataset", "mixture", "optimizer", "estimator")
     for known in directory.names():
