@@ -11,8 +11,9 @@ from rich.console import Console
 
 from cluster.monitoring import dashboard
 from cluster.monitoring.dashboard import CHARTS, frame, series, step_rate, watch
+from cluster.monitoring.fleet_metrics import FleetMetrics
 from cluster.monitoring.fleet_status import FleetStatus
-from cluster.monitoring.metrics import FleetMetrics, LearnerMetrics
+from cluster.monitoring.metrics import LearnerMetrics
 from cluster.monitoring.scrape import Scrape, parse
 from cluster.monitoring.snapshot import FleetSnapshot, LearnerSnapshot, Snapshot, fleet_in, learner_in
 from cluster.runs.directory import RunDirectory

@@ -13,7 +13,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from cluster.monitoring.metrics import FleetMetrics, LearnerMetrics
+from cluster.monitoring.fleet_metrics import FleetMetrics
+from cluster.monitoring.metrics import LearnerMetrics
 from cluster.monitoring.targets import FOLDER_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[1]

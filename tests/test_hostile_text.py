@@ -21,8 +21,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cluster.cli import console
 from cluster.cli.main import main
+from cluster.monitoring.fleet_metrics import FleetMetrics
 from cluster.monitoring.fleet_status import FleetStatus
-from cluster.monitoring.metrics import FleetMetrics
 from cluster.monitoring.targets import FOLDER_VARIABLE, target_text, write_targets
 from cluster.report.page import write_report
 from cluster.report.table import final_table

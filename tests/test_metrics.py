@@ -15,8 +15,9 @@ from helpers.exposition import exposition
 from helpers.learner import sample as make_sample
 from prometheus_client.parser import text_string_to_metric_families
 
+from cluster.monitoring.fleet_metrics import FleetMetrics
 from cluster.monitoring.fleet_status import FleetStatus
-from cluster.monitoring.metrics import STEPS, FleetMetrics, LearnerMetrics, window_range
+from cluster.monitoring.metrics import STEPS, LearnerMetrics, window_range
 from common.config import Config
 from common.facts import Facts
 from common.messages import Verdict
@@ -220,7 +221,7 @@ def test_update_counts_dropped_and_clipped_pairs(learner: LearnerMetrics) -> Non
 
 def test_metrics_ignore_the_multiprocess_mode_of_other_programs(tmp_path: Path) -> None:
     program = (
-        "from cluster.monitoring.metrics import FleetMetrics; from cluster.monitoring.fleet_status import *\n"
+        "from cluster.monitoring.fleet_metrics import FleetMetrics; from cluster.monitoring.fleet_status import *\n"
         "from prometheus_client import generate_latest\n"
         "m = FleetMetrics(); m.observe_status(FleetStatus(target=4)); print(generate_latest(m.registry).decode())"
     )

@@ -24,7 +24,8 @@ import yaml
 from helpers.exposition import exposition
 from test_deploy import DEPLOY, MONITORING, alerts, panels, rules
 
-from cluster.monitoring.metrics import FleetMetrics, LearnerMetrics
+from cluster.monitoring.fleet_metrics import FleetMetrics
+from cluster.monitoring.metrics import LearnerMetrics
 from cluster.monitoring.scrape import DIRECT
 
 pytestmark = pytest.mark.cluster

@@ -10,8 +10,9 @@ from helpers import run_files
 from helpers.exposition import exposition
 
 from cluster.monitoring.endpoint import Endpoint
+from cluster.monitoring.fleet_metrics import FleetMetrics
 from cluster.monitoring.fleet_status import FleetStatus
-from cluster.monitoring.metrics import FleetMetrics, LearnerMetrics
+from cluster.monitoring.metrics import LearnerMetrics
 from cluster.monitoring.scrape import DIRECT, Scrape, parse, scrape
 from cluster.monitoring.targets import FOLDER_VARIABLE, write_targets
 from cluster.runs.directory import RunDirectory

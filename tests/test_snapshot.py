@@ -6,8 +6,9 @@ from helpers import run_files
 from helpers.exposition import exposition
 from helpers.learner import config
 
+from cluster.monitoring.fleet_metrics import FleetMetrics
 from cluster.monitoring.fleet_status import FleetStatus
-from cluster.monitoring.metrics import FleetMetrics, LearnerMetrics
+from cluster.monitoring.metrics import LearnerMetrics
 from cluster.monitoring.scrape import Scrape, parse
 from cluster.monitoring.snapshot import FleetSnapshot, LearnerSnapshot, belongs, fleet_in, learner_in, take_snapshot
 from cluster.runs.directory import RunDirectory

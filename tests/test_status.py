@@ -10,8 +10,9 @@ from helpers import run_files
 
 from cluster.cli.main import main
 from cluster.monitoring.endpoint import Endpoint
+from cluster.monitoring.fleet_metrics import FleetMetrics
 from cluster.monitoring.fleet_status import FleetStatus
-from cluster.monitoring.metrics import FleetMetrics, LearnerMetrics
+from cluster.monitoring.metrics import LearnerMetrics
 from cluster.monitoring.status import status_of, text
 from cluster.monitoring.targets import write_targets
 from cluster.runs.directory import RunDirectory

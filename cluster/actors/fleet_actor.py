@@ -20,8 +20,8 @@ from cluster.actors.run_reader import RunReader
 from cluster.actors.worker_actor import start_worker
 from cluster.monitoring import targets
 from cluster.monitoring.endpoint import Endpoint
+from cluster.monitoring.fleet_metrics import FleetMetrics
 from cluster.monitoring.fleet_status import FleetStatus
-from cluster.monitoring.metrics import FleetMetrics
 from cluster.runs.directory import RunDirectory
 
 TICK_S = 0.25

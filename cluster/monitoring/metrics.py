@@ -1,4 +1,4 @@
-"""Every Prometheus metric of outertrain, declared once.
+"""Every Prometheus metric of a learner, declared once; those of the fleet manager are in `cluster.monitoring.fleet_metrics`.
 
 The registry is injected, so that two learners in one process do not share metrics. No metric carries the name of a worker.
 The labels `run` and `role` are not here; Prometheus adds them from the target file (`cluster.monitoring.targets`).
@@ -16,7 +16,6 @@ import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, Summary
 
 from cluster.monitoring.family_metrics import FamilyMetrics
-from cluster.monitoring.fleet_status import FleetStatus
 from common.config import Config, OuterConfig
 from common.messages import GradientSample, Verdict
 from common.update_record import LEVELS, Quantiles, UpdateRecord, expected_updates
@@ -245,36 +244,6 @@ class LearnerMetrics:
 
     def checkpoint_failed(self) -> None:
         self._failures.inc()
-
-
-class FleetMetrics:
-    """Metrics of the fleet manager: workers by state and node, and restarts."""
-
-    def __init__(self, registry: CollectorRegistry | None = None) -> None:
-        self.registry = r = registry or CollectorRegistry()
-        prometheus_client.ProcessCollector(registry=r)
-        self._target = Gauge("outertrain_workers_target", "Number of workers requested.", registry=r)
-        self._workers = Gauge("outertrain_workers", "Workers, by state.", ["state"], registry=r)
-        self._nodes = Gauge("outertrain_node_workers", "Running workers, by node.", ["node"], registry=r)
-        self._pinned = Gauge(
-            "outertrain_node_workers_pinned", "Running workers with a core of their own, by node.", ["node"], registry=r
-        )
-        self._restarts = Counter("outertrain_worker_restarts", "Workers that exited unexpectedly.", registry=r)
-        self._restarts_before = 0
-
-    def observe_status(self, status: FleetStatus) -> None:
-        """Publishes the fleet's status. The labels of the states are older than the names of the record's fields."""
-        self._target.set(status.target)
-        counts = (status.starting, status.running, status.draining, status.abandoned)
-        for label, count in zip(("starting", "running", "leaving", "given_up"), counts):
-            self._workers.labels(label).set(count)
-        self._nodes.clear()
-        self._pinned.clear()
-        for node, count in status.nodes.items():
-            self._nodes.labels(node).set(count)
-            self._pinned.labels(node).set(status.pinned.get(node, 0))
-        self._restarts.inc(max(0, status.restarts - self._restarts_before))
-        self._restarts_before = status.restarts
 
 
 def build_versions() -> dict[str, str]:
