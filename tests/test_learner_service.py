@@ -1,9 +1,17 @@
-"""Opening a run that cannot be opened for a while: the reason for every caller, and a retry now and then."""
+"""The learner's process: what it publishes of a resumed run, and retries of an opening that is impossible for a while."""
+
+import time
+from pathlib import Path
 
 import pytest
+from helpers.in_process import compile_once, train
 
-from cluster.actors.learner_service import RETRY_S, RetriedOpening
+from cluster.actors.learner_service import RETRY_S, LearnerService, RetriedOpening
+from cluster.monitoring.scrape import scrape
+from cluster.monitoring.status import status_of, text
+from common.configfile import from_dict
 from common.errors import UserError
+from learner.history import read_newest
 
 
 class FakeStorage:
@@ -38,3 +46,31 @@ def test_opening_other_exceptions_are_raised_at_once() -> None:
 
     with pytest.raises(KeyError):
         RetriedOpening(broken)
+
+
+ENDED = {
+    "task": {"family": "quadratic", "inner_steps": 9, "options": {"dimension": 2}},
+    "optimizer": {"family": "sgd", "learning_rate": 0.05},
+    "curriculum": {"start": 2, "end": 2},
+    "outer": {"updates": 100, "batch_samples": 2, "inner_steps": 20},
+    "workers": {"count": 1},
+}
+
+
+def test_resumed_learner_publishes_where_the_run_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that its inner steps have ended: no update follows that would correct the first numbers."""
+    monkeypatch.setenv("OUTERTRAIN_RUNS", str(tmp_path / "runs"))
+    compile_once(monkeypatch)
+    run = train("a", from_dict(ENDED))
+    version = read_newest(run.path, 1)[-1].version
+    service = LearnerService(run)
+    try:
+        found, status = scrape(run, "learner"), status_of(run)
+    finally:
+        service.close()
+    assert 0 < version < 100 and service.learner.finished
+    assert found.get("outertrain_version") == found.get("outertrain_target_updates") == version
+    assert found.get("outertrain_checkpoint_version") == version
+    assert found.get("outertrain_checkpoint_timestamp_seconds") == pytest.approx(time.time(), abs=60)
+    assert status.epoch == 2 and f"checkpoint: version {version}, " in text(status)
+    assert status.checkpoint_age is not None and status.checkpoint_age < 60

@@ -79,8 +79,11 @@ class LearnerService:
             raise
         self._metrics.start(config, lineage.identity(run.epochs))
         self._metrics.watch_disk(run.path)
-        version = self.learner.status().version
-        self._metrics.trackers += [Tracker(run, name, version) for name in config.tracking.sinks]
+        status = self.learner.status()
+        before = [r for r in self._metrics.recent if r.version <= status.version]  # later ones may not be on disk
+        durable_time = time.time() - status.durable_seconds_ago
+        self._metrics.resume(before[-1] if before else None, status.durable_version, durable_time)
+        self._metrics.trackers += [Tracker(run, name, status.version) for name in config.tracking.sinks]
 
     def report(self) -> LearnerReport:
         url = f"http://{self._endpoint.address}:{self._endpoint.port}/metrics"

@@ -165,6 +165,16 @@ class LearnerMetrics:
         self._limit.set(config.outer.max_staleness)
         self._clamp.set(estimator.clamp)
 
+    def resume(self, newest: UpdateRecord | None, durable_version: int, durable_time: float) -> None:
+        """Call once, after `start`: publishes where the run stands until this process has applied its first update.
+
+        Args:
+          newest: the record of the run's last update; None: it has none.
+          durable_time: when `durable_version` was written, unix seconds.
+        """
+        self._target.set(expected_updates(self._outer, newest))
+        self._set_saved(durable_version, durable_time)
+
     def set_position(self, epoch: int, version: int) -> None:
         self._epoch.set(epoch)
         self._version.set(version)
@@ -237,9 +247,12 @@ class LearnerMetrics:
             self._worth.set(record.allocation.worth)
 
     def checkpoint_written(self, version: int, size_bytes: int, seconds: float, time: float) -> None:
-        self._saved_version.set(version)
+        self._set_saved(version, time)
         self._saved_bytes.set(size_bytes)
         self._save_seconds.observe(seconds)
+
+    def _set_saved(self, version: int, time: float) -> None:
+        self._saved_version.set(version)
         self._saved.set(time)
 
     def checkpoint_failed(self) -> None:

@@ -79,7 +79,7 @@ def status_of(run: RunDirectory) -> Status:
         state=state if reason is None else "unknown",
         reason=reason,
         progress=progress,
-        epoch=snapshot.history[-1].epoch if snapshot.history else None,
+        epoch=epoch_of(snapshot),
         verdicts=learner.verdicts,
         fleet=snapshot.fleet,
         last_failure=run.last_failure(),
@@ -88,6 +88,13 @@ def status_of(run: RunDirectory) -> Status:
         checkpoint_failures=learner.checkpoint_failures,
         best=best.read(run),
     )
+
+
+def epoch_of(snapshot: Snapshot) -> int | None:
+    """The learner's; that of the newest update where the learner does not report one."""
+    if snapshot.learner.epoch:
+        return int(snapshot.learner.epoch)
+    return snapshot.history[-1].epoch if snapshot.history else None
 
 
 def doubt(run: RunDirectory, snapshot: Snapshot) -> str | None:
