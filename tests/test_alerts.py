@@ -88,6 +88,14 @@ def test_alerts_stall_is_relative_to_the_pace_of_the_run() -> None:
     assert alerts(done._replace(history=slow, now=1e6)) == []
 
 
+def test_alerts_stall_is_relative_to_the_pace_since_the_resume() -> None:
+    """A pause of a day would allow six hours of silence."""
+    resumed = [r._replace(epoch=2, version=20 + r.version, time=r.time + 86_400) for r in HISTORY]
+    last = resumed[-1].time
+    stalled = with_learner(epoch=2, version=40, checkpoint_version=40, last_update_time=last)
+    assert alerts(stalled._replace(history=HISTORY + resumed, now=last + 700)) == ["no outer update for 700 s"]
+
+
 def test_alerts_announced_process_that_does_not_respond() -> None:
     silent = Snapshot(HISTORY, LearnerSnapshot(announced=True), FleetSnapshot(announced=True), NOW)
     assert [a.split(" is not")[0] for a in alerts(silent)] == ["the learner", "the fleet manager"]

@@ -30,6 +30,18 @@ def test_summarise_uses_recent_updates_only() -> None:
     assert summarise(records, 70, 100, FLEET, now=70.0).loss == 1.0
 
 
+def test_summarise_leaves_out_the_pause_before_a_resume() -> None:
+    """An update per second, a stop of a day, and then the same pace."""
+    before = [record(v, 1000.0 + v) for v in range(1, 21)]
+    opened = summarise(before, 20, 120, FLEET, now=90_000.0, epoch=2)
+    assert (opened.samples_per_second, opened.steps_per_second, opened.seconds_left) == (None, None, None)
+    assert opened.loss == 1.0
+    after = [record(20 + k, 90_000.0 + k)._replace(epoch=2) for k in (1, 2, 3)]
+    for epoch in (2, None):
+        p = summarise(before + after, 23, 123, FLEET, now=90_003.0, epoch=epoch)
+        assert p.samples_per_second == pytest.approx(8) and p.seconds_left == pytest.approx(100)
+
+
 def test_summarise_before_two_updates_knows_no_rates() -> None:
     for records in ([], [record(1, 5.0)]):
         p = summarise(records, len(records), 10, FLEET, now=6.0)

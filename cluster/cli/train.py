@@ -174,7 +174,8 @@ def extent(outer: OuterConfig) -> str:
 
 def summarise(status: RunStatus, config: Config) -> progress.Progress:
     target = expected_updates(config.outer, status.records[-1] if status.records else None)
-    return progress.summarise(status.records, status.learner.version, target, status.fleet, now=time.time())
+    learner = status.learner
+    return progress.summarise(status.records, learner.version, target, status.fleet, time.time(), learner.epoch)
 
 
 def conclude(run: RunDirectory, config: Config, show: console.Display) -> dict[str, Any]:

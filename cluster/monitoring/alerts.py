@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from http.client import HTTPException
 
 from cluster.monitoring.fleet_status import FleetStatus
+from cluster.monitoring.progress import of_epoch
 from cluster.monitoring.scrape import DIRECT
 from cluster.monitoring.snapshot import LearnerSnapshot, Snapshot
 
@@ -51,8 +52,8 @@ def _progress(snapshot: Snapshot) -> Iterator[str]:
 
 
 def _interval(snapshot: Snapshot) -> float:
-    """Average seconds between recent updates."""
-    recent = snapshot.history[-50:]
+    """Average seconds between recent updates of the newest epoch."""
+    recent = of_epoch(snapshot.history[-50:])
     return (recent[-1].time - recent[0].time) / (len(recent) - 1) if len(recent) > 1 else 0.0
 
 

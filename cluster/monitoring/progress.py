@@ -25,28 +25,38 @@ class Progress(NamedTuple):
     seconds_left: float | None
 
 
-def summarise(records: Sequence[UpdateRecord], version: int, target: int, fleet: FleetStatus, now: float) -> Progress:
+def summarise(
+    records: Sequence[UpdateRecord], version: int, target: int, fleet: FleetStatus, now: float, epoch: int | None = None
+) -> Progress:
     """The progress at time `now` (unix seconds).
 
     Args:
       records: the newest of the history, oldest first.
       version: of theta.
       target: outer updates of the whole run.
+      epoch: of the learner; None: that of the last record.
     """
     recent = records[-RECENT:]
-    rate = _rate(recent)
+    timed = of_epoch(recent, epoch)
+    rate = _rate(timed)
     return Progress(
         version=version,
         target=target,
         loss=_mean([r.loss for r in recent]),
         weight_rp=_mean([r.weight_rp.mean for r in recent]),
         staleness=_mean([r.staleness.mean for r in recent]),
-        samples_per_second=_per_second(recent, [r.samples for r in recent]),
-        steps_per_second=_per_second(recent, [r.inner_steps for r in recent]),
+        samples_per_second=_per_second(timed, [r.samples for r in timed]),
+        steps_per_second=_per_second(timed, [r.inner_steps for r in timed]),
         workers=fleet.running,
         workers_wanted=fleet.target,
-        seconds_left=None if rate is None else max((target - version) / rate - (now - recent[-1].time), 0.0),
+        seconds_left=None if rate is None else max((target - version) / rate - (now - timed[-1].time), 0.0),
     )
+
+
+def of_epoch(records: Sequence[UpdateRecord], epoch: int | None = None) -> Sequence[UpdateRecord]:
+    """Those of one epoch, by default of the newest: the time between epochs, when the run stood still, is no pace."""
+    newest = records[-1].epoch if records and epoch is None else epoch
+    return [r for r in records if r.epoch == newest]
 
 
 def _mean(values: Sequence[float]) -> float | None:

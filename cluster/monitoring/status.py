@@ -66,7 +66,8 @@ def status_of(run: RunDirectory) -> Status:
     learner, version = snapshot.learner, snapshot.version
     updates = expected_updates(config, snapshot.history[-1] if snapshot.history else None)
     saved = learner.checkpoint_time
-    progress = summarise(snapshot.history, version, updates, snapshot.fleet.status, snapshot.now)
+    epoch = epoch_of(snapshot)
+    progress = summarise(snapshot.history, version, updates, snapshot.fleet.status, snapshot.now, epoch)
     if not learner.responding:  # rates of the past say nothing about now
         progress = progress._replace(samples_per_second=None, steps_per_second=None, seconds_left=None)
     if (snapshot.fleet.announced or learner.responding) and not snapshot.fleet.responding:
@@ -79,7 +80,7 @@ def status_of(run: RunDirectory) -> Status:
         state=state if reason is None else "unknown",
         reason=reason,
         progress=progress,
-        epoch=epoch_of(snapshot),
+        epoch=epoch,
         verdicts=learner.verdicts,
         fleet=snapshot.fleet,
         last_failure=run.last_failure(),
