@@ -136,7 +136,8 @@ class Admission:
     """The stateful part. `parse` may run in many threads; `judge` needs the learner's lock."""
 
     def __init__(self, bounds: Limits, taken: Deduplicator, observer: Observer) -> None:
-        self.verdicts: Counter[str] = Counter()
+        self.verdicts: Counter[str] = Counter()  # workers' samples by verdict: an aggregate is several
+        self._messages: Counter[str] = Counter()  # by verdict
         self.taken = taken
         self._bounds, self._observer = bounds, observer
         self._max_bytes = max_bytes(bounds.size)
@@ -157,13 +158,21 @@ class Admission:
             reason = f"{verdict.sentence} It came from worker {sample.worker}."
             if verdict is Verdict.accepted:
                 self.taken.accept(sample.worker, sample.sequence, head.version)
-        self._count(verdict, reason)
-        self._observer.observe_verdict(verdict.value, size, sample, behind)
+        samples = self._samples_in(sample, verdict)
+        self.verdicts[verdict.value] += samples
+        self._log(verdict, reason)
+        self._observer.observe_verdict(verdict.value, size, sample, behind, samples)
         return verdict
 
-    def _count(self, verdict: Verdict, reason: str) -> None:
+    def _samples_in(self, sample: GradientSample | None, verdict: Verdict) -> int:
+        """How many samples to count; 1 where the message's own lengths may be wrong, which aggregators do not merge."""
+        if sample is None or verdict in (Verdict.malformed, Verdict.wrong_run):
+            return 1
+        return samples_in(sample, self._bounds.config.estimator.pairs)
+
+    def _log(self, verdict: Verdict, reason: str) -> None:
         """Logs the 1st, 2nd, 4th, 8th ... rejection of each kind: a flood of them must not fill the disk."""
-        self.verdicts[verdict.value] += 1
-        count = self.verdicts[verdict.value]
+        self._messages[verdict.value] += 1
+        count = self._messages[verdict.value]
         if verdict is not Verdict.accepted and count & (count - 1) == 0:
             log.warning("rejected as %s (%d so far): %s", verdict.value, count, reason)

@@ -7,12 +7,15 @@ from common.update_record import UpdateRecord
 
 
 class Observer(Protocol):
-    """Called by the learner; must return at once, and never raise."""
+    """Called by the learner; must return at once, and never raise.
+
+    `samples` of a verdict: workers' samples that the payload stands for, several in an aggregate.
+    """
 
     def set_position(self, epoch: int, version: int) -> None: ...
 
     def observe_verdict(
-        self, label: str, payload_bytes: int, sample: GradientSample | None, staleness: int | None
+        self, label: str, payload_bytes: int, sample: GradientSample | None, staleness: int | None, samples: int = 1
     ) -> None: ...
 
     def set_batch(self, samples: int, probe_rate: float) -> None: ...
@@ -31,7 +34,7 @@ class NullObserver:
         pass
 
     def observe_verdict(
-        self, label: str, payload_bytes: int, sample: GradientSample | None, staleness: int | None
+        self, label: str, payload_bytes: int, sample: GradientSample | None, staleness: int | None, samples: int = 1
     ) -> None:
         pass
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers import learner as learning
 
+from cluster.monitoring.metrics import LearnerMetrics
 from common.facts import Facts
 from common.messages import Verdict, pack_sample, unpack_reply, unpack_sample
 from learner.aggregator import Aggregator, merged
@@ -66,7 +67,7 @@ def test_aggregator_retry_counts_once_and_names_are_unique(tmp_path: Path) -> No
     for k in range(1, 4):
         learning.send(aggregator, learning.sample("w0", k))
     assert [(s.worker, s.sequence) for s in client.sent] == [("aggregator-1", 1), ("aggregator-1", 2)]
-    assert learner.status().verdicts == {"accepted": 2}
+    assert learner.status().verdicts == {"accepted": 4}
 
 
 @pytest.mark.parametrize(
@@ -127,7 +128,29 @@ def test_aggregator_sends_in_order_over_a_slow_client(tmp_path: Path) -> None:
         verdicts = {reply.verdict for reply in threads.map(lambda one: learning.send(aggregator, one), made)}
     assert verdicts == {Verdict.accepted}
     assert [s.sequence for s in client.sent] == list(range(1, 31))
-    assert client.learner.status().verdicts == {"accepted": 30}
+    assert client.learner.status().verdicts == {"accepted": 60}
+
+
+def test_aggregates_are_counted_by_their_samples(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Only the log counts messages: it has the 1st, 2nd and 4th rejection of a kind."""
+    metrics = LearnerMetrics()
+    settings = learning.config({"pairs": 2}, batch_samples=4, updates=1)
+    learner = learning.start(tmp_path, settings, observer=metrics)
+
+    def value(name: str, **labels: str) -> float | None:
+        return metrics.registry.get_sample_value(name, labels)
+
+    for k in range(6):
+        group = [learning.sample(f"w{i}", k, pairs=2) for i in range(4)]
+        learning.send(learner, merged(group, "a", k))
+    assert learner.status().verdicts == {"accepted": 4, "stale": 20}
+    assert value("outertrain_samples_total", verdict="accepted") == 4
+    assert value("outertrain_samples_total", verdict="stale") == 20
+    assert value("outertrain_staleness_versions_count") == 24 and value("outertrain_payload_bytes_count") == 6
+    assert [r.args[1] for r in caplog.records if "rejected as" in r.msg] == [1, 2, 4]
+    learner.exchange(b"junk", 1, 0)
+    learning.send(learner, merged(group, "b", 0)._replace(digest="e" * 64))
+    assert learner.status().verdicts == {"accepted": 4, "stale": 20, "malformed": 1, "wrong_run": 1}
 
 
 def test_merged_adds_counts_and_averages_durations() -> None:

@@ -107,7 +107,7 @@ class LearnerMetrics:
         self._clipped = gauge(
             "outertrain_gradient_clipped_ratio", "Fraction of coordinates that clipping changed in the last update."
         )
-        self._senders = gauge("outertrain_workers_seen", "Workers with a sample in the last batch.")
+        self._senders = gauge("outertrain_workers_seen", "Senders of the last batch: workers, or aggregators.")
 
     def _declare_estimators(self) -> None:
         gauge = partial(Gauge, registry=self.registry)
@@ -184,13 +184,18 @@ class LearnerMetrics:
         self._disk.set_function(lambda: _free_bytes(folder))
 
     def observe_verdict(
-        self, label: str, payload_bytes: int, sample: GradientSample | None, staleness: int | None
+        self, label: str, payload_bytes: int, sample: GradientSample | None, staleness: int | None, samples: int = 1
     ) -> None:
-        """Counts a judged payload. `sample` is None if it was malformed, `staleness` if it is undefined."""
-        self._by_verdict[label].inc()
+        """Counts a judged payload. `sample` is None if it was malformed, `staleness` if it is undefined.
+
+        Args:
+          samples: of workers, which it stands for.
+        """
+        self._by_verdict[label].inc(samples)
         self._payload.observe(payload_bytes)
         if staleness is not None:
-            self._staleness.observe(staleness)
+            for _ in range(samples):  # those of an aggregate were computed with the same parameters
+                self._staleness.observe(staleness)
         if sample is not None and label == "accepted":
             self._observe_accepted(sample)
 
