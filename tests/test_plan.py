@@ -11,10 +11,18 @@ import pytest
 from cluster.cli.main import main
 from cluster.planning.costs import RAY_SECONDS, learner_costs
 from cluster.planning.learner_failures import with_learner_failures
-from cluster.planning.plan import Basis, durations, make_plan
+from cluster.planning.plan import Basis, durations, make_plan, updates_of
 from cluster.planning.scenario import Costs, Failures, Scenario
 from cluster.planning.simulation import LONGEST_RETRY_SECONDS, Simulation
-from common.config import Config, CurriculumConfig, OuterConfig, TaskConfig, WorkersConfig
+from common.config import (
+    Config,
+    CurriculumConfig,
+    EstimatorConfig,
+    MixtureConfig,
+    OuterConfig,
+    TaskConfig,
+    WorkersConfig,
+)
 
 CHEAP = Costs(exchange=1e-6, update=1e-6, latency=0.0)
 RAMP = CurriculumConfig(start=10, end=110, updates=100, jitter=0.0)
@@ -38,6 +46,42 @@ def test_plan_of_an_idle_learner_is_the_work_over_the_workers() -> None:
     assert 3600 * found.hours == pytest.approx(8 * sample_seconds / 40, rel=0.03)
     assert found.core_hours == pytest.approx(41 * found.hours)
     assert found.core_seconds_per_update == pytest.approx(3600 * found.core_hours / 200)
+
+
+@pytest.mark.parametrize(
+    ("sections", "updates"),
+    [
+        ({"curriculum": replace(RAMP, start=10, end=10)}, 10),  # 8 samples x 2 unrolls x 10 steps = 160 of an update
+        ({"curriculum": replace(RAMP, start=10, end=10), "estimator": EstimatorConfig(pairs=5)}, 2),
+        ({"curriculum": replace(RAMP, start=400, end=400), "task": TaskConfig(inner_steps=500)}, 1),
+        ({"curriculum": RAMP}, 8),  # windows of 10, 11, ... 17 steps are 108, of 1600 / 16 = 100
+        ({"curriculum": replace(RAMP, start=10, end=10), "outer": {"updates": 7}}, 7),
+        ({"curriculum": replace(RAMP, start=10, end=10), "outer": {"inner_steps": 1601}}, 11),
+        ({"curriculum": replace(RAMP, start=10, end=10), "outer": {"inner_steps": 0}}, 200),
+    ],
+)
+def test_plan_ends_where_the_inner_steps_do(sections: dict, updates: int) -> None:
+    outer = OuterConfig(**{"updates": 200, "batch_samples": 8, "inner_steps": 1600} | sections.get("outer", {}))
+    found = make_plan(config(**sections | {"outer": outer}), Basis(0.1, CHEAP))
+    assert found.updates == updates and found.moments[-1].version <= updates
+    assert found.core_seconds_per_update == pytest.approx(3600 * found.core_hours / updates)
+
+
+def test_plan_of_truncated_problems_takes_their_mean_window() -> None:
+    """Problems of 500 steps are cut into 400 and 100: 250 on average, 4,000 in an update."""
+    flat = replace(RAMP, start=400, end=400)
+    outer = OuterConfig(updates=200, batch_samples=8, inner_steps=40_000)
+    settings = config(curriculum=flat, task=TaskConfig(inner_steps=500), outer=outer)
+    assert make_plan(settings, Basis(0.1, CHEAP)).updates == 10
+
+
+def test_plan_of_a_mixture_takes_the_mean_of_its_families() -> None:
+    """Windows of 10 and, in problems of 4 steps, of 4: 7 on average, 224 in an update of 8 samples of two pairs."""
+    families = tuple(MixtureConfig(str(n), task=TaskConfig(inner_steps=n)) for n in (40, 4))
+    outer = OuterConfig(updates=200, batch_samples=8, inner_steps=2240)
+    flat = replace(RAMP, start=10, end=10)
+    settings = config(curriculum=flat, mixture=families, estimator=EstimatorConfig(pairs=2), outer=outer)
+    assert updates_of(settings) == 10
 
 
 def test_plan_of_twice_the_workers_takes_half_the_time_until_saturation() -> None:

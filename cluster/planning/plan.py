@@ -6,9 +6,13 @@ a steady state, and integrates the seconds per update over all updates.
 
 import math
 import random
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
+
+import numpy as np
 
 from cluster.planning.learner_failures import with_learner_failures
 from cluster.planning.scenario import Costs, Durations, Failures, Outcome, Scenario
@@ -20,6 +24,7 @@ from workers.curriculum import horizon, window
 PARTS = 4  # of the ramp
 MIN_UPDATES, MIN_CYCLES = 20, 6  # that are simulated of each moment: updates, and samples of each worker
 LONGEST_SAMPLE = 5.0  # times the mean time between failures of a worker: one sample in 150 is finished
+TRUNCATIONS = 2000  # that a mean window is taken over, at least
 HEAD_CORES = 1  # the learner, the fleet manager and Ray's head
 
 
@@ -47,7 +52,7 @@ class Moment(NamedTuple):
 class Plan(NamedTuple):
     workers: int
     batch: int  # samples of one update
-    updates: int
+    updates: int  # until the run ends, by outer.updates or by outer.inner_steps
     capacity: float  # samples per second that the learner can take
     moments: tuple[Moment, ...]
     hours: float
@@ -60,6 +65,7 @@ class Plan(NamedTuple):
 
 def make_plan(config: Config, basis: Basis, seed: int = 0) -> Plan:
     """The plan of a run. Raises UserError when failures are so frequent that it would not advance."""
+    config = replace(config, outer=replace(config.outer, updates=updates_of(config)))
     costs, batch = basis.costs, config.outer.batch_samples
     capacity = 1.0 / (costs.exchange + costs.update / batch)
     moments = tuple(_moment(config, basis, version, seed) for version in _versions(config))
@@ -67,6 +73,33 @@ def make_plan(config: Config, basis: Basis, seed: int = 0) -> Plan:
     hours = seconds / 3600.0
     cores = config.workers.count + HEAD_CORES
     return Plan(config.workers.count, batch, config.outer.updates, capacity, moments, hours, cores * hours)
+
+
+def updates_of(config: Config) -> int:
+    """Outer updates of the run: until `outer.inner_steps` are reached, if that is before `outer.updates`."""
+    outer = config.outer
+    if not outer.inner_steps:
+        return outer.updates
+    points = [(version, _steps_of_update(config, version)) for version in _versions(config)]
+    return bisect_left(range(outer.updates), True, key=lambda end: _integral(points, end) >= outer.inner_steps)
+
+
+def _steps_of_update(config: Config, version: int) -> float:
+    """Mean inner steps of a batch, over both unrolls of each pair, as the learner counts them."""
+    mean = sum(member.weight * _mean_window(member.config, version) for member in config.members)
+    unrolls = config.estimator.pairs * (2 if config.estimator.sigma > 0 else 1)  # without noise a pair is one unroll
+    return config.outer.batch_samples * unrolls * mean
+
+
+def _mean_window(config: Config, version: int) -> float:
+    """Mean over the truncations of whole inner problems, of which the last is shorter."""
+    source, steps, truncations = random.Random(0), 0, 0
+    while truncations < TRUNCATIONS:
+        left = _length(config, source)
+        while left > 0:
+            taken = window(config.curriculum, version, source.random(), left)
+            left, steps, truncations = left - taken, steps + taken, truncations + 1
+    return steps / truncations
 
 
 def _versions(config: Config) -> list[int]:
@@ -78,10 +111,10 @@ def _versions(config: Config) -> list[int]:
 
 
 def _integral(points: list[tuple[int, float]], end: int) -> float:
-    """Of a quantity that is linear between points, and constant after the last one."""
-    total = sum((b - a) * (value_a + value_b) / 2 for (a, value_a), (b, value_b) in pairwise(points))
-    version, value = points[-1]
-    return total + (end - version) * value
+    """From 0 to `end`, of a quantity that is linear between points, of which the first is at 0, and then constant."""
+    last = float(np.interp(end, [version for version, _ in points], [value for _, value in points]))
+    inside = [*(point for point in points if point[0] < end), (end, last)]
+    return sum((b - a) * (value_a + value_b) / 2 for (a, value_a), (b, value_b) in pairwise(inside))
 
 
 def _moment(config: Config, basis: Basis, version: int, seed: int) -> Moment:
