@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cluster.monitoring.fleet_metrics import FleetMetrics
 from cluster.monitoring.fleet_status import FleetStatus
-from cluster.monitoring.metrics import STEPS, LearnerMetrics, window_range
+from cluster.monitoring.metrics import INTERVALS, STEPS, LearnerMetrics, window_range
 from common.config import Config
 from common.facts import Facts
 from common.messages import Verdict
@@ -99,6 +99,17 @@ def test_update_publishes_its_record(learner: LearnerMetrics) -> None:
     assert value(learner, "outertrain_workers_seen") == 2
     assert value(learner, "outertrain_estimator_variance", estimator="rp", q="0.95") == record.var_rp.q95
     assert value(learner, "outertrain_estimator_variance", estimator="es", q="0.5") == record.var_es.q50
+
+
+def test_update_publishes_the_mean_interval_of_the_last_updates(learner: LearnerMetrics) -> None:
+    """At a few updates per hour too, where a rate over some minutes is mostly 0."""
+    record = run_files.history(1)[0]
+    times = [0.0, *(5000.0 + 1800.0 * k for k in range(INTERVALS + 1))]
+    seen = []
+    for time in times:
+        learner.observe_update(record._replace(time=time), "train", 0.1)
+        seen.append(value(learner, "outertrain_update_interval_seconds"))
+    assert seen[:3] == [0, 5000, 3400] and seen[-1] == 1800
 
 
 def test_update_weights_of_rp_and_es_mirror_each_other(learner: LearnerMetrics) -> None:

@@ -6,6 +6,7 @@ The labels `run` and `role` are not here; Prometheus adds them from the target f
 
 import math
 import shutil
+from collections import deque
 from collections.abc import Sequence
 from functools import partial
 from importlib import metadata
@@ -26,6 +27,7 @@ STALENESS: Final = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512)  # versions
 STEPS: Final = (10, 30, 100, 300, 1000, 3000, 10000)  # inner steps; also the window ranges of the outer loss
 SECONDS: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)
 BYTES: Final = (1e3, 3e3, 1e4, 3e4, 1e5, 3e5, 1e6)
+INTERVALS: Final = 20  # between updates, that the published one is the mean of
 QUANTILES: Final = tuple(str(level) for level in LEVELS)  # values of the label `q`
 
 
@@ -40,6 +42,7 @@ class LearnerMetrics:
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
         self._outer = OuterConfig()  # until `start`
+        self._times = deque[float](maxlen=INTERVALS + 1)  # of the last updates of this process
         prometheus_client.ProcessCollector(registry=self.registry)
         self._declare_run()
         self._declare_samples()
@@ -95,6 +98,10 @@ class LearnerMetrics:
         histogram = partial(Histogram, registry=self.registry)
         self._updates = counter("outertrain_updates", "Outer updates applied by this process.")
         self._updated = gauge("outertrain_last_update_timestamp_seconds", "Unix time of the last outer update.")
+        self._interval = gauge(
+            "outertrain_update_interval_seconds",
+            "Mean time between the last 20 outer updates of this process; 0 before the second one.",
+        )
         self._update_seconds = histogram(
             "outertrain_update_seconds", "Time to merge a batch, update theta and publish it.", buckets=SECONDS
         )
@@ -222,6 +229,8 @@ class LearnerMetrics:
         self._updates.inc()
         self._update_seconds.observe(seconds)
         self._updated.set(record.time)
+        self._times.append(record.time)
+        self._interval.set((self._times[-1] - self._times[0]) / max(len(self._times) - 1, 1))
         self._target.set(expected_updates(self._outer, record))
         self.set_position(record.epoch, record.version)
         self._loss.labels(objective).set(record.loss)
