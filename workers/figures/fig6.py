@@ -213,6 +213,7 @@ def perform(job: Job, train: Train) -> Job:
     if isinstance(job, CurveJob):
         starts = [UnrollJob(job.optimizer, job.task, k, job.rate, job.theta) for k in range(job.starts)]
         runs = [evaluator.run(start) for start in starts]
+        # Rounded before the mean too, as the committed rows are.
         lines = {loss: rounded([run.curves.of(loss) for run in runs], 4) for loss in drawn(job)}
         lines = {loss: rounded(np.mean(of_starts, axis=0), 4) for loss, of_starts in lines.items()}
         means = {f"mean_{loss}": rounded([run.mean(loss) for run in runs]) for loss in ("train", "test")}
