@@ -95,8 +95,8 @@ def header(name: str, snapshot: Snapshot) -> Text:
     silent = "another run responds at its address" if learner.foreign else "not responding"
     state = "running" if learner.responding else silent if learner.announced else "not running"
     target = int(learner.target_updates or version)
-    epoch = int(learner.epoch) if learner.epoch else None
-    p = summarise(snapshot.history[-HEADER_UPDATES:], version, target, snapshot.fleet.status, snapshot.now, epoch)
+    recent, status = snapshot.history[-HEADER_UPDATES:], snapshot.fleet.status
+    p = summarise(recent, version, target, status, snapshot.now, snapshot.epoch)
     left = f"   {duration(p.seconds_left)} left" if learner.responding and version < target else ""
     text = Text.assemble((name, "bold"), f"   {state}   update {version} of {target}", left)
     text.append(f"   loss {number(p.loss)}   {number(p.samples_per_second if learner.responding else None)} samples/s")

@@ -67,6 +67,12 @@ class Snapshot(NamedTuple):
         """The learner's, or that of the newest update."""
         return int(self.learner.version or (self.history[-1].version if self.history else 0))
 
+    @property
+    def epoch(self) -> int | None:
+        """The learner's, or that of the newest update; None where there is neither."""
+        known = self.learner.epoch or (self.history[-1].epoch if self.history else None)
+        return None if known is None else int(known)
+
 
 def take_snapshot(run: RunDirectory, history: Sequence[UpdateRecord]) -> Snapshot:
     """Scrapes both endpoints of the run."""

@@ -66,8 +66,7 @@ def status_of(run: RunDirectory) -> Status:
     learner, version = snapshot.learner, snapshot.version
     updates = expected_updates(config, snapshot.history[-1] if snapshot.history else None)
     saved = learner.checkpoint_time
-    epoch = epoch_of(snapshot)
-    progress = summarise(snapshot.history, version, updates, snapshot.fleet.status, snapshot.now, epoch)
+    progress = summarise(snapshot.history, version, updates, snapshot.fleet.status, snapshot.now, snapshot.epoch)
     if not learner.responding:  # rates of the past say nothing about now
         progress = progress._replace(samples_per_second=None, steps_per_second=None, seconds_left=None)
     if (snapshot.fleet.announced or learner.responding) and not snapshot.fleet.responding:
@@ -80,7 +79,7 @@ def status_of(run: RunDirectory) -> Status:
         state=state if reason is None else "unknown",
         reason=reason,
         progress=progress,
-        epoch=epoch,
+        epoch=snapshot.epoch,
         verdicts=learner.verdicts,
         fleet=snapshot.fleet,
         last_failure=run.last_failure(),
@@ -89,13 +88,6 @@ def status_of(run: RunDirectory) -> Status:
         checkpoint_failures=learner.checkpoint_failures,
         best=best.read(run),
     )
-
-
-def epoch_of(snapshot: Snapshot) -> int | None:
-    """The learner's; that of the newest update where the learner does not report one."""
-    if snapshot.learner.epoch:
-        return int(snapshot.learner.epoch)
-    return snapshot.history[-1].epoch if snapshot.history else None
 
 
 def doubt(run: RunDirectory, snapshot: Snapshot) -> str | None:
