@@ -114,8 +114,8 @@ def _nearest(key: str, prefix: str, known: Iterable[str]) -> str:
 
 def _convert(kind: Any, value: Any, name: str) -> Any:
     """The value as the type of its key. Whether it is a possible value, its section checks."""
-    if type(value) is int and abs(value) >= 2**63:
-        raise UserError(f"{name} is a number of {value.bit_length()} bits: one of at most 64 is expected")
+    if type(value) is int and not -(2**63) <= value < 2**63:  # whose digits Python may refuse to print
+        raise UserError(f"{name} needs {value.bit_length() + 1} bits: a number of at most 64 bits is expected")
     if len(alternatives(kind)) > 1:
         return _convert(_alternative(kind, value, name), value, name)
     kind = str if get_origin(kind) is Literal else kind

@@ -34,7 +34,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["export", LONG, "-o", "x", "--format", "safetensors"], "no run 'x"),
         (["export", "a", "-o", "x.theta", "--version", DIGITS], "is neither the number of an outer update nor 'best'"),
         ([*TRAIN, f"seed={DIGITS}"], "has a number of thousands of digits: write a number of at most 64 bits"),
-        ([*TRAIN, "seed=0x" + "f" * 5000], "seed is a number of 20000 bits: one of at most 64 is expected"),
+        ([*TRAIN, "seed=0x" + "f" * 5000], "seed needs 20001 bits: a number of at most 64 bits is expected"),
         ([*TRAIN, f"task.options.a={3000 * '['}"], "has too many lists or tables inside one another"),
         ([*TRAIN, f"task.options{3000 * '.a'}=1"], "quickstart, with what --set adds, has too many lists or tables"),
     ],

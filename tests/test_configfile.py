@@ -120,8 +120,8 @@ def test_from_dict_key_unlike_any_lists_the_known_ones():
         ("[task]\noptions = 4", ("task.options = 4", "a table is expected")),
         ("[task.options]\nrate = nan", ("task.options.rate = nan", "finite")),
         ("[task.options]\na = {b = [2024-01-01]}", ("task.options.a.b = 2024-01-01", "not a date")),
-        ("seed = 9223372036854775808", ("seed = 9223372036854775808", "64 bits")),
-        ("[outer]\nlearning_rate = 1" + 400 * "0", ("outer.learning_rate", "64 bits")),
+        ("seed = 9223372036854775808", ("seed needs 65 bits", "at most 64 bits")),
+        ("[outer]\nlearning_rate = 1" + 400 * "0", ("outer.learning_rate needs 1330 bits", "at most 64 bits")),
         ("seed = ", ("run.toml", "not valid TOML")),
     ],
 )
