@@ -72,14 +72,14 @@ def test_kept_functions_are_compiled_once(folder):
     assert len(events) == before
 
 
-def test_corrupt_file_is_replaced(folder):
+def test_corrupt_file_is_replaced(folder, monkeypatch):
     names = sorted(folder.iterdir())
-    contents = [path.read_bytes() for path in names]
-    for path, content in zip(names, contents):
-        path.write_bytes(content[:-1])
+    for path in names:
+        path.write_bytes(path.read_bytes()[:-1])
     gradient(TraceCache(folder, "run"))
-    assert [path.read_bytes()[:64] for path in names] == [content[:64] for content in contents]
     assert sorted(folder.iterdir()) == names
+    without_tracing(monkeypatch)
+    gradient(TraceCache(folder, "run"))
 
 
 def test_folder_that_cannot_be_written_keeps_nothing(tmp_path):
