@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -91,10 +90,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.mark.filterwarnings("ignore:os.fork")
 def test_reproduce_on_a_cluster_interrupted_completes(folder: Path) -> None:
     asked = ["reproduce", "fig5", "--cluster", "--workers", "2", "-o", "figures"]
-    watcher = threading.Thread(target=interrupt_after_an_update, args=(folder,))
+    ended = threading.Event()
+    watcher = threading.Thread(target=interrupt_after_an_update, args=(folder, ended), daemon=True)
     watcher.start()
-    assert main(asked) == 130
+    code = main(asked)
+    ended.set()
     watcher.join()
+    assert code == 130
     (run,) = (folder / "runs").iterdir()
     before = read_history(run)
     assert 0 < len(before) < 400
@@ -112,9 +114,11 @@ def test_reproduce_on_a_cluster_interrupted_completes(folder: Path) -> None:
     assert runs_on_the_cluster() == []
 
 
-def interrupt_after_an_update(folder: Path) -> None:
+def interrupt_after_an_update(folder: Path, ended: threading.Event) -> None:
+    """Ctrl-C after the first outer update, unless the command has ended by itself."""
     while not any(file.stat().st_size > 0 for file in folder.glob("runs/*/history.jsonl")):
-        time.sleep(0.05)
+        if ended.wait(0.05):
+            return
     os.kill(os.getpid(), signal.SIGINT)
 
 

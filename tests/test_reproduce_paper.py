@@ -47,7 +47,7 @@ def test_figure_at_paper_scale_starts_and_is_interrupted(module, data: Path, mon
     if module is fig6:
         monkeypatch.setattr(fig6, "NEEDS", ())  # its own first items, before what it needs
     ended = threading.Event()
-    watcher = threading.Thread(target=interrupt_when, args=(lambda: begun(data / "out"), ended))
+    watcher = threading.Thread(target=interrupt_when, args=(lambda: begun(data / "out"), ended), daemon=True)
     watcher.start()
     code = main(["reproduce", name, "--scale", "paper", "--data", "data/imagenet32", "-o", "out", "--workers", "1"])
     ended.set()
