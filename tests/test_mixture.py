@@ -617,6 +617,9 @@ def test_train_evaluates_each_family_in_a_folder_of_its_own(
         assert run.of_family(name).config().mixture == ()
     page = run.page.read_text()
     assert "On unseen tasks of each family" in page and "../families/mlp/report/index.html" in page
+    assert main(["evaluate", "mix", "--in-process"]) == 0
+    table = capsys.readouterr().err.partition("on unseen tasks of each family")[2].splitlines()
+    assert [line.split()[0] for line in table[1:4]] == ["family", "bowl", "mlp"]
     assert main(["evaluate", "mix", "--in-process", "--family", "mlp", "--json"]) == 0
     again = shown(capsys)["families"]
     assert again.keys() == {"mlp"} and again["mlp"]["learned_mean"] == facts["families"]["mlp"]["learned_mean"]

@@ -11,6 +11,7 @@ import click
 from cluster.cli import STARTED, console, options
 from cluster.cli.console import counter
 from cluster.cli.dry_step import check_task
+from cluster.cli.families import OfFamily, texts
 from cluster.cli.interrupt import Interrupt
 from cluster.cli.options import Place
 from cluster.cli.subject import Request, Subject, find_all, make_pool
@@ -102,7 +103,7 @@ def check_own(config: Config) -> None:
 
 
 def assess(subject: Subject, place: Place, compute: Compute, manner: Manner) -> dict[str, Any]:
-    """Computes what is missing of an evaluation, writes the report, prints the table and returns what --json prints.
+    """Computes what is missing of an evaluation, writes the report, prints the tables and returns what --json prints.
 
     Raises Interrupted when the user stops it.
     """
@@ -123,22 +124,25 @@ def assess(subject: Subject, place: Place, compute: Compute, manner: Manner) -> 
                 told = counter(f"{manner.activity}{part.title}", interrupt, show)
                 compute(one, part.pool(host.pool()), told)
         cost = outer_training_cost(run.path, run.config())  # not with the --workers of this command
-        facts = [_concluded(one, manner, cost, show) for one in own]
+        concluded = [_concluded(one, manner, cost, show) for one in own]
         if not config.mixture:
-            return facts[0]
+            return concluded[0].facts
+        each = {part.name: found for part, found in zip(listed, concluded)}
+        if len(each) > 1 and subject.theta is not None and not subject.contenders:  # the table is of one theta
+            show.say(texts(each, run.name))
         page = write_report(run.path)
         show.say(f"report: {page}")
         return {
             "run": run.name,
             "version": subject.version,
             "seconds_total": time.time() - STARTED,
-            "families": {part.name: found for part, found in zip(listed, facts)},
+            "families": {name: found.facts for name, found in each.items()},
             "report": str(page),
         }
 
 
-def _concluded(subject: Subject, manner: Manner, cost: float | None, show: console.Display) -> dict[str, Any]:
-    """Writes the report of one family of tasks, prints its table, and returns what --json prints.
+def _concluded(subject: Subject, manner: Manner, cost: float | None, show: console.Display) -> OfFamily:
+    """Writes the report of one family of tasks, and prints its table.
 
     Args:
       cost: of outer-training, core seconds.
@@ -164,4 +168,4 @@ def _concluded(subject: Subject, manner: Manner, cost: float | None, show: conso
     page = write_report(run.path, evaluation)
     show.say(several_table(evaluation) if evaluation.others else final_table(evaluation.comparison, run.name, cost))
     show.say(f"report: {page}")
-    return facts
+    return OfFamily(facts, evaluation.comparison)
