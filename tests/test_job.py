@@ -86,6 +86,12 @@ def test_run_interrupted_by_progress_resumes(tmp_path: Path) -> None:
     assert seen[0] == (2, 5) and seen[-1] == (5, 5)
 
 
+def test_run_without_jobs_shows_no_progress(tmp_path: Path) -> None:
+    seen: list[tuple[int, ...]] = []
+    run([], Results(tmp_path / "results.jsonl"), FlakyPool(0, 0), lambda *counts: seen.append(counts))
+    assert seen == []
+
+
 def test_run_stores_what_an_earlier_queue_left_in_the_pool(tmp_path: Path) -> None:
     pool, results = FlakyPool(0, 0.5), Results(tmp_path / "results.jsonl")
     pool.submit(jobs("x")[0])

@@ -156,13 +156,15 @@ def run(jobs: Iterable[Job], results: Results, pool: Pool, progress: Progress) -
     """Computes all jobs that have no result yet.
 
     Args:
-      progress: called before each step. When it raises an exception, the results so far are kept.
+      progress: called before each step, and at the end; never where there are no jobs. When it raises an exception, the
+        results so far are kept.
 
     Raises:
       UserError: a job failed repeatedly.
     """
     queue = JobQueue(jobs, results, pool)
-    progress(queue.done, queue.total)
+    if queue.total:
+        progress(queue.done, queue.total)
     while not queue.finished:
         queue.step()
         progress(queue.done, queue.total)
