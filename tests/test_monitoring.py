@@ -1,6 +1,7 @@
 """Monitoring for real: a run under Ray, a Prometheus that finds it through the shipped files, faults that fire alerts.
 
-Needs Debian's `prometheus`, `prometheus-alertmanager`, `systemd` and `docker-compose`, and for the full disk root.
+Needs Debian's `prometheus`, `prometheus-alertmanager`, `systemd` and `docker-compose`. All tests of the run need root and the
+right to mount: its directory is on a small disk.
 """
 
 import json
