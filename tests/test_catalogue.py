@@ -77,7 +77,7 @@ def test_parsed_results_write_the_same_json(name):
         assert written == {key: value for key, value in result.items() if value is not None}
 
 
-def test_figures_without_committed_results_are_said_to_be_missing():
+def test_figures_without_committed_results_are_named_as_missing():
     said = (COMMITTED.parent / "results.md").read_text()
     for name in set(catalogue.NAMES) - set(COMPUTED):
         assert f"`outertrain reproduce {name}` has not been run" in said

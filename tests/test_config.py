@@ -156,7 +156,7 @@ def test_config_window_longer_than_problem_is_rejected(curriculum):
     Config(task=TaskConfig(inner_steps=11), curriculum=curriculum)
 
 
-def test_config_that_holds_windows_without_allocation_is_rejected():
+def test_config_holding_windows_without_allocation_is_rejected():
     with pytest.raises(
         UserError, match=r"curriculum.hold needs to know what rp is worth: set estimator.allocate = true"
     ):

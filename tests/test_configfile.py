@@ -40,7 +40,7 @@ def test_load_paper_preset_has_the_papers_numbers():
     assert replace(load("paper-release"), outer=paper.outer) == paper
 
 
-def test_load_paper_preset_can_move_theta_as_far_as_learning_takes():
+def test_load_paper_preset_can_move_theta_as_far_as_needed():
     """The rates of Adam bound the displacement of a coordinate; a tenth of those learned at mini moved by 0.35 or more."""
 
     def reach(outer):

@@ -86,7 +86,7 @@ def test_second_stage_takes_each_tasks_best_rate() -> None:
     assert [job.task for job in listed] == [1000] * 4 + [1001] * 4
 
 
-def test_second_stage_repeats_the_fine_rate_that_the_scores_choose() -> None:
+def test_second_stage_repeats_the_fine_rate_of_the_best_score() -> None:
     """The rate of the least final loss, though its mean loss is high: all its initialisations enter the scores."""
     late = [replace(run_files.constant_result("adam", t, 9.0, rate=0.562341), blocks=(0.5,) * 20) for t in LOSSES]
     results = first_results() + late

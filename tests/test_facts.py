@@ -8,7 +8,7 @@ def test_merge_adds_counts_and_averages_durations() -> None:
     assert merge([one, two]) == Facts(100.0, 1.0, 2.0, 1.0, 0.03)
 
 
-def test_merge_unreported_fact_counts_as_zero_beside_a_reported_one() -> None:
+def test_merge_unreported_fact_counts_as_zero_if_one_is_reported() -> None:
     assert merge([Facts(40.0), Facts(task_seconds=1.0)]) == Facts(40.0, task_seconds=0.5)
     assert merge([Facts(rp_clipped=2.0), Facts(), Facts(rp_clipped=1.0)]) == Facts(rp_clipped=3.0)
 

@@ -27,7 +27,7 @@ def test_outcome_holds_if_only_short_windows_move_away(short, long, holds):
     assert fig3.outcome(results(short, long, starts=4)).holds is None
 
 
-def test_outcome_does_not_hold_if_short_windows_have_the_same_sign():
+def test_outcome_fails_if_short_windows_have_the_same_sign():
     found = fig3.outcome(results(0.001, 0.009, slope=-0.5))
     assert found.holds is False and "the opposite sign: does not hold" in found.sentence
 

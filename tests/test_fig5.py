@@ -64,7 +64,7 @@ def test_starts_that_end_at_one_loss_do_not_differ():
 
 
 @pytest.mark.parametrize("gap, decided", [(0.0, "holds"), (0.3, "does not hold"), (0.11, "undecided")])
-def test_outer_overfitting_is_little_below_a_tenth_of_what_is_learned(gap, decided):
+def test_outer_overfitting_is_little_below_a_tenth_of_the_gain(gap, decided):
     """1.0 below guessing is learned; unseen tasks differ from the others by `gap`, give or take 0.05."""
     found = results([1.2], adam=1.6)
     for k, one in enumerate(found):

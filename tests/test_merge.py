@@ -231,7 +231,7 @@ def test_merge_recent_variance_counts_where_it_is_larger(of_past, weight):
     assert merged.weight_rp[0] == pytest.approx(weight, rel=1e-14)
 
 
-def test_merge_recent_variance_of_a_sparse_batch_is_the_past_alone():
+def test_merge_sparse_batch_has_the_recent_variance_of_the_past():
     samples = batch([[1.0], [9.0], None, None], [[2.0], [8.0], [2.0], [8.0]])
     both = [merge(samples, rule(segments=[0], rp_variance=of), past_rp=past(4.0)) for of in ("batch", "recent")]
     assert both[0].weight_rp[0] == both[1].weight_rp[0] == pytest.approx(3 / 5)

@@ -401,7 +401,7 @@ def test_weights_by_family_by_hand() -> None:
 
 
 @pytest.mark.parametrize("wild", [1e9, 1e200, np.inf, np.nan])
-def test_explosion_in_one_family_leaves_the_weights_of_the_others(wild: float) -> None:
+def test_explosion_in_one_family_leaves_the_others_weights(wild: float) -> None:
     exploded = row("b", [0.0, 1.0, wild], [-1.0, 0.0, 1.0])
     merged = merge([A, exploded], BY_FAMILY)
     assert merged.weight_rp[0] == pytest.approx(2 / 5 * 0.8)
@@ -409,7 +409,7 @@ def test_explosion_in_one_family_leaves_the_weights_of_the_others(wild: float) -
     assert merge([A, exploded], Rule(EstimatorConfig(), np.array([0]))).weight_rp[0] < 1e-9
 
 
-def test_weights_by_family_of_probes_are_of_the_past_of_the_family() -> None:
+def test_weights_of_probes_are_of_the_past_of_their_family() -> None:
     """One probe of a, and rp skipped in b, which stays with es."""
     probed, skipped = row("a", [10.0], [100.0, 104.0]), row("b", [], [-1.0, 1.0])
     past = {"a": moments.of(np.array([[0.0], [2.0]])), "b": moments.of(np.array([[0.0], [1e6]]))}
@@ -657,7 +657,7 @@ def test_best_version_of_a_mixture_is_the_least_geometric_mean(
     assert "geometric mean over 2 families of the train loss" in again.sentence()
 
 
-def test_version_of_a_mixture_with_negative_losses_has_no_geometric_mean() -> None:
+def test_mixture_with_negative_losses_has_no_geometric_mean() -> None:
     one, *_ = [u for u in parse_unrolls(run_files.unrolls(tasks=1, starts=1)) if u.optimizer == "learned"]
 
     def loss(bowl: float) -> float:

@@ -48,7 +48,7 @@ def test_outcome_pairs_the_seeds_that_both_have():
     assert mixtures.against(pairs[RAW], pairs[WHOLE]).loss.value == pytest.approx(1.05, rel=1e-3)
 
 
-def test_losses_are_compared_at_the_cpu_time_of_the_shorter_training():
+def test_losses_are_compared_at_the_cpu_time_of_the_shorter_run():
     whole, slower = training(WHOLE, 2, 1.0), training(ES, 2, 1.0, seconds=200.0)
     assert mixtures.against([slower], [whole]).loss.value == pytest.approx(1.5)
     assert mixtures.against([slower], [whole]).seconds.value == pytest.approx(0.5)

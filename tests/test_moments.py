@@ -90,7 +90,7 @@ def test_moments_any_scale_gives_no_warning(scale):
     assert merged.m2[0] == pytest.approx(2 * scale * scale if scale < 1e154 else np.inf)
 
 
-def test_quantiles_are_over_all_values_and_infinite_above_the_finite():
+def test_quantiles_of_all_values_are_infinite_above_the_finite():
     levels = np.array([0.0, 0.25, 0.5, 0.75, 1.0])
     finite = np.random.default_rng(0).normal(size=9)
     np.testing.assert_array_equal(quantiles(finite, levels), np.quantile(finite, levels))

@@ -143,6 +143,6 @@ def test_optimizer_bad_choice_is_a_user_error(config, sentence):
 
 @pytest.mark.filterwarnings("ignore:Specifying a key")  # optax's, of noisy_sgd
 @pytest.mark.parametrize("name, options", [("noisy_sgd", {}), ("adam", {"mu_dtype": "bfloat16"})])
-def test_optimizer_whose_state_no_checkpoint_can_hold_is_rejected(name, options):
+def test_optimizer_with_a_state_no_checkpoint_holds_is_rejected(name, options):
     with pytest.raises(UserError, match="which a checkpoint cannot hold"):
         optimizer(outer(name, options=options))

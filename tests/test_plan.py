@@ -84,7 +84,7 @@ def test_plan_of_a_mixture_takes_the_mean_of_its_families() -> None:
     assert updates_of(settings) == 10
 
 
-def test_plan_of_twice_the_workers_takes_half_the_time_until_saturation() -> None:
+def test_plan_twice_the_workers_halve_the_time_until_saturation() -> None:
     def hours(workers: int, exchange: float) -> float:
         costs = Costs(exchange=exchange, update=0.0)
         return make_plan(config(workers=WorkersConfig(count=workers)), Basis(0.1, costs)).hours
@@ -93,7 +93,7 @@ def test_plan_of_twice_the_workers_takes_half_the_time_until_saturation() -> Non
     assert hours(400, 1.0) / hours(800, 1.0) == pytest.approx(1, rel=0.02)
 
 
-def test_plan_gives_the_number_of_workers_that_saturates_the_learner() -> None:
+def test_plan_gives_the_workers_that_saturate_the_learner() -> None:
     flat = replace(RAMP, start=50, end=50)
     [moment] = make_plan(config(curriculum=flat), Basis(0.1, Costs(0.02, 0.08))).moments
     assert moment.most_workers == pytest.approx(moment.sample_seconds / (0.02 + 0.08 / 8), abs=1)
@@ -118,7 +118,7 @@ def test_learner_failure_costs_half_a_batch(batch: int, expected: float) -> None
     assert with_learner_failures(scenario, calm)[1] == pytest.approx(expected, rel=0.25)
 
 
-def test_learner_failure_of_a_saturated_learner_costs_its_restart() -> None:
+def test_failure_of_a_saturated_learner_costs_its_restart() -> None:
     failures = Failures(learner_mtbf=1e6, learner_restart=30.0)
     scenario = STEADY._replace(costs=Costs(1.0, 1.0), failures=failures)  # 1.06 s per sample of 0.3 s: a queue
     calm = Simulation(scenario._replace(failures=Failures()), 0).run(3200, 128)

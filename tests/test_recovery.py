@@ -128,7 +128,7 @@ def test_open_changed_optimizer_initialises_its_state(tmp_path, caplog):
     assert feed(learner, 4, first=4)[-1].version == 2
 
 
-def test_open_optimizer_with_a_state_of_the_same_shapes_initialises_its_state(tmp_path, caplog):
+def test_open_optimizer_with_equal_shapes_initialises_its_state(tmp_path, caplog):
     """The trace of momentum has negative numbers, of which RMSProp would take roots."""
     feed(start(tmp_path, config(optimizer="sgd", options={"momentum": 0.9})), 12)
     with caplog.at_level(logging.WARNING):
@@ -147,7 +147,7 @@ def test_open_changed_schedule_begins_where_the_run_stands(tmp_path):
     assert norms[19] < 0.05 * norms[14]
 
 
-def test_checkpoint_that_could_not_be_written_is_that_of_its_update(tmp_path, monkeypatch):
+def test_checkpoint_not_written_at_first_is_that_of_its_update(tmp_path, monkeypatch):
     """Samples of the batch that was being collected are no part of it: they are not applied, so their names are free."""
     state = {"w0": b"before"}
     learner = start(tmp_path, auxiliary=lambda: dict(state))

@@ -93,7 +93,7 @@ def test_goodput_falls_with_the_failure_rate_of_workers() -> None:
     assert goodputs == sorted(goodputs, reverse=True) and goodputs[0] > 0.99 and goodputs[-1] < 0.7
 
 
-def test_goodput_with_failing_workers_matches_the_renewal_formula() -> None:
+def test_goodput_of_failing_workers_matches_the_renewal_formula() -> None:
     def constant(source: random.Random) -> Iterator[float]:
         while True:
             yield 10.0

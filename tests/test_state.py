@@ -76,7 +76,7 @@ def test_negligible_rp_is_skipped_and_weighed_by_its_past():
 
 
 @pytest.mark.parametrize("probes", [1.0, 0.25])
-def test_calm_batch_after_an_exploded_one_is_not_trusted_by_its_recent_variance(probes):
+def test_recent_variance_distrusts_a_calm_batch_after_explosion(probes):
     """Four pairs in a batch: the exploded one is remembered until the block of 32 after its own is complete."""
     weights = {}
     for rp_variance in ("batch", "recent"):

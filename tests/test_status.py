@@ -124,7 +124,7 @@ def test_status_of_a_run_on_another_host_names_it(run: RunDirectory) -> None:
 
 
 @pytest.mark.parametrize(("version", "late"), [(30, 60.0), (7, 0.0)])
-def test_status_of_a_stale_target_file_is_not_that_of_another_run(run: RunDirectory, version: int, late: float) -> None:
+def test_status_of_a_stale_target_file_ignores_another_run(run: RunDirectory, version: int, late: float) -> None:
     """Another run's learner has got the port: its last update was at another time, or its version is lower."""
     learner, record = LearnerMetrics(), run_files.history(30)[-1]
     learner.observe_update(record._replace(version=version, time=record.time + late), "train", 0.1)
