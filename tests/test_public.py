@@ -13,7 +13,6 @@ import optax
 import outertrain
 import pytest
 
-from cluster.api import commands
 from cluster.api.reference import reference
 from cluster.cli.init_task import write
 from cluster.cli.main import main
@@ -142,12 +141,3 @@ def test_train_under_ray_beside_packages_of_our_names(project):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "update 1/1" in done.stderr
-
-
-def test_command_may_print_any_amount(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The user's own code prints; a pipe holds 64 KiB."""
-    program = tmp_path / "command"
-    program.write_text(f"#!{sys.executable}\nprint('x' * 200_000)\nprint('{{\"run\": \"a\"}}')\n")
-    program.chmod(0o755)
-    monkeypatch.setattr(commands.sys, "executable", str(program))
-    assert commands._run(["train"]) == {"run": "a"}

@@ -95,30 +95,54 @@ def _options(settings: Mapping[str, Any], in_process: bool) -> Sequence[str]:
 def _run(arguments: Sequence[str]) -> dict[str, Any]:
     """Runs a command and returns the JSON object that it prints. Raises UserError where it fails."""
     command = [sys.executable, "-P", "-m", "cluster.cli.main", *arguments]  # -P: no module of this folder replaces ours
-    # A file, which the user's own code may print any amount to; a pipe would be full after 64 KiB.
+    # A file, which the user's own code may print any amount to; a pipe would be full after 64 KiB. In a process group of
+    # its own the command gets no Ctrl-C of the terminal besides the one that is forwarded: the second would quit at once.
     with (
         TemporaryFile("w+", errors="replace") as answer,
         subprocess.Popen(
-            command, stdout=answer, stderr=subprocess.PIPE, text=True, bufsize=1, env=_environment()
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=answer,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            bufsize=1,
+            env=_environment(),
+            process_group=0,
         ) as process,
     ):
-        assert process.stderr is not None
-        sentence = ""
-        try:
-            for line in process.stderr:
-                sentence = line.removeprefix(PREFIX).strip() or sentence
-                sys.stderr.write(line)
-            process.wait()
-        except KeyboardInterrupt:  # of a notebook, which interrupts this process only; the command writes a checkpoint
-            process.send_signal(signal.SIGINT)
-            process.wait()
-            raise
+        sentence = _follow(process)
         answer.seek(0)
         printed = answer.read().strip()
     if process.returncode:
         raise UserError(sentence or f"the command {' '.join(arguments)} ended with code {process.returncode}")
     facts: dict[str, Any] = json.loads(printed.splitlines()[-1])
     return facts
+
+
+def _follow(process: subprocess.Popen[str]) -> str:
+    """Copies standard error of a command to that of this process, to its end, and returns the last sentence.
+
+    Each KeyboardInterrupt is forwarded: at the first one the command writes a checkpoint, and says so. It is raised again
+    when the command has ended.
+    """
+    assert process.stderr is not None
+    sentence, interrupt = "", None
+    while True:
+        try:
+            for line in process.stderr:
+                sentence = line.removeprefix(PREFIX).strip() or sentence
+                sys.stderr.write(line)
+            process.wait()
+            break
+        except KeyboardInterrupt as error:
+            if process.poll() is not None:  # another process holds its standard error open
+                raise
+            interrupt = error
+            process.send_signal(signal.SIGINT)
+    if interrupt is not None:
+        raise interrupt
+    return sentence
 
 
 def _environment() -> dict[str, str]:

@@ -1,0 +1,78 @@
+"""The commands that `outertrain.train` and `outertrain.evaluate` run: their output, and Ctrl-C."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster.api import commands
+
+ROOT = Path(__file__).parent.parent
+CALLER = "import sys; from cluster.api import commands; sys.executable = sys.argv[1]; commands._run(['train'])"
+TRAINING = """
+import sys, time
+from cluster.cli.interrupt import Interrupt
+with Interrupt() as interrupt:
+    print("started", file=sys.stderr)
+    while not interrupt.asked:
+        time.sleep(0.01)
+    time.sleep(0.5)  # in which a second signal would arrive
+    open("checkpoint", "w").close()
+    print("checkpoint written", file=sys.stderr)
+"""
+
+
+def program(folder: Path, code: str) -> str:
+    """The path of an executable, which stands for Python with the arguments of a command."""
+    path = folder / "command"
+    path.write_text(f"#!{sys.executable}\n{code}")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_command_may_print_any_amount(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The user's own code prints; a pipe holds 64 KiB."""
+    code = "print('x' * 200_000)\nprint('{\"run\": \"a\"}')\n"
+    monkeypatch.setattr(commands.sys, "executable", program(tmp_path, code))
+    assert commands._run(["train"]) == {"run": "a"}
+
+
+@pytest.fixture
+def caller(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process, first of a group of its own, that runs the command `TRAINING`, which has started."""
+    with subprocess.Popen(
+        [sys.executable, "-c", CALLER, program(tmp_path, TRAINING)],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        start_new_session=True,
+    ) as process:
+        assert process.stderr is not None and process.stderr.readline() == "started\n"
+        yield process
+
+
+@pytest.mark.parametrize("send", [os.kill, os.killpg])
+def test_interrupted_command_writes_its_checkpoint(
+    send: Callable[[int, int], None], caller: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    """A terminal interrupts all processes of its foreground group, `kill` a single one."""
+    send(caller.pid, signal.SIGINT)
+    said = caller.communicate()[1]
+    assert (tmp_path / "checkpoint").exists()
+    assert said.index("Stopping") < said.index("checkpoint written") < said.index("KeyboardInterrupt")
+    assert caller.returncode == -signal.SIGINT
+
+
+def test_second_interrupt_quits_the_command(caller: subprocess.Popen[str], tmp_path: Path) -> None:
+    assert caller.stderr is not None
+    os.killpg(caller.pid, signal.SIGINT)
+    while "Stopping" not in caller.stderr.readline():
+        pass
+    os.killpg(caller.pid, signal.SIGINT)
+    assert "KeyboardInterrupt" in caller.communicate()[1]
+    assert not (tmp_path / "checkpoint").exists()
