@@ -9,6 +9,7 @@ import pytest
 from cluster.cli.main import main
 from cluster.runs import best, directory
 from cluster.runs.best import Best
+from cluster.runs.learned import find
 from common import checkpoint
 from common.config import Config
 from common.errors import UserError
@@ -86,3 +87,12 @@ def test_export_best_of_a_run_without_says_why(run: directory.RunDirectory, caps
     assert "set evaluation.every" in capsys.readouterr().err
     assert main(["export", "a", "--version", "newest", "-o", "x.theta"]) == 2
     assert "neither the number of an outer update nor 'best'" in capsys.readouterr().err
+
+
+def test_version_that_is_another_text_is_rejected(run: directory.RunDirectory) -> None:
+    """It is not taken for the best version."""
+    lineage.claim(run.epochs, None, 0.0)
+    best.write(run, FOUND._replace(epoch=1))
+    for text in ("40", "Best", ""):
+        with pytest.raises(UserError, match=f"version = '{text}': give the outer update as an integer, or 'best'"):
+            find("a", text)

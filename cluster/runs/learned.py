@@ -17,11 +17,13 @@ def find(target: str, version: int | str | None = None) -> Pretrained:
       version: an outer update; "best": the best of the evaluated ones.
 
     Raises:
-      UserError: `target` is none of these.
+      UserError: `target` is none of these, or the run has no such version.
     """
     path = pretrained.find(target)
     if path is None or target in directory.names():
         run = directory.find(target)
+        if isinstance(version, str) and version != best.BEST:
+            raise UserError(f"version = {version!r}: give the outer update as an integer, or {best.BEST!r}")
         chosen = best.version_of(run) if isinstance(version, str) else version
         theta, found = load_theta(run, chosen)
         origin = f"from run {run.name}, outer update {found}"
