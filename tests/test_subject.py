@@ -8,10 +8,11 @@ import pytest
 
 from cluster.cli.main import main
 from cluster.cli.options import Place
-from cluster.cli.subject import Request, find_all
+from cluster.cli.subject import Request, Subject, find_all
 from cluster.runs import directory
 from cluster.runs.directory import EVALUATION, exclusive
 from common import checkpoint, configfile, pretrained
+from common.config import OptimizerConfig
 from common.errors import UserError
 from common.optimizer import make_family
 from learner import checkpoints
@@ -45,11 +46,17 @@ def test_several_on_a_cluster_are_computed_by_the_run(targets: list[str]) -> Non
     assert elsewhere.computed_by is None and elsewhere.config.optimizer == elsewhere.contenders[0].optimizer
 
 
+@pytest.fixture
+def celo2() -> None:
+    """With a theta `b.theta` of the default rate."""
+    optimizer = OptimizerConfig(family="celo2")
+    theta = np.zeros(make_family(optimizer).size, np.float32)
+    pretrained.save(Path("b.theta"), pretrained.Pretrained(theta, optimizer, "a test"))
+
+
+@pytest.mark.usefixtures("celo2")
 def test_results_of_another_rate_have_a_folder_of_their_own() -> None:
     """The theta of celo2 does not hold its rate, and the names of results are those of thetas."""
-    sizes = configfile.load("small.toml", ["optimizer.family=celo2"])
-    theta = np.zeros(make_family(sizes.optimizer).size, np.float32)
-    pretrained.save(Path("b.theta"), pretrained.Pretrained(theta, sizes.optimizer, "a test"))
 
     def folder_of(rate: float) -> str:
         asked = ("optimizer.family=celo2", f"optimizer.learning_rate={rate}")
@@ -58,6 +65,43 @@ def test_results_of_another_rate_have_a_folder_of_their_own() -> None:
     directory.create("7", configfile.load("small.toml", ["optimizer.family=celo2", "optimizer.learning_rate=0.01"]))
     first, second = "b-on-small", "b-on-small-2"
     assert [folder_of(rate) for rate in (0.01, 0.01, 0.003, 0.01, 0.003)] == [first, first, second, first, second]
+
+
+@pytest.mark.usefixtures("celo2")
+@pytest.mark.parametrize(
+    "targets", [["b.theta"], ["b.theta", "small-conv-train"], ["small-conv-train", "a", "b.theta"]]
+)
+@pytest.mark.parametrize("also", [(), ("optimizer.family=celo2",)])
+def test_rate_that_is_asked_for_is_that_of_celo2(targets: list[str], also: tuple[str, ...]) -> None:
+    """In a folder of its own: the names of the results of a theta do not say its rate."""
+
+    def found(*overrides: str) -> Subject:
+        return find_all(targets, Request(targets[0], overrides, Place(True, False), tasks="small.toml"))
+
+    before, subject = found(), found(*also, "optimizer.learning_rate=0.01")
+    optimizers = [one.optimizer for one in subject.contenders] or [subject.config.optimizer]
+    rates = {one.family: one.learning_rate for one in optimizers}
+    assert rates == {one.family: 0.01 if one.family == "celo2" else 0.001 for one in optimizers} and "celo2" in rates
+    assert subject.config.optimizer == optimizers[0] and subject.run.name != before.run.name
+
+
+@pytest.mark.usefixtures("celo2")
+@pytest.mark.parametrize(
+    "targets, override",
+    [
+        (["small-conv-train"], "optimizer.hidden=64"),
+        (["small-conv-train"], "optimizer.learning_rate=0.01"),
+        (["b.theta", "small-conv-train"], "optimizer={hidden = 64}"),
+        (["b.theta"], "optimizer.momentum=0.5"),
+        (["a", "--config", "small.toml"], "optimizer.learning_rate=0.01"),
+    ],
+)
+def test_override_that_theta_decides_is_rejected(
+    targets: list[str], override: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["evaluate", *targets, "--set", override, "--in-process"]) == 2
+    assert re.search(r"--set optimizer\.\w+ has no effect on \S+.*: theta decides all of", capsys.readouterr().err)
+    assert directory.names() == ["a"]
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,10 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,8 @@ from common.config import Config, OptimizerConfig, deciding
 from common.config.inner import names_function
 from common.config.system import GROUPS, PAPER, STRONG
 from common.errors import UserError
+
+FREE = ("learning_rate", "orthogonalize")  # keys of [optimizer] that a published theta of celo2 does not hold
 
 
 class Request(NamedTuple):
@@ -96,8 +98,14 @@ def _several(targets: Sequence[str], request: Request) -> Subject:
         config = _config_of_workers(first, request)
     else:
         known = source if request.tasks or first is None else str(directory.find(first).config_file)
-        config = replace(absolute(configfile.load(known, request.overrides)), optimizer=contenders[0].optimizer)
-    run = results_directory(f"comparison-on-{stem(source)}", config)
+        config = absolute(configfile.load(known, request.overrides))
+    asked = _asked(contenders, config, request)
+    contenders = tuple(_as_asked(one, asked) for one in contenders)
+    if not request.place.cluster:
+        config = replace(config, optimizer=contenders[0].optimizer)
+    # A folder for each value that is asked for: results are found by theta, which does not hold it.
+    name = "-".join([f"comparison-on-{stem(source)}", *(f"{key}-{value}" for key, value in asked.items())])
+    run = results_directory(name, config)
     computed_by = directory.find(first).name if request.place.cluster and first is not None else None
     return Subject(run, config, contenders[0].theta, contenders[0].version, contenders, computed_by)
 
@@ -184,20 +192,29 @@ def on_other_tasks(request: Request) -> Subject:
 def _on_tasks(one: Contender, request: Request) -> Subject:
     tasks = request.tasks or DEFAULT
     config = absolute(configfile.load(tasks, request.overrides))
-    config = replace(config, optimizer=as_asked(one.optimizer, config, request.overrides))
+    one = _as_asked(one, _asked([one], config, request))
+    config = replace(config, optimizer=one.optimizer)
     return Subject(results_directory(f"{one.name}-on-{stem(tasks)}", config), config, one.theta, one.version)
 
 
-def as_asked(optimizer: OptimizerConfig, config: Config, overrides: Sequence[str]) -> OptimizerConfig:
-    """The optimizer of a theta file, for celo2 with the keys that theta does not decide, if --set gives them.
+def _asked(contenders: Sequence[Contender], config: Config, request: Request) -> Mapping[str, Any]:
+    """The keys of [optimizer] that --set gives and that theta does not decide, with their values in `config`.
 
-    A published theta of celo2 says neither its rate nor whether it is orthogonalized.
+    Raises UserError for other keys of [optimizer] but its family, which have no effect.
     """
-    if optimizer.family != config.optimizer.family or optimizer.family != "celo2":
-        return optimizer
-    asked = {override.partition("=")[0].strip() for override in overrides}
-    free = [key for key in ("learning_rate", "orthogonalize") if f"optimizer.{key}" in asked]
-    return replace(optimizer, **{key: getattr(config.optimizer, key) for key in free})
+    free = FREE if any(one.optimizer.family == "celo2" for one in contenders) else ()
+    given = configfile.merge({}, request.overrides).get("optimizer", {})
+    for key in given:
+        if key not in ("family", *free):
+            raise UserError(
+                f"--set optimizer.{key} has no effect on {', '.join(one.name for one in contenders)}: theta decides all of "
+                f"[optimizer] but {' and '.join(FREE)} of celo2; leave it out"
+            )
+    return {key: getattr(config.optimizer, key) for key in free if key in given}
+
+
+def _as_asked(one: Contender, asked: Mapping[str, Any]) -> Contender:
+    return one._replace(optimizer=replace(one.optimizer, **asked)) if one.optimizer.family == "celo2" else one
 
 
 def of_run(request: Request, *, learned: bool) -> Subject:
