@@ -97,6 +97,7 @@ def _value(text: str, kind: Any) -> Any:
     if kind is str or get_origin(kind) is Literal:
         return value if isinstance(value, str | list | dict) else text
     if get_origin(kind) is tuple and not isinstance(value, list):
+        text = value if isinstance(value, str) else text  # without the quotes, if it has any
         return [_value(item.strip(), get_args(kind)[0]) for item in text.rstrip(",").split(",")] if text else []
     if kind is bool and text.lower() in ("true", "false"):
         return text.lower() == "true"

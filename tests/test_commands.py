@@ -1,4 +1,4 @@
-"""The commands that `outertrain.train` and `outertrain.evaluate` run: their output, and Ctrl-C."""
+"""The commands that `outertrain.train` and `outertrain.evaluate` run: their output, Ctrl-C, and settings."""
 
 import os
 import signal
@@ -6,10 +6,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from cluster.api import commands
+from common import configfile
+from common.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 CALLER = "import sys; from cluster.api import commands; sys.executable = sys.argv[1]; commands._run(['train'])"
@@ -76,3 +81,32 @@ def test_second_interrupt_quits_the_command(caller: subprocess.Popen[str], tmp_p
     os.killpg(caller.pid, signal.SIGINT)
     assert "KeyboardInterrupt" in caller.communicate()[1]
     assert not (tmp_path / "checkpoint").exists()
+
+
+@pytest.mark.parametrize(
+    "key, value, expected",
+    [
+        ("outer.learning_rate", np.float64(1e-3), 1e-3),
+        ("outer.learning_rate", jnp.float32(0.5), 0.5),
+        ("outer.updates", np.int64(7), 7),
+        ("outer.journal", np.bool_(True), True),
+        ("task.units", np.array([16, 8, 4]), (16, 8, 4)),
+        ("task.units", (np.int32(16), 8, jnp.int32(4)), (16, 8, 4)),
+        ("task.augment", "global,tensor", ("global", "tensor")),
+        ("dataset.path", Path("data") / "mine", "data/mine"),
+        ("outer.options", {"b1": np.float32(0.5)}, {"b1": 0.5}),
+    ],
+)
+def test_settings_of_python_become_those_of_toml(key: str, value: Any, expected: Any) -> None:
+    options = commands._options({"task.family": "conv", key: value}, in_process=False)
+    config = configfile.load("quickstart", options[1::2])  # without "--set" and "--json"
+    section, _, name = key.partition(".")
+    assert getattr(getattr(config, section), name) == expected
+
+
+@pytest.mark.parametrize("value", [None, {1, 2}, 1j, [3, None], {"a": object()}, np.datetime64("2026-01-01"), b"data"])
+def test_setting_that_toml_cannot_hold_is_named(value: Any) -> None:
+    with pytest.raises(
+        UserError, match=r"task\.options = .* has the wrong type: a number, text, list or table is expected"
+    ):
+        commands._options({"task.options": value}, in_process=False)

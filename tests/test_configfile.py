@@ -199,6 +199,9 @@ def test_load_unreadable_file_lists_the_presets(tmp_path):
         ("task.units=16, 8,4", (16, 8, 4)),
         ("evaluation.baselines=adam", ("adam",)),
         ("evaluation.baselines=adam,sgd", ("adam", "sgd")),
+        ('evaluation.baselines="adam, sgd"', ("adam", "sgd")),
+        ('task.units="16,8,4"', (16, 8, 4)),
+        ('task.augment=""', ()),
     ],
 )
 def test_override_follows_the_type_of_its_key(override: str, value: object) -> None:

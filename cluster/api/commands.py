@@ -14,6 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, NamedTuple
 
+import jax
+import numpy as np
 import optax
 
 from cluster.api.load import load
@@ -88,8 +90,23 @@ def evaluate(
 
 
 def _options(settings: Mapping[str, Any], in_process: bool) -> Sequence[str]:
-    pairs = [part for key, value in settings.items() for part in ("--set", f"{key}={toml(value)}")]
+    pairs = [part for key, value in settings.items() for part in ("--set", f"{key}={toml(_plain(key, value))}")]
     return [*pairs, *(["--in-process"] if in_process else []), "--json"]
+
+
+def _plain(key: str, value: Any) -> Any:
+    """The value of a setting in the types of TOML. Raises UserError where it has none."""
+    if isinstance(value, np.generic | np.ndarray | jax.Array):
+        value = value.tolist()
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if isinstance(value, Mapping):
+        return {name: _plain(key, item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(key, item) for item in value]
+    if not isinstance(value, bool | int | float | str):
+        raise UserError(f"{key} = {value!r} has the wrong type: a number, text, list or table is expected")
+    return value
 
 
 def _run(arguments: Sequence[str]) -> dict[str, Any]:
