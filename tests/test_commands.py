@@ -1,4 +1,4 @@
-"""The commands that `outertrain.train` and `outertrain.evaluate` run: their output, Ctrl-C, and settings."""
+"""The commands that `outertrain.train` and `outertrain.evaluate` run: their output, Ctrl-C, settings, and result."""
 
 import os
 import signal
@@ -13,8 +13,12 @@ import numpy as np
 import pytest
 
 from cluster.api import commands
-from common import configfile
+from cluster.runs import directory
+from common import checkpoint, configfile
+from common.config import Config, OptimizerConfig
 from common.errors import UserError
+from common.optimizer import make_family
+from learner import checkpoints, lineage
 
 ROOT = Path(__file__).parent.parent
 CALLER = "import sys; from cluster.api import commands; sys.executable = sys.argv[1]; commands._run(['train'])"
@@ -110,3 +114,15 @@ def test_setting_that_toml_cannot_hold_is_named(value: Any) -> None:
         UserError, match=r"task\.options = .* has the wrong type: a number, text, list or table is expected"
     ):
         commands._options({"task.options": value}, in_process=False)
+
+
+def test_result_gives_an_optimizer_that_sees_progress(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("OUTERTRAIN_RUNS", str(tmp_path))
+    optimizer = OptimizerConfig(family="mlp_muon", progress=True)
+    run = directory.create("a", Config(optimizer=optimizer))
+    lineage.claim(run.epochs, None, 0.0)
+    theta = np.zeros(make_family(optimizer).size, np.float32)
+    checkpoint.save(checkpoints.path_of(run.checkpoints, lineage.Position(1, 0)), {"theta": theta})
+    params = {"w": jnp.ones((2, 3))}
+    state = commands.Trained("a", run.page, {}).optimizer(total_steps=10).init(params)
+    assert int(state[0].total) == 10

@@ -100,6 +100,13 @@ def test_optimizer_that_sees_progress_needs_its_total_steps() -> None:
         usable(dataclasses.replace(SEEING, progress=False), theta, 100)
 
 
+@pytest.mark.parametrize("steps", [0, -1, np.int64(0), 0.5])
+def test_training_without_steps_is_rejected(steps: int) -> None:
+    """It has no fraction that is done: times would not be finite."""
+    with pytest.raises(ValueError, match=f"total_steps = {steps}: a training has at least one step"):
+        usable(SEEING, make_family(SEEING).init(jax.random.key(0)), steps)
+
+
 @pytest.mark.heavy
 def test_exported_module_takes_total_steps(tmp_path: Path) -> None:
     theta = np.asarray(make_family(SEEING).init(jax.random.key(0)))
@@ -111,6 +118,8 @@ def test_exported_module_takes_total_steps(tmp_path: Path) -> None:
     for k in range(4):
         updates, state = tx.update({"w": jnp.cos(jnp.arange(6.0).reshape(2, 3) + k)}, state, PARAMS)
     np.testing.assert_allclose(updates["w"], made(SEEING, 10), rtol=1e-5)
+    with pytest.raises(ValueError, match="total_steps = 0"):
+        module["optimizer"](total_steps=0)  # type: ignore[operator]
     assert "optimizer(total_steps=100)" in source
     with pytest.raises(UserError, match="cannot be exported for torch"):
         torch_source(SEEING, theta, "a test")

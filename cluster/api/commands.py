@@ -34,9 +34,11 @@ class Trained(NamedTuple):
     report: Path  # the page of plots
     facts: Mapping[str, Any]  # what `outertrain train --json` prints
 
-    def optimizer(self, version: int | str | None = None) -> optax.GradientTransformationExtraArgs:
-        """The learned optimizer, at an outer update (default: the newest)."""
-        return load(self.name, version)
+    def optimizer(
+        self, version: int | str | None = None, total_steps: int | None = None
+    ) -> optax.GradientTransformationExtraArgs:
+        """The learned optimizer, with the arguments of `outertrain.load`."""
+        return load(self.name, version, total_steps)
 
 
 def train(

@@ -22,6 +22,7 @@ def load(
 
     Raises:
       UserError: `source` is none of these, or `total_steps` is missing.
+      ValueError: `total_steps` is below one.
     """
     return transformation(find(str(source), version), total_steps)
 

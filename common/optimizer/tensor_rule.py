@@ -38,9 +38,16 @@ def per_tensor(rule: Rule, total_steps: int | None = None) -> optax.GradientTran
       total_steps: of a training. With it, the rule's time is the fraction of the training that is done, in thousandths;
         None: the step.
 
+    Raises:
+      ValueError: `total_steps` is below one.
+
     `update` raises ValueError without `params`, or where the shapes of a gradient and its parameter differ; `init` and
     `update` raise TypeError at leaves that are not real floating-point numbers.
     """
+
+    # The value of a jax.Array may be unknown: it may be traced.
+    if total_steps is not None and not isinstance(total_steps, jax.Array) and total_steps < 1:
+        raise ValueError(f"total_steps = {total_steps}: a training has at least one step")
 
     def init_fn(params: Any) -> RuleState:
         def start(w: Any) -> Any:
