@@ -125,12 +125,6 @@ def test_evaluate_of_a_run_returns_its_comparison(project):
     assert compared["tasks"] == 1 and compared["version"] == 1 and compared["ratio"] > 0
 
 
-def test_reference_of_a_task_without_a_module_is_explained():
-    task = outertrain.Task(lambda key: {}, lambda params, batch: 0.0, {})
-    with pytest.raises(UserError, match="in no module, so workers cannot import it"):
-        reference(task)
-
-
 @pytest.mark.cluster
 def test_train_under_ray_beside_packages_of_our_names(project):
     for name in ("common", "workers", "cluster", "learner"):

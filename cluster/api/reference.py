@@ -1,7 +1,6 @@
 """The name by which other processes import a `Task` that this process holds."""
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -21,11 +20,15 @@ def reference(task: Task) -> str:
     )
 
 
-def _modules(task: Task) -> Iterator[ModuleType]:
-    """The module of the loss first, then all others."""
-    own = sys.modules.get(getattr(task.loss, "__module__", None) or "")
-    yield from filter(None, (own,))
-    yield from (module for module in list(sys.modules.values()) if isinstance(module, ModuleType) and module is not own)
+def _modules(task: Task) -> list[ModuleType]:
+    """The module of the loss first, __main__ last: a task that it has imported is in a module as well.
+
+    Without builtins, where Python's prompt keeps the value that it has printed last.
+    """
+    own = getattr(task.loss, "__module__", None)
+    known = [(name, module) for name, module in list(sys.modules.items()) if name != "builtins"]
+    known.sort(key=lambda one: (one[0] == "__main__", one[0] != own))
+    return [module for _, module in known if isinstance(module, ModuleType)]
 
 
 def _importable(module: ModuleType) -> str:
