@@ -70,3 +70,25 @@ def test_reference_in_a_script_is_its_name(project: Path, monkeypatch: pytest.Mo
         UserError, match=f"workers import my_model.py from the current folder: start Python in {project}"
     ):
         runpy.run_path(str(project / "my_model.py"), run_name="__main__")
+
+
+@pytest.mark.parametrize("name", ["my-model", "2nd"])
+def test_reference_in_a_script_of_another_name_is_explained(project: Path, name: str) -> None:
+    (project / f"{name}.py").write_text(SCRIPT)
+    with pytest.raises(UserError, match=rf"workers cannot import {name}\.py: rename it"):
+        runpy.run_path(f"{name}.py", run_name="__main__")
+
+
+@pytest.mark.parametrize(
+    "package, started, module", [("pack_a", "pack_a.run", "pack_a.run"), ("pack_b", "pack_b", "pack_b.__main__")]
+)
+def test_reference_in_a_module_of_a_package_has_its_package(
+    project: Path, package: str, started: str, module: str
+) -> None:
+    """Started by `python -m`, from the folder of the package."""
+    (project / package).mkdir()
+    (project / package / "__init__.py").touch()
+    (project / package / f"{module.rpartition('.')[2]}.py").write_text(SCRIPT)
+    found = runpy.run_module(started, run_name="__main__", alter_sys=True)["found"]
+    sys.modules.pop(package)
+    assert found == f"{module}:task"

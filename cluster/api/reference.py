@@ -32,8 +32,20 @@ def _modules(task: Task) -> list[ModuleType]:
 
 
 def _importable(module: ModuleType) -> str:
+    """The name of a module; of __main__ the one under which others import it."""
     if module.__name__ != "__main__":
         return module.__name__
+    spec = getattr(module, "__spec__", None)  # of `python -m`; its name is complete, with the package
+    name = _script(module) if spec is None else spec.name
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise UserError(
+            f"workers cannot import {name}.py: rename it with letters, digits and '_' only, no digit first, such as my_model.py"
+        )
+    return name
+
+
+def _script(module: ModuleType) -> str:
+    """The name of the file that Python was started with, without its suffix."""
     file = getattr(module, "__file__", None)
     if file is None:
         raise UserError(
