@@ -165,5 +165,5 @@ def _follow(process: subprocess.Popen[str]) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """That of this process, without what JAX was told for this process alone."""
+    """That of this process, without the JAX options set for this process alone."""
     return {key: value for key, value in os.environ.items() if key != "JAX_PLATFORMS"} | {"PYTHONUNBUFFERED": "1"}
