@@ -210,6 +210,7 @@ def changed(tree: dict, *path: str, to: object) -> dict:
         (changed(celo2(), "ff_mod_stack", "~", "w1", to=array(8, 9)), "no theta that outertrain knows"),
         (changed(celo2(), "ff_mod_stack", "~", "w0__3", to=array(2, 8)), "no theta that outertrain knows"),
         (changed(adafactor(), "rms_decays", to=array(2)), "no theta that outertrain knows"),
+        (changed(mlp_lopt(), "mlp/~/linear_0", "b", to=array()), "no theta that outertrain knows"),
         (changed(adafactor(), "nn", "~", "w0", to=array(39, 32, dtype="float64")), "no theta that outertrain knows"),
         (
             changed(

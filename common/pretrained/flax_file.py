@@ -39,6 +39,8 @@ class Layers(NamedTuple):
         return [part.ravel() for pair in zip(self.kernels, self.biases) for part in pair]
 
     def fits(self, inputs: int, outputs: int) -> bool:
+        if any(bias.ndim != 1 for bias in self.biases):
+            return False
         widths = (inputs, *self.hidden(), outputs)
         return [kernel.shape for kernel in self.kernels] == list(pairwise(widths)) and [
             bias.shape for bias in self.biases
