@@ -20,7 +20,7 @@ def shapes(inputs: int, hidden: Sequence[int], outputs: int) -> Shapes:
 
 
 def random(key: jax.Array, shapes: Shapes) -> jax.Array:
-    """Random theta [P] float32: truncated normal kernels of standard deviation 1 / sqrt(fan_in), zero biases."""
+    """Random theta [P] float32: kernels normal of standard deviation fan_in ** -0.5, truncated at two; zero biases."""
     parts = []
     for shape in shapes:
         key, sub = jax.random.split(key)
