@@ -177,6 +177,15 @@ def test_empty_trees_and_leaves_have_empty_updates(tx: optax.GradientTransformat
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_empty_leaves_keep_their_types_and_a_finite_state(modules: dict[str, ModuleType], family: str) -> None:
+    tx, empty = modules[family].optimizer(), [jnp.zeros(shape) for shape in ((0,), (0, 3), (3, 0), (2, 0, 3))]
+    w = {**weights(), "empty": empty}
+    updates, state = jax.jit(tx.update)(w, tx.init(w), w)
+    assert types(updates) == types(w) and types(state) == types(tx.init(w))
+    assert finite(updates) and finite(state)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_leaf_without_gradient_is_left_alone(modules: dict[str, ModuleType], family: str) -> None:
     tx, w = modules[family].optimizer(), weights()
     if family != "mlp":

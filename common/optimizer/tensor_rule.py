@@ -60,6 +60,8 @@ def per_tensor(rule: Rule, total_steps: int | None = None) -> optax.GradientTran
         gradient, w = jnp.asarray(gradient), jnp.asarray(w)
         averages = jax.tree.map(jnp.asarray, averages)
         _check(gradient, w)
+        if not gradient.size:
+            return gradient, averages  # a mean over no numbers is NaN
         dtype = jax.tree.leaves(averages)[0].dtype
         g = _bounded(gradient.astype(dtype), rule.largest)
         change, averages = rule.update(g, w.astype(dtype), averages, step)
