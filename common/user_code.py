@@ -44,19 +44,30 @@ def load(key: str, reference: str) -> Any:
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)  # appended, not prepended: a user's file must not shadow a library
     try:
-        return getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError) as error:
-        if isinstance(error, ImportError) and (ours := (error.name or "").split(".")[0]) in PACKAGES:
-            raise UserError(
-                f"{key} = {reference!r} cannot be loaded ({error}): in outertrain's processes {ours!r} is a package of "
-                f"outertrain, so yours cannot be imported: rename the folder or file {ours} of your project"
-            ) from error
-        raise UserError(
-            f"{key} = {reference!r} cannot be loaded ({error}): run where {module_name}.py is, or install it"
-        ) from error
+        module = importlib.import_module(module_name)
+        if hasattr(module, function_name):
+            return getattr(module, function_name)
     except (Exception, SystemExit) as error:  # whatever the user's module does when it is imported
-        at = place_of_error(error)
-        raise UserError(
-            f"{key} = {reference!r} cannot be loaded: {module_name} fails when it is imported "
-            f"({type(error).__name__}: {error}{at and f', {at}'}); a script needs `if __name__ == '__main__':` before what it runs"
-        ) from error
+        raise UserError(f"{key} = {reference!r} cannot be loaded{_reason(error, module_name)}") from error
+    raise UserError(
+        f"{key} = {reference!r} cannot be loaded: {module_name} has no {function_name!r}: name what it defines"
+    )
+
+
+def _reason(error: BaseException, module: str) -> str:
+    """Why the import of a module failed, and what to do about it."""
+    missing = (error.name or "") if isinstance(error, ImportError) else ""
+    if (ours := missing.split(".")[0]) in PACKAGES:
+        return (
+            f" ({error}): in outertrain's processes {ours!r} is a package of outertrain, so yours cannot be imported: rename "
+            f"the folder or file {ours} of your project"
+        )
+    if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{missing}."):
+        return f" ({error}): run where {module}.py is, or install it"
+    at = place_of_error(error)
+    remedy = (
+        ": check what it imports, and install what is missing"
+        if isinstance(error, ImportError)
+        else "; a script needs `if __name__ == '__main__':` before what it runs"
+    )
+    return f": {module} fails when it is imported ({type(error).__name__}: {error}{at and f', {at}'}){remedy}"

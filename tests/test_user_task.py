@@ -80,7 +80,7 @@ def test_user_family_in_working_directory_is_found(tmp_path, monkeypatch):
 def test_user_family_file_does_not_shadow_a_library(tmp_path, monkeypatch):
     (tmp_path / "statistics.py").write_text("def tasks(config): raise AssertionError('the wrong module')\n")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"statistics:tasks' cannot be loaded .*no attribute 'tasks'"):
+    with pytest.raises(UserError, match=r"statistics:tasks' cannot be loaded: statistics has no 'tasks'"):
         make_task(config_of("statistics:tasks"), None)
 
 
@@ -94,8 +94,16 @@ def test_user_family_name_of_our_package_is_rejected(module):
     "source, sentence",
     [
         (None, r"cannot be loaded \(No module named 'mine'\): run where mine.py is, or install it"),
-        ("import a_module_that_is_not_there\n", "No module named 'a_module_that_is_not_there'"),
-        ("other = 1\n", "no attribute 'tasks'"),
+        (
+            "import a_module_that_is_not_there\n",
+            r"mine fails when it is imported \(ModuleNotFoundError: No module named 'a_module_that_is_not_there', mine.py:1: "
+            "`import a_module_that_is_not_there`\\): check what it imports, and install what is missing",
+        ),
+        (
+            "import numpy\nx = numpy.nothing(3)\n",
+            r"mine fails when it is imported \(AttributeError: .*, mine.py:2: `x = ",
+        ),
+        ("other = 1\n", "cannot be loaded: mine has no 'tasks': name what it defines"),
         ("tasks = 1\n", "mine:tasks is not a function"),
         ("def tasks(config): return 7\n", r"returned int, not an outertrain.Task or .* \(mine.py:1: "),
         ("def tasks(config): return (1, 2, 3, 4)\n", "returned tuple"),
