@@ -215,6 +215,10 @@ def unknown_key(params, batch):
     return jnp.mean(batch["label"])  # here
 
 
+def unknown_parameter(params, batch):
+    return jnp.mean(params["weights"])  # here
+
+
 def python_value(params, batch):
     if jnp.sum(params["w"]) > 0:  # here
         return 1.0
@@ -272,7 +276,11 @@ MISTAKES = {
     ),
     "not finite": (Task(init, infinite, DATA), "the loss is (inf|nan) at the initial weights"),
     "gradient not finite": (Task(init, infinite_gradient, DATA), r"with respect to \['w'\] is not finite"),
-    "unknown key": (Task(init, unknown_key, DATA), "the batch has no 'label': the data have the keys 'x', 'y'"),
+    "unknown key": (Task(init, unknown_key, DATA), "there is no key 'label'; the batch has the keys 'x', 'y'"),
+    "unknown parameter": (
+        Task(init, unknown_parameter, DATA),
+        "there is no key 'weights'; the batch has the keys 'x', 'y'",
+    ),
     "value in Python": (Task(init, python_value, DATA), r"depends on the value of an array in Python.*jnp.where"),
     "exception": (Task(init, raises, DATA), "loss fails: RuntimeError: the cat is on the keyboard"),
     "state that changes": (

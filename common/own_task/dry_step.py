@@ -175,7 +175,7 @@ def _named(name: str, sentence: str) -> str:
 def _reason(error: BaseException, batch: Any) -> str:
     """The first line of an error, and what to do about the usual ones."""
     if isinstance(error, KeyError) and (known := keys_of(getattr(batch, "rows", batch))):
-        return f"the batch has no {error}: the data have the keys {known}"
+        return f"there is no key {error}; the batch has the keys {known}"
     if isinstance(error, VALUE_IN_PYTHON):
         return (
             "it depends on the value of an array in Python, which is not known when it is compiled: use jnp.where or "
