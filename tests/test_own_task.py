@@ -336,6 +336,8 @@ def test_check_explains_unusable(data, sentence):
         ),
         (Task(init, lambda params: 0.0, DATA), r"loss must take \(params, batch\)"),
         (Task(init, 3, DATA), "loss = 3 is not a function"),
+        (Task(init, min, DATA), "loss = <built-in function min> does not say .*: wrap it in a function of your own"),
+        (Task(init, loss, dict), "the data = <class 'dict'> does not say .*: wrap it in a function of your own"),
         (Task(lambda key, size: 0, loss, DATA), r"init must take one argument, a key; it takes \(key, size\)"),
     ],
 )

@@ -165,6 +165,14 @@ def test_loss_that_is_not_a_scalar_is_explained(loss, found):
         unroll.start(problem, jax.random.key(1))
 
 
+@pytest.mark.parametrize("found", [lambda loss: loss, lambda loss: (loss, loss, loss)])
+def test_stateful_family_without_a_next_state_is_explained(found):
+    task = family_with(lambda w, batch, state: found(squared(w, batch)))._replace(state=lambda key: jnp.zeros(2))
+    subject = dry_step.Subject("mine:tasks", task, 1)
+    with pytest.raises(UserError, match=r"mine:tasks: .* must return \(loss, next state\) .*test_user_task.py:"):
+        dry_step.check(subject, np.random.default_rng(0))
+
+
 def test_user_family_that_imports_its_own_common_is_told_why(tmp_path, monkeypatch):
     """The module of the user is found; what it imports cannot be."""
     (tmp_path / "common").mkdir()

@@ -111,8 +111,10 @@ def _check_weights(subject: Subject, w: Any) -> None:
 
 
 def _check_loss(subject: Subject, found: Any, state: Any) -> None:
-    loss, after = found if state is not None else (found, None)
     at = place(subject.family.loss)
+    if state is not None and not (isinstance(found, tuple | list) and len(found) == 2):
+        raise UserError(f"{subject.name}: the loss of a model with state must return (loss, next state) ({at})")
+    loss, after = found if state is not None else (found, None)
     if not isinstance(loss, jax.ShapeDtypeStruct):
         raise UserError(
             f"{subject.name}: the loss is {'None' if loss is None else f'a {type(loss).__name__}'}, but a floating-point "

@@ -6,7 +6,6 @@ divided in the same way, without the halves: each call returns the rows of anoth
 """
 
 import hashlib
-import inspect
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ import jax
 import numpy as np
 
 from common.errors import UserError
+from common.own_task.signature import parameters
 from common.task_family import SPLITS
 
 TRAIN, VALID = 0.7, 0.15  # fractions of the rows of a task; the rest is test
@@ -80,7 +80,7 @@ def _fingerprint(arrays: Any) -> str:
 
 def _function(data: Callable[..., Any]) -> Callable[[np.random.Generator, str], Any]:
     name = getattr(data, "__name__", "the function of the data")
-    takes_split = len(inspect.signature(data).parameters) > 1
+    takes_split = len(parameters(data, "the data")) > 1
 
     def draw(random: np.random.Generator, outer_split: str) -> Any:
         arrays = checked(data(random, outer_split) if takes_split else data(random), f"the data that {name} returned")

@@ -13,6 +13,7 @@ import numpy as np
 from common.config import Config
 from common.errors import UserError
 from common.own_task.rows import open_rows
+from common.own_task.signature import parameters
 from common.own_task.source import place
 from common.task_family import TaskFamily, counted_from
 
@@ -185,10 +186,6 @@ def _check_init(init: Callable[..., Any]) -> None:
 
 def _parameters(function: Callable[..., Any], name: str) -> tuple[list[str], list[str]]:
     """The names of a function's parameters: those without a default value, and those with one."""
-    if not callable(function):
-        raise UserError(f"{name} = {function!r} is not a function")
     named = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    parameters = [p for p in inspect.signature(function).parameters.values() if p.kind in named]
-    return [p.name for p in parameters if p.default is p.empty], [
-        p.name for p in parameters if p.default is not p.empty
-    ]
+    found = [p for p in parameters(function, name) if p.kind in named]
+    return [p.name for p in found if p.default is p.empty], [p.name for p in found if p.default is not p.empty]
