@@ -3,6 +3,7 @@
 import doctest
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -95,8 +96,26 @@ def test_npz_and_function_give_the_same_kinds_of_rows(tmp_path, monkeypatch):
         np.random.default_rng(0), "outer_train"
     )
     assert [len(drawn[split]["x"]) for split in ("train", "valid", "test")] == [14, 3, 3]
-    split = open_rows(lambda random, outer_split: np.full(20, len(outer_split)), 0)
-    assert split.task(np.random.default_rng(0), "outer_test")["train"][0] == len("outer_test")
+
+
+def rows_of_the_split(random, rows, outer_split="none"):
+    return np.full(rows, len(outer_split))
+
+
+@pytest.mark.parametrize(
+    "data, split",
+    [
+        (lambda random, outer_split: rows_of_the_split(random, 20, outer_split), "outer_test"),
+        (lambda random, half: rows_of_the_split(random, 20, half), "outer_test"),
+        (lambda random, rows=20: rows_of_the_split(random, rows), "none"),
+        (lambda random, *others, rows=20, **options: rows_of_the_split(random, rows, *others), "none"),
+        (lambda random, rows=20, outer_split="": rows_of_the_split(random, rows, outer_split), "outer_test"),
+        (partial(rows_of_the_split, rows=20), "outer_test"),
+    ],
+)
+def test_function_of_the_data_is_given_the_split_alone(data, split):
+    task = open_rows(data, 0).task(np.random.default_rng(0), "outer_test")
+    assert len(task["train"]) == 14 and task["train"][0] == len(split)
 
 
 def test_key_is_given_in_training_only():

@@ -80,15 +80,24 @@ def _fingerprint(arrays: Any) -> str:
 
 def _function(data: Callable[..., Any]) -> Callable[[np.random.Generator, str], Any]:
     name = getattr(data, "__name__", "the function of the data")
-    takes_split = len(parameters(data, "the data")) > 1
+    call = _with_split(data)
 
     def draw(random: np.random.Generator, outer_split: str) -> Any:
-        arrays = checked(data(random, outer_split) if takes_split else data(random), f"the data that {name} returned")
+        arrays = checked(call(random, outer_split), f"the data that {name} returned")
         if count(arrays) < FEWEST:
             raise UserError(f"the data that {name} returned have {count(arrays)} rows: return at least {FEWEST}")
         return arrays
 
     return draw
+
+
+def _with_split(data: Callable[..., Any]) -> Callable[[np.random.Generator, str], Any]:
+    """The function with the outer split as an argument of that name, as the second one that has no default, or left out."""
+    found = parameters(data, "the data")
+    if any(p.name == "outer_split" and p.kind is not p.POSITIONAL_ONLY for p in found):
+        return lambda random, outer_split: data(random, outer_split=outer_split)
+    required = [p for p in found if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) and p.default is p.empty]
+    return data if len(required) > 1 else lambda random, outer_split: data(random)
 
 
 def _read(path: Path) -> Mapping[str, np.ndarray]:
