@@ -16,7 +16,7 @@ from common.errors import UserError
 from common.optimizer import make_family
 from common.own_task import dry_step
 from common.own_task import task as task_module
-from common.own_task.rows import open_rows
+from common.own_task.rows import checked, open_rows
 from common.own_task.task import Task
 from common.task import open_task
 from common.task_family import counted_from
@@ -116,6 +116,14 @@ def rows_of_the_split(random, rows, outer_split="none"):
 def test_function_of_the_data_is_given_the_split_alone(data, split):
     task = open_rows(data, 0).task(np.random.default_rng(0), "outer_test")
     assert len(task["train"]) == 14 and task["train"][0] == len(split)
+
+
+@pytest.mark.parametrize("kept, wide", [("int32", "int64"), ("uint32", "uint64"), ("float32", "float64")])
+def test_rows_of_64_bits_that_fit_into_32_are_accepted(kept, wide):
+    limits = (np.finfo if kept == "float32" else np.iinfo)(kept)
+    rows = np.array([limits.min, limits.max] * 50, wide)
+    assert checked({"x": rows, "empty": np.zeros((100, 0), wide)}, "the data")["x"] is rows
+    np.testing.assert_array_equal(jnp.asarray(rows), rows)
 
 
 def test_key_is_given_in_training_only():
@@ -334,6 +342,16 @@ def test_check_explains_with_the_line_of(mistake):
         ({"x": X, "y": np.zeros(5)}, r"differ in their number of rows \(\['x'\] 100, \['y'\] 5\)"),
         ({"x": np.array(["a"] * 40)}, r"\['x'\] have dtype <U1: give numbers"),
         ({"x": np.where(X > 2, np.nan, X)}, r"\['x'\] hold \d+ numbers that are not finite"),
+        (
+            {"x": np.arange(100) + 2**33},
+            r"\['x'\] hold numbers from 8589934592 to 8589934691, .* int32, from -2147483648 to 2147483647: number codes from 0",
+        ),
+        ({"x": np.arange(100, dtype=np.uint64) << 32}, r"\['x'\] hold .* uint32, from 0 to 4294967295"),
+        (
+            {"x": np.where(X > 2, 1e300, X.astype(float))},
+            r"\['x'\] hold .* to 1e\+300, .* float32, from -3.4028235e\+38 to 3.4028235e\+38",
+        ),
+        (lambda random: np.full(20, -(2**40)), "<lambda> returned hold numbers from -1099511627776"),
         ({"x": X[:12]}, "12 rows, too few to divide: 20 are needed"),
         ({}, "hold no array"),
         ({"x": 3.0}, "is a single number"),

@@ -48,7 +48,7 @@ def open_rows(data: Any, seed: int) -> Rows:
       seed: of the division into halves.
 
     Raises:
-      UserError: the data cannot be read, are no numbers, or differ in their number of rows.
+      UserError: the data cannot be read, are no numbers in JAX's range, or differ in their number of rows.
     """
     if callable(data):
         return Rows(_function(data), f"each task calls {getattr(data, '__name__', 'the function')}")
@@ -131,12 +131,27 @@ def checked(arrays: Any, name: str) -> Any:
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             bad = int((~np.isfinite(array)).sum())
             raise UserError(f"{where} hold {bad} numbers that are not finite: remove or replace these")
+        _check_range(array, where)
         found.append(array)
     counts = {jax.tree_util.keystr(path): len(array) for (path, _), array in zip(leaves, found)}
     if len(set(counts.values())) > 1:
         listed = ", ".join(f"{key or 'the array'} {rows}" for key, rows in counts.items())
         raise UserError(f"{name} differ in their number of rows ({listed}): give one row of each per example")
     return jax.tree.unflatten(tree, found)
+
+
+def _check_range(array: np.ndarray, where: str) -> None:
+    """Raises UserError for numbers out of the range of JAX's dtype, which has 32 bits where the array has 64."""
+    kept = jax.dtypes.canonicalize_dtype(array.dtype)
+    if kept == array.dtype or not array.size:
+        return
+    limits = np.iinfo(kept) if kept.kind in "iu" else np.finfo(kept)
+    least, largest = array.min(), array.max()
+    if least < limits.min or largest > limits.max:
+        raise UserError(
+            f"{where} hold numbers from {least!s} to {largest!s}, but JAX keeps them as {kept}, from {limits.min!s} to "
+            f"{limits.max!s}: number codes from 0, and shift or scale other numbers into this range"
+        )
 
 
 def count(arrays: Any) -> int:
