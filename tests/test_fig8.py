@@ -59,7 +59,7 @@ def test_variant_that_guesses_is_not_called_worse():
     outcome = fig8.outcome(results(window_6=2.25))
     assert outcome.holds is None and "growing window better than fixed: undecided" in outcome.sentence
     assert "Has not begun to learn, within 5% of guessing or above: window 6 (2.25)" in outcome.sentence
-    assert "window 6 0." not in outcome.sentence
+    assert "window 6 1." not in outcome.sentence and "than the longest: undecided" in outcome.sentence
 
 
 def test_estimators_compare_at_equal_core_seconds():
@@ -69,6 +69,33 @@ def test_estimators_compare_at_equal_core_seconds():
         result(Training, variant="es only", seed=0, judged=[[2.0], [1.5]], judged_seconds=[0.0, 5.0]),
     ]
     assert fig8.at_equal_seconds(found[1], found[0]) == pytest.approx(1.5 - 1.75)
+
+
+def test_a_loss_that_is_not_yet_known_is_not_compared():
+    """es has ended before merged is judged: what merged was at then is known of one pair of two."""
+    early = [ended("es only", seed, 1.5) for seed in (0, 1)]
+    late = [
+        result(Training, variant="merged", seed=0, judged=[[1.0]], judged_seconds=[20.0]),
+        result(Training, variant="merged", seed=1, judged=[[1.0]], judged_seconds=[10.0]),
+    ]
+    assert [fig8.at_equal_seconds(*pair) for pair in zip(early, late)] == [None, 0.5]
+    told = fig8.in_seconds({"es only": early, "merged": late})
+    assert "es only 0.5 (no interval: fewer than 5 samples), 1 of 2 pairs" in told
+    assert "es only not known" in fig8.in_seconds({"es only": early[:1], "merged": late[:1]})
+
+
+def test_core_seconds_are_those_of_the_whole_training():
+    """The thinned list of a history may lack the last update."""
+    trained = [result(Training, variant="merged", seed=0, judged=[[1.0]], judged_seconds=[20.0], core_seconds=[19.0])]
+    assert "merged 20" in fig8.in_seconds({"merged": trained})
+
+
+def test_windows_of_the_whole_problem_are_compared_by_their_variance():
+    """The paper's second sentence on fixed windows: those of the whole problem have a high variance."""
+    calm = [one for one in results() if one.variant != "window 6"]
+    calm += [ended("window 300", k, 1.4) for k in range(6)] + [ended("window 30", k, 1.4 + k) for k in range(6)]
+    outcome = fig8.outcome(calm)
+    assert "and steadier than the longest: does not hold" in outcome.sentence and "window 300 0" in outcome.sentence
 
 
 def test_variant_not_run_leaves_its_part_undecided():

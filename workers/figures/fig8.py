@@ -66,9 +66,14 @@ def judged(one: Training) -> np.ndarray:
     return np.asarray(np.array(one.judged, float).mean(axis=1))
 
 
-def at_equal_seconds(one: Training, other: Training) -> float:
-    """Loss of `one` minus that of `other` at the core seconds that both have, interpolated between judged thetas."""
+def at_equal_seconds(one: Training, other: Training) -> float | None:
+    """Loss of `one` minus that of `other` at the core seconds that both have, interpolated between judged thetas.
+
+    None where one of the two has ended before the other has its first judged theta.
+    """
     shared = min(one.judged_seconds[-1], other.judged_seconds[-1])
+    if shared < max(one.judged_seconds[0], other.judged_seconds[0]):
+        return None
     first, second = (float(np.interp(shared, run.judged_seconds, judged(run))) for run in (one, other))
     return first - second
 
@@ -90,6 +95,12 @@ class Gaps:
             return None
         return self.of(name).above(0)
 
+    def steadier(self, name: str) -> Decision:
+        """Whether merged varies less over the seeds: undecided where one of the two is missing or has not begun."""
+        if name not in self._table or {MERGED, name} & set(self.unbegun):
+            return None
+        return steadier(self._table[MERGED], self._table[name])
+
     def hardly(self, name: str, reference: str) -> Decision:
         """Whether a variant differs by less than a small part of what the reference differs by."""
         if {name, reference} - set(self._table) or {MERGED, name, reference} & set(self.unbegun):
@@ -105,13 +116,13 @@ def outcome(results: Results) -> Outcome:
         raise UserError(
             "fig8: no merged training has ended yet, only trials of the rates: compute more without --so-far"
         )
-    gaps, merged = Gaps(table, bar(results)), table[MERGED]
+    gaps = Gaps(table, bar(results))
     windows = [name for name in table if name.startswith("window")]
-    steady = (steadier(merged, table[name]) if name in table else None for name in ALONE)
     parts: dict[str, Decision] = {
         "merged better than rp and es alone": every(gaps.above(name) for name in ALONE),
-        "and steadier": every(steady),
+        "and steadier": every(gaps.steadier(name) for name in ALONE),
         "growing window better than fixed": every(gaps.above(name) for name in windows) if windows else None,
+        "and steadier than the longest": gaps.steadier(longest(windows)) if windows else None,
         "momentum needed": gaps.above("no momentum"),
         f"time hardly (within {HARDLY:.0%} of momentum)": gaps.hardly("no time", "no momentum"),
     }
@@ -119,10 +130,15 @@ def outcome(results: Results) -> Outcome:
     numbers = "; ".join(f"{name} {gaps.of(name)}" for name in table if name not in (MERGED, *gaps.unbegun))
     return Outcome(
         every(parts.values()),
-        f"{said}. Mean loss at the end of training, minus that of merged ({mean(merged)}; {len(merged)} seeds): "
+        f"{said}. Mean loss at the end of training, minus that of merged ({mean(table[MERGED])}; {len(table[MERGED])} seeds): "
         f"{numbers}. {held(table)}{not_begun(gaps, table)}{spreads(table)}"
         f"{in_seconds(found)}{quarter(with_a_quarter(results))}",
     )
+
+
+def longest(windows: Sequence[str]) -> str:
+    """The variant whose window is the whole problem."""
+    return max(windows, key=lambda name: int(name.removeprefix("window ")))
 
 
 def held(table: Table) -> str:
@@ -174,7 +190,9 @@ def not_begun(gaps: Gaps, table: Table) -> str:
 
 def spreads(table: Table) -> str:
     """Standard deviations over two seeds and more."""
-    shown = [(name, table[name]) for name in ESTIMATORS if len(table.get(name, ())) > 1]
+    windows = [name for name in table if name.startswith("window ")]
+    names = (*ESTIMATORS, *([longest(windows)] if windows else []))
+    shown = [(name, table[name]) for name in names if len(table.get(name, ())) > 1]
     listed = ", ".join(f"{name} {values.std(ddof=1):.2g}" for name, values in shown)
     return f"Standard deviation over seeds: {listed}. " if shown else ""
 
@@ -182,13 +200,22 @@ def spreads(table: Table) -> str:
 def in_seconds(trained: Mapping[str, Sequence[Training]], references: Sequence[str] = (MERGED,)) -> str:
     """What the estimators cost, and how they compare with these variants at equal cost."""
     found = {name: runs for name, runs in trained.items() if name in (*ESTIMATORS, HELD, RECENT)}
-    costs = ", ".join(f"{name} {np.median([one.core_seconds[-1] for one in runs]):.3g}" for name, runs in found.items())
+    costs = ", ".join(
+        f"{name} {np.median([one.judged_seconds[-1] for one in runs]):.3g}" for name, runs in found.items()
+    )
     told = [f"Core seconds of a training (median): {costs}"]
     for reference in references:
         gaps = "; ".join(
-            f"{name} {mean(np.array([at_equal_seconds(one, other) for one, other in zip(runs, found[reference])]))}"
-            for name, runs in found.items()
-            if name != reference
+            f"{name} {of_equal_seconds(runs, found[reference])}" for name, runs in found.items() if name != reference
         )
         told.append(f"minus {reference} at equal core seconds: {gaps}")
     return f"{'; '.join(told)}."
+
+
+def of_equal_seconds(one: Sequence[Training], other: Sequence[Training]) -> str:
+    """The mean of `at_equal_seconds` over the pairs of the same seed that have it, and how many these are."""
+    gaps = [at_equal_seconds(*pair) for pair in zip(one, other)]
+    known = np.array([gap for gap in gaps if gap is not None])
+    if not len(known):
+        return "not known"
+    return f"{mean(known)}{'' if len(known) == len(gaps) else f', {len(known)} of {len(gaps)} pairs'}"
