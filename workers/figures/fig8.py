@@ -20,7 +20,7 @@ from workers.figures.ablations import (
     perform,
     score,
 )
-from workers.figures.figure import Outcome, Results, config_of
+from workers.figures.figure import GUESSING, Outcome, Results, config_of
 from workers.figures.statistics import Decision, Interval, every, mean, paired, steadier, word
 
 __all__ = ["CLAIM", "FROM_PARTS", "KINDS", "NEEDS", "SCALES", "jobs", "outcome", "perform"]
@@ -33,7 +33,6 @@ NEEDS = ()
 FROM_PARTS = True  # variants without a training are left out
 HARDLY = 0.1  # of what momentum features are worth: an effect below it counts as hardly any
 ALONE = tuple(name for name in ESTIMATORS if name != MERGED)
-GUESSING = 0.95  # of the loss of guessing: a variant above it has not begun to learn, which is not the same as worse
 
 
 Table = Mapping[str, np.ndarray]  # [seeds] mean loss at the end of training, by variant
@@ -56,7 +55,7 @@ def with_a_quarter(results: Results) -> dict[str, list[Training]]:
 
 
 def bar(results: Results) -> float:
-    """The loss from which on a variant has not begun to learn."""
+    """The loss from which on a variant has not begun to learn, which is not the same as worse."""
     classes = next(config_of(one.settings).task.classes for found in by_variant(results).values() for one in found)
     return GUESSING * math.log(classes)
 

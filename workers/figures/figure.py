@@ -34,6 +34,7 @@ from workers.evaluation.jobs import UnrollJob
 
 Json = dict[str, Any]
 Settings = tuple[str, ...]  # a preset, then overrides "section.key=value"
+GUESSING = 0.95  # of the loss of guessing: nothing has been learned above it
 
 
 class Outcome(NamedTuple):
