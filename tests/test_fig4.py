@@ -63,6 +63,12 @@ def test_outcome_has_the_ratios_at_both_ends_of_the_windows():
     assert "10^-4.0 (-4.5 to -3.5) times at T = 5, 10^6.0" in fig4.outcome(results(-4, 3)).sentence
 
 
+def test_outcome_says_where_rp_is_not_finite():
+    told = [replace(one, rp_nonfinite=0.25) if isinstance(one, Pairs) else one for one in results(-4, 3)]
+    assert "10^6.0 (5.5 to 6.5, rp not finite in 25% of the coordinates) at T = 300" in fig4.outcome(told).sentence
+    assert "not finite" not in fig4.outcome(results(-4, 3)).sentence
+
+
 def test_longer_steps_triple_both_outputs_and_nothing_else():
     config = load("mini", ["optimizer.hidden=3"])
     theta = np.random.default_rng(0).normal(size=len(initial_theta(config))).astype(np.float32)
@@ -98,6 +104,14 @@ def test_draw_infinite_variances_leaves_a_picture():
     shown = [axes for axes in figure.axes if axes.get_visible()]
     assert shown and all(axes.has_data() for axes in shown)
     assert all(np.isfinite([*axes.get_xlim(), *axes.get_ylim()]).all() for axes in shown)
+
+
+def test_draw_marks_an_infinite_median_at_the_upper_edge():
+    one = result(Pairs, when="trained", window=5, log_ratio=(1, 0, 2), rp=[1, 2, 3, 4, 5], es=[1, 1, 1, 1, 1])
+    exploded = replace(one, window=10, rp=[1, 2, "inf", "inf", "inf"])
+    axes = draw([replace(training([1.0, 2.0], [1.0, 1.0]), versions=[1, 2]), one, exploded]).axes[1]
+    marks = [line for line in axes.get_lines() if line.get_marker() == "^"]
+    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in marks] == [(10, 0.97)]
 
 
 def batches_of(rp_scale, es_scale, draws=400):

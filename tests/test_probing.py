@@ -24,10 +24,15 @@ def test_outcome_holds_if_the_curve_stays_and_updates_are_faster():
     assert "10^6.0 times that of es in the first" in probing.outcome(results(0.0)).sentence
 
 
-@pytest.mark.parametrize("change", [{"shift": 0.1}, {"wobble": 0.1}, {"seconds": 3.0}], ids=lambda c: next(iter(c)))
+@pytest.mark.parametrize("change", [{"shift": 0.1}, {"seconds": 3.0}], ids=lambda c: next(iter(c)))
 def test_outcome_does_not_hold_if_curve_or_speed_is_worse(change):
-    assert not probing.outcome(results(**{"shift": 0.0, **change})).holds
+    assert probing.outcome(results(**{"shift": 0.0, **change})).holds is False
+
+
+def test_outcome_of_scattered_curves_is_undecided():
+    found = probing.outcome(results(0.0, wobble=0.1))
+    assert found.holds is None and "the same loss (within 5%): undecided; more updates" in found.sentence
 
 
 def test_speed_is_the_ratio_of_times_between_updates():
-    assert probing.speed(results(0.0)) == 2.0
+    assert probing.speed(results(0.0)).value == pytest.approx(2.0)

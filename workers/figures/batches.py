@@ -74,6 +74,6 @@ def said(found: Sequence[Merges]) -> str:
     )
     below = every(False if one.log_ratio[1] > MARGIN else True if one.log_ratio[2] < MARGIN else None for one in found)
     return (
-        f" Variance of the merged gradient of {found[0].batch} pairs over the lower of those of rp and es, "
-        f"at most a factor of {10**MARGIN:.0f}: {word(below)} ({values})."
+        f" Variance of the merged gradient of {found[0].batch} pairs over the lower of those of rp and es "
+        f"({len(found[0].weights_rp)} batches, bootstrap), at most a factor of {10**MARGIN:.0f}: {word(below)} ({values})."
     )

@@ -75,7 +75,7 @@ STEADY = 1.0  # of the decimal logarithm: es stays as it is if it changes by les
 FINITE = (-50.0, 50.0)  # of the logarithm of a ratio, which is infinite where rp exploded, for a mean of several
 SCALES = {
     "mini": Scale([5, 10, 20, 40, 80, 160, 300], 16),
-    "long": Scale([10, 30, 100, 300, 1000, 3000], 16, merged_windows=(30, 300, 3000)),
+    "long": Scale([10, 30, 100, 300, 1000, 3000], 16, merged_windows=(30, 300, 1000, 3000)),
     "paper": Scale([10, 50, 200, 1000, 3000, 10000], 64),
 }
 
@@ -208,6 +208,13 @@ def ends(values: np.ndarray) -> tuple[float, float]:
     return float(np.median(known[:tenth])), float(np.median(known[-tenth:]))
 
 
+def ratio(pairs: Pairs) -> str:
+    """The ratio of the variances with its interval, and where rp is not finite."""
+    value, low, high = map(float, pairs.log_ratio)
+    infinite = f", rp not finite in {pairs.rp_nonfinite:.0%} of the coordinates" if pairs.rp_nonfinite else ""
+    return f"10^{value:.1f} ({low:.1f} to {high:.1f}{infinite})"
+
+
 def outcome(results: Results) -> Outcome:
     along = np.array([growth(one) for one in trainings(results)])
     es = mean(np.array([change_of_es(one) for one in trainings(results)]))
@@ -219,13 +226,10 @@ def outcome(results: Results) -> Outcome:
         f"({along[:, 1].min():.1f} to {along[:, 1].max():.1f}); the decimal logarithm of that of es "
         f"changes by {es}, by less than {STEADY:g}: {word(steady)}"
     ]
-    table = {(one.when, one.window): one.log_ratio for one in of_kind(results, Pairs)}
+    table = {(one.when, one.window): one for one in of_kind(results, Pairs)}
     windows = sorted({window for _, window in table})
     for when in dict.fromkeys(when for when, _ in table):
-        first, last = (
-            f"10^{v:.1f} ({low:.1f} to {high:.1f})"
-            for v, low, high in (map(float, table[when, windows[k]]) for k in (0, -1))
-        )
+        first, last = (ratio(table[when, windows[k]]) for k in (0, -1))
         parts.append(f"theta {when}: {first} times at T = {windows[0]}, {last} at T = {windows[-1]}")
     return Outcome(
         every([begin, end, steady]), f"Over coordinates: {'; '.join(parts)}.{said(of_kind(results, Merges))}"

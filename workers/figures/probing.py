@@ -26,7 +26,7 @@ from workers.figures.figure import (
     of_kind,
     rounded,
 )
-from workers.figures.statistics import Interval, paired
+from workers.figures.statistics import Interval, every, geometric, paired, word
 
 CLAIM = (
     "Where gradients explode, rp has no weight: most samples can do without it, for more outer updates per second and "
@@ -67,7 +67,7 @@ class Scale(NamedTuple):
 
 WITH, WITHOUT = 1.0, 0.1  # probe rates
 ENDS = (slice(0, 8), slice(-8, None))  # updates of the training's beginning and end
-CLOSE = 0.05  # of the loss: the widest interval that still counts as "the same"
+CLOSE = 0.05  # of the loss: a difference within it counts as none
 SCALES = {
     "mini": Scale(("exploding",), seeds=6, points=6, tasks=12),
     "paper": Scale(("paper",), seeds=5, points=20, tasks=40),
@@ -140,25 +140,28 @@ def gap(results: Results) -> tuple[Interval, float]:
     return paired(one, other), float(other.mean())
 
 
-def speed(results: Results) -> float:
-    """Outer updates per second with skipping, over those without: median of the seeds."""
+def speed(results: Results) -> Interval:
+    """Outer updates per second with skipping, over those without: geometric mean over the seeds."""
     pairs = zip(at_rate(results, WITH), at_rate(results, WITHOUT), strict=True)
-    return float(np.median([one.seconds / other.seconds for one, other in pairs]))
+    return geometric(np.array([one.seconds / other.seconds for one, other in pairs]))
 
 
 def outcome(results: Results) -> Outcome:
+    """Student's tests over the seeds: of the difference against a margin, and of the logarithm of the speedup."""
     difference, loss = gap(results)
-    width = difference.high - difference.low
-    same = difference.low <= 0 <= difference.high and width < CLOSE * loss
     faster = speed(results)
+    parts = {
+        f"the same loss (within {CLOSE:.0%})": difference.within(CLOSE * loss),
+        "more updates per second": faster.above(1),
+    }
     always = [one.ratios for one in at_rate(results, WITH)]
     first, last = (np.median([float(v) for ratios in always for v in ratios[part] if v is not None]) for part in ENDS)
     without = np.mean([one.skipped for one in at_rate(results, WITHOUT)])
     return Outcome(
-        bool(same and faster > 1),
-        f"The variance of rp is 10^{first:.1f} times that of es in the first updates, 10^{last:.1f} times in the "
-        f"last. With rp in a tenth of the samples while "
-        f"it has no weight ({without:.0%} of all pairs did without it) there are {faster:.2f} times as many outer updates "
-        f"per second; the mean loss along the training is {difference} higher, of {loss:.3g} (the interval's width is "
-        f"{width / loss:.1%} of it; {len(always)} seeds, each with the same start).",
+        every(parts.values()),
+        f"{'; '.join(f'{part}: {word(decision)}' for part, decision in parts.items())}. The variance of rp is "
+        f"10^{first:.1f} times that of es in the first updates, 10^{last:.1f} times in the last. With rp in a tenth of the "
+        f"samples while it has no weight ({without:.0%} of all pairs did without it) there are {faster} times as many outer "
+        f"updates per second (geometric mean); the mean loss along the training is {difference} higher, of {loss:.3g} "
+        f"({len(always)} seeds, each with the same start).",
     )

@@ -9,6 +9,7 @@ from workers.figures.figure import Results, of_kind
 
 
 def draw(results: Results) -> Figure:
+    """An infinite median is a triangle at the upper edge."""
     pairs = of_kind(results, Pairs)
     cases = list(dict.fromkeys(one.when for one in pairs))
     titles = ["along outer-training", *(f"over the window, theta {when}" for when in cases)]
@@ -27,6 +28,9 @@ def draw(results: Results) -> Figure:
             q, colour = np.maximum(np.array(bands, float), 1e-30), plotting.COLOURS[name]
             axes.plot(x, q[:, 2], "o-", color=colour, markersize=3, label=plotting.NAMES[name])
             axes.fill_between(x, q[:, 0], q[:, 4], color=colour, alpha=0.15, linewidth=0)
+            for window, median in zip(x, q[:, 2]):
+                if np.isinf(median):
+                    axes.plot(window, 0.97, "^", color=colour, markersize=5, transform=axes.get_xaxis_transform())
         axes.set_xscale("log")
         axes.set_yscale("log")
         plotting.label(axes, "window (inner steps)", "variance of one pair: median, 5 to 95 %")
