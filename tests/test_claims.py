@@ -14,7 +14,7 @@ NUMBER = re.compile(r"-?\d+\.\d+(?:e[+-]\d+)?")  # with a decimal point: what wa
 
 def rows() -> list[list[str]]:
     """The cells of the table: section, claim, shown by, result, outcome."""
-    section = (DOCS / "results.md").read_text().split(TITLE)[1].split("\n## ")[0]
+    section = (DOCS / "results.md").read_text().split(TITLE)[1].split("\n##")[0]
     lines = [line for line in section.splitlines() if line.startswith("|")][2:]
     return [[cell.strip() for cell in line[1:-1].split("|")] for line in lines]
 
@@ -25,6 +25,13 @@ def sentence(shown: str) -> str:
         return (DOCS / "results.md").read_text().split(f"\n## {section[1]}\n")[1].split("\n## ")[0]
     text: str = json.loads((DOCS / "figures" / f"{shown}.json").read_text())["sentence"]
     return text
+
+
+def test_every_figure_of_the_table_has_its_date_and_test() -> None:
+    text = (DOCS / "results.md").read_text().split("### Commands, dates, machines and tests")[1].split("\n## ")[0]
+    told = {line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|")}
+    shown = {row[2] for row in rows() if row[-1] not in ("held by tests", "not run") and "[" not in row[2]}
+    assert shown - told == set()
 
 
 def test_every_claim_has_an_outcome() -> None:
