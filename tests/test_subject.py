@@ -142,6 +142,20 @@ def test_rejected_command_leaves_a_folder_of_results_as_it_is(
     assert directory.names() == ["a", run.name]
 
 
+@pytest.mark.parametrize("command", [["evaluate", "a", "--config"], ["evaluate", "a", "a", "--config"], ["baselines"]])
+def test_evaluation_without_tasks_creates_no_folder(command: list[str], capsys: pytest.CaptureFixture) -> None:
+    assert main([*command, "small.toml", "--tasks", "0", "--in-process"]) == 2
+    assert "leaves nothing to do: give --tasks" in capsys.readouterr().err
+    assert directory.names() == ["a"]
+
+
+def test_folder_of_results_that_cannot_be_read_is_left_alone() -> None:
+    broken = directory.create("a-on-small", configfile.load("small.toml"))
+    broken.config_file.write_text("[task\n")
+    found = find_all(["a"], Request("a", (), Place(in_process=True, cluster=False), "small.toml"))
+    assert found.run.name == "a-on-small-2" and broken.config_file.read_text() == "[task\n"
+
+
 def test_apply_writes_the_configuration_of_results_only() -> None:
     place = Place(in_process=True, cluster=False)
     for tasks, asked in (("small.toml", 3), (None, 4), ("small.toml", 5)):

@@ -14,7 +14,7 @@ from cluster.cli.dry_step import check_task
 from cluster.cli.families import OfFamily, texts
 from cluster.cli.interrupt import Interrupt
 from cluster.cli.options import Place
-from cluster.cli.subject import Request, Subject, find_all, make_pool
+from cluster.cli.subject import Request, Subject, find_all, make_pool, require_tasks
 from cluster.jobs.evaluation import evaluate, numbers_of, summary_of
 from cluster.jobs.families import parts
 from cluster.jobs.job import Pool, Progress
@@ -108,8 +108,7 @@ def assess(subject: Subject, place: Place, compute: Compute, manner: Manner) -> 
     Raises Interrupted when the user stops it.
     """
     run, config = subject.run, subject.config
-    if config.evaluation.tasks < 1:
-        raise UserError("evaluation.tasks = 0 leaves nothing to do: give --tasks of at least 1")
+    require_tasks(config)
     with exclusive(run, EVALUATION), Interrupt() as interrupt, console.make() as show:
         listed = parts(run, config, manner.family)
         own = [subject._replace(run=part.run, config=part.config) for part in listed]

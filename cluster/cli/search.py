@@ -43,7 +43,7 @@ def command(target: str, overrides: tuple[str, ...], place: Place, as_json: bool
     for name in ("draws", "runs"):
         if size[name] < 1:
             raise UserError(f"--{name} {size[name]} leaves nothing to search: give at least 1")
-    found = search(find_tasks(Request(target, overrides, place)), place, Size(**size))
+    found = search(find_tasks(Request(target, overrides, place), evaluated=False), place, Size(**size))
     if as_json:
         print(json.dumps({loss: best._asdict() | {"path": str(best.path)} for loss, best in found.items()}), flush=True)
     return 0

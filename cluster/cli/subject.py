@@ -103,6 +103,7 @@ def _several(targets: Sequence[str], request: Request) -> Subject:
     contenders = tuple(_as_asked(one, asked) for one in contenders)
     if not request.place.cluster:
         config = replace(config, optimizer=contenders[0].optimizer)
+    require_tasks(config)
     # A folder for each value that is asked for: results are found by theta, which does not hold it.
     name = "-".join([f"comparison-on-{stem(source)}", *(f"{key}-{value}" for key, value in asked.items())])
     run = results_directory(name, config)
@@ -151,15 +152,27 @@ def find_learned(request: Request) -> Subject:
     )
 
 
-def find_tasks(request: Request) -> Subject:
-    """The tasks of a run or of a configuration, for hand-designed optimizers. Raises UserError for another target."""
+def find_tasks(request: Request, *, evaluated: bool = True) -> Subject:
+    """The tasks of a run or of a configuration, for hand-designed optimizers. Raises UserError for another target.
+
+    Args:
+      evaluated: whether the unseen tasks are those of [evaluation], so that there has to be one.
+    """
     if is_run(request.target):
         return of_run(request, learned=False)
     target = Path(request.target)
     if target.suffix == ".toml" or request.target in configfile.preset_names():
         config = absolute(configfile.load(request.target, request.overrides))
+        if evaluated:
+            require_tasks(config)
         return Subject(results_directory(f"{target.stem}-baselines", config), config, None, None)
     raise UserError(f"{request.target!r} is not a run, a TOML file or a preset: {known_runs()}")
+
+
+def require_tasks(config: Config) -> None:
+    """Raises UserError where an evaluation has no task; before a folder is created for its results."""
+    if config.evaluation.tasks < 1:
+        raise UserError("evaluation.tasks = 0 leaves nothing to do: give --tasks of at least 1")
 
 
 def is_run(target: str) -> bool:
@@ -194,6 +207,7 @@ def _on_tasks(one: Contender, request: Request) -> Subject:
     config = absolute(configfile.load(tasks, request.overrides))
     one = _as_asked(one, _asked([one], config, request))
     config = replace(config, optimizer=one.optimizer)
+    require_tasks(config)
     return Subject(results_directory(f"{one.name}-on-{stem(tasks)}", config), config, one.theta, one.version)
 
 
@@ -258,7 +272,10 @@ def results_directory(name: str, config: Config) -> RunDirectory:
     for known in directory.names():
         if re.fullmatch(rf"{re.escape(name)}(-\d+)?", known):
             run = directory.find(known)
-            before = run.config()
+            try:
+                before = run.config()
+            except UserError:  # a folder that somebody has changed by hand: it is left alone
+                continue
             if all(getattr(before, section) == getattr(config, section) for section in deciding_sections):
                 return run
     return directory.create_free(name, config)
