@@ -31,7 +31,7 @@ def results(first, last, starts=5):
     return [*trainings, *pairs]
 
 
-def test_pairs_are_measured_with_the_outer_batches_of_the_training():
+def test_pairs_have_the_outer_batches_of_the_training():
     unroll = fig4.unroll_of(("mini", "estimator.outer_batches=3"))
     assert unroll.outer_loss.outer_batches == 3
 
@@ -77,7 +77,7 @@ def test_longer_steps_triple_both_outputs_and_nothing_else():
     np.testing.assert_array_equal(longer[-8:], 3 * theta[-8:])  # output kernel [3, 2] and bias [2]
 
 
-def test_described_pairs_with_one_infinite_rp_have_infinite_variances():
+def test_one_infinite_rp_makes_variances_infinite():
     """One of 16 pairs explodes in two of five coordinates: the others keep their variance, 10^6 times that of es."""
     random = np.random.default_rng(0)
     pairs = random.normal(size=(16, 2, 5)) * np.array([[1e3] * 5, [1.0] * 5])

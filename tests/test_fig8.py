@@ -90,7 +90,7 @@ def test_core_seconds_are_those_of_the_whole_training():
     assert "merged 20" in fig8.in_seconds({"merged": trained})
 
 
-def test_windows_of_the_whole_problem_are_compared_by_their_variance():
+def test_whole_windows_are_compared_by_their_variance():
     """The paper's second sentence on fixed windows: those of the whole problem have a high variance."""
     calm = [one for one in results() if one.variant != "window 6"]
     calm += [ended("window 300", k, 1.4) for k in range(6)] + [ended("window 30", k, 1.4 + k) for k in range(6)]
@@ -184,7 +184,7 @@ def test_seeds_are_paired_while_some_trainings_have_not_ended():
     assert "es only 0.5" in fig8.outcome(rows).sentence and "and steadier: undecided" in fig8.outcome(rows).sentence
 
 
-def test_merged_with_the_window_held_is_compared_with_the_estimators():
+def test_merged_with_the_window_held_is_compared():
     losses = {"merged": 0.55, "rp only": 0.8, "es only": 0.5, ablations.HELD: 0.45}
     rows = [ended(name, seed, loss + 0.001 * seed) for name, loss in losses.items() for seed in range(5)]
     said = fig8.outcome(rows).sentence

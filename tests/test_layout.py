@@ -40,6 +40,7 @@ LIBRARIES = {  # library -> whether a file may import it
     "cloudpickle": lambda path: False,
 }
 LINES_OF_A_FILE, LINES_OF_A_FUNCTION, ARGUMENTS = 300, 60, 6
+CHARACTERS_OF_A_TEST = 60
 STRING_KEYS = 100
 JSON_OR_TOML = {  # modules that parse or write JSON or TOML, outside of which string keys are counted
     "common/config/identity.py",
@@ -137,6 +138,16 @@ def test_files_are_at_most_300_lines() -> None:
 
 def test_functions_are_at_most_60_lines() -> None:
     assert {name for name, node in functions() if node.end_lineno - node.lineno >= LINES_OF_A_FUNCTION} == set()  # type: ignore[operator]
+
+
+def test_names_of_tests_are_at_most_60_characters() -> None:
+    names = {
+        node.name
+        for path in (TOP / "tests").glob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    }
+    assert {name for name in names if len(name) > CHARACTERS_OF_A_TEST} == set()
 
 
 def test_functions_take_at_most_six_arguments() -> None:
