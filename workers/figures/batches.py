@@ -67,10 +67,11 @@ def said(found: Sequence[Merges]) -> str:
     """A sentence on all of them; none without any."""
     if not found:
         return ""
+    thetas = list(dict.fromkeys(one.when for one in found))
     values = "; ".join(
         f"theta {one.when}, T = {one.window}: 10^{one.log_ratio[0]:.2f} ({one.log_ratio[1]:.2f} to "
         f"{one.log_ratio[2]:.2f}), weight of rp {np.mean(one.weights_rp):.2g}"
-        for one in found
+        for one in sorted(found, key=lambda one: (thetas.index(one.when), one.window))
     )
     below = every(False if one.log_ratio[1] > MARGIN else True if one.log_ratio[2] < MARGIN else None for one in found)
     return (
