@@ -29,7 +29,7 @@ with Interrupt() as interrupt:
     print("started", file=sys.stderr)
     while not interrupt.asked:
         time.sleep(0.01)
-    time.sleep(0.5)  # in which a second signal would arrive
+    time.sleep(float(open("seconds").read()))  # in which a second signal would arrive
     open("checkpoint", "w").close()
     print("checkpoint written", file=sys.stderr)
 """
@@ -51,8 +51,9 @@ def test_command_may_print_any_amount(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 
 @pytest.fixture
-def caller(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+def caller(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[str]]:
     """A process, first of a group of its own, that runs the command `TRAINING`, which has started."""
+    (tmp_path / "seconds").write_text(str(getattr(request, "param", 0.5)))
     with subprocess.Popen(
         [sys.executable, "-c", CALLER, program(tmp_path, TRAINING)],
         stderr=subprocess.PIPE,
@@ -77,6 +78,7 @@ def test_interrupted_command_writes_its_checkpoint(
     assert caller.returncode == -signal.SIGINT
 
 
+@pytest.mark.parametrize("caller", [60], indirect=True, ids=["slow"])
 def test_second_interrupt_quits_the_command(caller: subprocess.Popen[str], tmp_path: Path) -> None:
     assert caller.stderr is not None
     os.killpg(caller.pid, signal.SIGINT)
