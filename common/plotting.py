@@ -39,6 +39,8 @@ COLOURS: Final = Colours(
         "included (valid)": GREY,
         "small-conv-train": VIOLET,
         "small-conv-valid": ORANGE,
+        "paper-conv-train": "#000000",
+        "paper-conv-valid": GREY,
         "adam": VERMILION,
         "rmsprop": GREEN,
         "sgd": PURPLE,

@@ -29,11 +29,12 @@ from workers.figures import (
 from workers.figures.landscape import Grid
 
 COMMITTED = Path(__file__).parent.parent / "docs" / "figures"
-FOLDERS = {"mini": COMMITTED, "long": COMMITTED / "long", "wallclock": COMMITTED / "wallclock"}
+OTHERS = ("long", "wallclock", "headline")
+FOLDERS = {"mini": COMMITTED, **{scale: COMMITTED / scale for scale in OTHERS}}
 COMPUTED = tuple(name for name in catalogue.NAMES if (COMMITTED / f"{name}.jsonl").exists())
 LATER = [  # figures of the other scales, which take hours, so that some of today's jobs may have no result yet
     (scale, name)
-    for scale in ("long", "wallclock")
+    for scale in OTHERS
     for name in catalogue.chosen(("all",), scale)
     if (FOLDERS[scale] / f"{name}.jsonl").exists()
 ]

@@ -7,10 +7,11 @@ from helpers.figures import result
 
 from common.optimizer import make_family
 from workers.evaluation.jobs import decode
-from workers.figures import fig6
+from workers.figures import catalogue, fig6
 from workers.figures import race as races
 from workers.figures.fig6 import Curve, Grid, StepTimes
 from workers.figures.figure import config_of
+from workers.figures.pictures.fig6 import draw
 
 
 def curve(shown, task, level, optimizer, end=None):
@@ -94,6 +95,24 @@ def test_included_optimizer_has_verdicts_of_its_own():
     )
     assert "included (train) better than every baseline on train loss over steps: does not hold" in told.sentence
     assert "included for validation loss, converges to a lower test loss" in told.sentence
+
+
+def test_included_optimizers_alone_against_grids_alone_are_judged_and_drawn():
+    """As at the scale `headline`, which has no search and does not train."""
+    found = [one for one in race(1.0, ends=(3.0, 1.0)) if getattr(one, "optimizer", "") != "adam8"]
+    renamed = [
+        replace(one, shown=one.shown.replace("learned", "included")) if isinstance(one, Curve) else one for one in found
+    ]
+    told = fig6.outcome(renamed)
+    assert told.holds is True and " above adam (valid): holds" in told.sentence
+    drawn = draw(renamed)
+    assert drawn.axes[4].get_xlabel() == "baseline - included (train), mean train loss"
+
+
+def test_scale_of_included_optimizers_has_grids_and_no_search():
+    listed = fig6.jobs("headline", [])
+    assert len(listed) == 36 and all(isinstance(job, fig6.GridJob) for job in listed)
+    assert catalogue.needs("fig6", "headline") == ()
 
 
 def test_included_theta_fits_the_optimizer_of_the_scale():

@@ -69,5 +69,6 @@ def test_drops_are_counted_from_guessing_to_the_last_point():
 
 
 def test_shipped_optimizers_are_those_of_the_same_network():
-    assert set(fig7.shipped(("mini",))) == {"small-conv-train", "small-conv-valid"}
+    pairs = {f"{size}-conv-{objective}" for size in ("small", "paper") for objective in ("train", "valid")}
+    assert set(fig7.shipped(("mini",))) == pairs
     assert fig7.shipped(TINY) == {}

@@ -31,7 +31,8 @@ class Computers(NamedTuple):
     default="mini",
     metavar="SCALE",
     show_default=True,
-    help="mini (minutes to hours), wallclock (Figures 5 and 6 on larger images, hours), long (inner problems ten times as long, hours), or paper.",
+    help="mini (minutes to hours), wallclock (Figures 5 and 6 on larger images, hours), long (inner problems ten times as long, hours), "
+    "headline (Figure 6 on the paper's own network, hours), or paper.",
 )
 @click.option(
     "-o",

@@ -22,7 +22,7 @@ NAMES = (
     "allocation",
     "mixtures",
 )
-SCALES = ("mini", "wallclock", "long", "paper")
+SCALES = ("mini", "wallclock", "long", "headline", "paper")
 Records = Sequence[Mapping[str, Any]]
 
 

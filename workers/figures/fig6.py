@@ -3,7 +3,8 @@
 On tasks of unseen classes: the learned optimizers of Figure 5, Adam, RMSProp and SGD with momentum at the best rate of
 each task (11 rates, for train and for valid loss), and Adam with regularisation and decay, its eight hyper-parameters
 from a random search for train and for valid loss. The scale `wallclock` also has the included learned optimizers, and
-the same search for RMSProp and momentum (appendix E).
+the same search for RMSProp and momentum (appendix E); the scale `headline` has the paper's own network, the learned
+optimizers that are included for it, and no search.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,7 +36,7 @@ from workers.figures.race import TUNED_FOR, Curve, CurveJob, StepTimes, StepTime
 from workers.figures.race import outcome as outcome
 
 CLAIM = "The learned optimizer is faster than tuned first-order methods on train loss, in steps and in seconds, and better on test loss."
-NEEDS = ("fig5",)
+NEEDS = {"mini": ("fig5",), "wallclock": ("fig5",), "headline": (), "paper": ("fig5",)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +105,14 @@ SCALES = {
         included={"train": "small-conv-train", "valid": "small-conv-valid"},
         timings=3,
     ),
+    "headline": Scale(
+        ("headline",),
+        tasks=12,
+        starts=2,
+        plans=(),
+        included={"train": "paper-conv-train", "valid": "paper-conv-valid"},
+        timings=3,
+    ),
     "paper": Scale(("paper",), tasks=100, starts=5, plans=(search.PAPER,)),
 }
 
@@ -120,8 +129,9 @@ def jobs(scale: str, results: Results) -> list[Job]:
     ]
     for plan in chosen.plans:
         listed += draw_jobs(chosen.base, search.jobs(plan, config.task.longest, draws_of(results, plan)))
-    known, learned = {result.name for result in results}, best_theta(results, "train")
-    if learned is None or any(job.name not in known for job in listed):
+    known = {result.name for result in results}
+    trained = all(best_theta(results, tuned_for) for tuned_for in TUNED_FOR if "fig5" in NEEDS[scale])
+    if not trained or any(job.name not in known for job in listed):
         return listed
     fixed = {tuned_for: fixed_contenders(chosen, results, tuned_for) for tuned_for in TUNED_FOR}
     for task in tasks:
@@ -131,6 +141,7 @@ def jobs(scale: str, results: Results) -> list[Job]:
             listed += [curve_job(contender, chosen, task) for contender in (*same, *grid)]
     if any(job.name not in known for job in listed):
         return listed
+    learned = next(one.theta for one in fixed["train"] if one.optimizer == LEARNED)
     return [*listed, *timing_jobs(chosen, results, learned)]
 
 
@@ -170,11 +181,11 @@ class Contender(NamedTuple):
 
 def fixed_contenders(chosen: Scale, results: Results, tuned_for: str) -> list[Contender]:
     """The optimizers that are the same on every task: learned ones, and the best draws of the searches."""
-    learned = {"learned": best_theta(results, tuned_for)}
+    thetas = {"learned": best_theta(results, tuned_for)}
     if tuned_for in chosen.included:
-        learned["included"] = included_theta(chosen.included[tuned_for])
+        thetas["included"] = included_theta(chosen.included[tuned_for])
     return [
-        *(Contender(f"{name} ({tuned_for})", LEARNED, theta) for name, theta in learned.items()),
+        *(Contender(f"{name} ({tuned_for})", LEARNED, theta) for name, theta in thetas.items() if theta is not None),
         *(
             Contender(f"{plan.family} ({tuned_for})", plan.family, best_draw(results, plan, tuned_for))
             for plan in chosen.plans

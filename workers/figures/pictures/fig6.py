@@ -41,11 +41,11 @@ def _draw_curves(axes: Axes, results: Results, tuned_for: str, scale: str) -> No
 
 
 def _draw_gaps(axes: Axes, results: Results, tuned_for: str) -> None:
-    shown = TUNED_FOR[tuned_for]
+    shown, learned = TUNED_FOR[tuned_for], learners(results, tuned_for)[0]
     for rival, name in rivals(results, tuned_for).items():
         if name in ("adam", "adam8"):
-            gap = means(results, rival, shown) - means(results, f"learned ({tuned_for})", shown)
+            gap = means(results, rival, shown) - means(results, learned, shown)
             label = f"{rival}: {int((gap > 0).sum())} of {len(gap)} won"
             axes.hist(gap, bins=12, color=plotting.COLOURS[name], alpha=0.5, label=label)
     axes.axvline(0, color=plotting.INK, linewidth=0.8)
-    plotting.label(axes, f"baseline - learned ({tuned_for}), mean {shown} loss", "tasks")
+    plotting.label(axes, f"baseline - {learned}, mean {shown} loss", "tasks")
