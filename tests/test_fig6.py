@@ -97,7 +97,7 @@ def test_included_optimizer_has_verdicts_of_its_own():
     assert "included for validation loss, converges to a lower test loss" in told.sentence
 
 
-def test_included_optimizers_alone_against_grids_alone_are_judged_and_drawn():
+def test_included_against_grids_alone_is_judged_and_drawn():
     """As at the scale `headline`, which has no search and does not train."""
     found = [one for one in race(1.0, ends=(3.0, 1.0)) if getattr(one, "optimizer", "") != "adam8"]
     renamed = [

@@ -141,7 +141,8 @@ def jobs(scale: str, results: Results) -> list[Job]:
             listed += [curve_job(contender, chosen, task) for contender in (*same, *grid)]
     if any(job.name not in known for job in listed):
         return listed
-    learned = next(one.theta for one in fixed["train"] if one.optimizer == LEARNED)
+    thetas = (one.theta for same in fixed.values() for one in same if one.optimizer == LEARNED)
+    learned = next(theta for theta in thetas if theta is not None)
     return [*listed, *timing_jobs(chosen, results, learned)]
 
 

@@ -229,8 +229,8 @@ def drops(results: Results, name: str) -> np.ndarray:
 
 def pairs(results: Results) -> list[tuple[str, str]]:
     """Names of the learned optimizers on digits, those for train and for validation loss that belong together."""
-    names = dict.fromkeys(one.optimizer for one in curves(results, DIGITS))
-    shipped = [(name, f"{name.removesuffix('-train')}-valid") for name in names if name.endswith("-train")]
+    names = {one.optimizer for one in curves(results, DIGITS)}
+    shipped = [(name, f"{name.removesuffix('-train')}-valid") for name in sorted(names) if name.endswith("-train")]
     return [("learned (train)", "learned (valid)"), *(pair for pair in shipped if pair[1] in names)]
 
 
