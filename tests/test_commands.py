@@ -21,13 +21,20 @@ from common.optimizer import make_family
 from learner import checkpoints, lineage
 
 ROOT = Path(__file__).parent.parent
-CALLER = "import sys; from cluster.api import commands; sys.executable = sys.argv[1]; commands._run(['train'])"
+CALLER = """
+import signal, sys
+from cluster.api import commands
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a test in the background has inherited as ignored
+sys.executable = sys.argv[1]
+commands._run(["train"])
+"""
 TRAINING = """
 import sys, time
 from cluster.cli.interrupt import Interrupt
 with Interrupt() as interrupt:
     print("started", file=sys.stderr)
-    while not interrupt.asked:
+    end = time.monotonic() + 60
+    while not interrupt.asked and time.monotonic() < end:
         time.sleep(0.01)
     time.sleep(float(open("seconds").read()))  # in which a second signal would arrive
     open("checkpoint", "w").close()
@@ -63,7 +70,10 @@ def caller(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[subproces
         start_new_session=True,
     ) as process:
         assert process.stderr is not None and process.stderr.readline() == "started\n"
-        yield process
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("send", [os.kill, os.killpg])
