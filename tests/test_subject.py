@@ -149,11 +149,12 @@ def test_evaluation_without_tasks_creates_no_folder(command: list[str], capsys: 
     assert directory.names() == ["a"]
 
 
-def test_folder_of_results_that_cannot_be_read_is_left_alone() -> None:
+def test_folder_of_results_that_cannot_be_read_is_named() -> None:
     broken = directory.create("a-on-small", configfile.load("small.toml"))
     broken.config_file.write_text("[task\n")
-    found = find_all(["a"], Request("a", (), Place(in_process=True, cluster=False), "small.toml"))
-    assert found.run.name == "a-on-small-2" and broken.config_file.read_text() == "[task\n"
+    with pytest.raises(UserError, match=r"a-on-small/config\.toml is not valid TOML"):
+        find_all(["a"], Request("a", (), Place(in_process=True, cluster=False), "small.toml"))
+    assert broken.config_file.read_text() == "[task\n" and directory.names() == ["a", "a-on-small"]
 
 
 def test_apply_writes_the_configuration_of_results_only() -> None:

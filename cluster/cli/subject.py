@@ -272,10 +272,7 @@ def results_directory(name: str, config: Config) -> RunDirectory:
     for known in directory.names():
         if re.fullmatch(rf"{re.escape(name)}(-\d+)?", known):
             run = directory.find(known)
-            try:
-                before = run.config()
-            except UserError:  # a folder that somebody has changed by hand: it is left alone
-                continue
+            before = run.config()
             if all(getattr(before, section) == getattr(config, section) for section in deciding_sections):
                 return run
     return directory.create_free(name, config)

@@ -116,7 +116,7 @@ def outcome(results: Results) -> Outcome:
             "fig8: no merged training has ended yet, only trials of the rates: compute more without --so-far"
         )
     gaps = Gaps(table, bar(results))
-    windows = [name for name in table if name.startswith("window")]
+    windows = fixed_windows(table)
     parts: dict[str, Decision] = {
         "merged better than rp and es alone": every(gaps.above(name) for name in ALONE),
         "and steadier": every(gaps.steadier(name) for name in ALONE),
@@ -133,6 +133,11 @@ def outcome(results: Results) -> Outcome:
         f"{numbers}. {held(table)}{not_begun(gaps, table)}{spreads(table)}"
         f"{in_seconds(found)}{quarter(with_a_quarter(results))}",
     )
+
+
+def fixed_windows(table: Table) -> list[str]:
+    """The variants whose window does not grow."""
+    return [name for name in table if name.startswith("window ")]
 
 
 def longest(windows: Sequence[str]) -> str:
@@ -189,7 +194,7 @@ def not_begun(gaps: Gaps, table: Table) -> str:
 
 def spreads(table: Table) -> str:
     """Standard deviations over two seeds and more."""
-    windows = [name for name in table if name.startswith("window ")]
+    windows = fixed_windows(table)
     names = (*ESTIMATORS, *([longest(windows)] if windows else []))
     shown = [(name, table[name]) for name in names if len(table.get(name, ())) > 1]
     listed = ", ".join(f"{name} {values.std(ddof=1):.2g}" for name, values in shown)
